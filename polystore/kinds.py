@@ -1,0 +1,308 @@
+"""Field types: from a type hint to the kind that stores know and the function that checks and flattens a value.
+
+Kinds at the top of a record: str, int, float, bool, bytes, datetime, date, decimal, uuid, json. Enums and literals have
+the kind of their values. Lists, dicts and nested classes are `json`: inside them everything is JSON-like (times,
+decimals and UUIDs as text, bytes as base64), which `msgspec.convert` reads back.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from polystore.errors import InvalidData, ValueTooLarge
+from polystore.model import VALUE_BYTES_MAX
+
+Encode = Callable[[Any], Any]
+
+INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
+DECIMAL_DIGITS_MAX = 34
+"""Significant digits of IEEE 754 decimal128, the smallest exact decimal of the stores (MongoDB)."""
+
+SUPPORTED = (
+    "str, int, float, bool, bytes, datetime, date, Decimal, UUID, Enum, Literal, X | None, list[X], dict[str, X], "
+    "dataclasses, msgspec.Struct and pydantic models"
+)
+
+
+class UnsupportedType(Exception):
+    """A type hint that no field can have; `str()` says which."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a hint means. `encode` raises InvalidData; `item` is the kind of a list's items; `members` those of a
+    nested class, None for free-form dicts; `nested_encode` flattens a value of this kind inside a json field."""
+
+    name: str
+    optional: bool
+    encode: Encode
+    nested_encode: Encode
+    item: Kind | None = None
+    members: Mapping[str, Kind] | None = None
+
+
+def encode_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidData(f"a str is needed, not {type(value).__name__}")
+    if not value.isascii():
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidData("the text holds a lone surrogate, which is no valid Unicode") from None
+    else:
+        size = len(value)
+    if size > VALUE_BYTES_MAX:
+        raise ValueTooLarge(f"the text has {size} bytes, the limit is {VALUE_BYTES_MAX}; save it as a file instead")
+    if "\0" in value:
+        raise InvalidData("the text holds a NUL character, which not every store can keep")
+    return value
+
+
+def encode_int(value: Any) -> int:
+    if type(value) is not int:
+        raise InvalidData(f"an int is needed, not {type(value).__name__}")
+    if not INT_MIN <= value <= INT_MAX:
+        raise InvalidData("the integer does not fit 64 bits; keep larger numbers as Decimal or str")
+    return value
+
+
+def encode_float(value: Any) -> float:
+    if type(value) is not float:
+        if type(value) is not int:
+            raise InvalidData(f"a float is needed, not {type(value).__name__}")
+        value = float(encode_int(value))
+    if not math.isfinite(value):
+        raise InvalidData("NaN and infinity cannot be stored; use None for a missing number")
+    return value + 0.0  # -0.0 becomes 0.0: not every store keeps the sign of zero
+
+
+def encode_bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise InvalidData(f"a bool is needed, not {type(value).__name__}")
+    return value
+
+
+def encode_bytes(value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidData(f"bytes are needed, not {type(value).__name__}")
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueTooLarge(f"the value has {len(value)} bytes, the limit is {VALUE_BYTES_MAX}; save it as a file")
+    return bytes(value)
+
+
+def encode_datetime(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise InvalidData(f"a datetime is needed, not {type(value).__name__}")
+    if value.utcoffset() is None:
+        raise InvalidData("a naive datetime has no instant; give it a time zone, for example datetime.now(UTC)")
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+def encode_date(value: Any) -> date:
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise InvalidData(f"a date is needed, not {type(value).__name__}")
+    return value
+
+
+def encode_decimal(value: Any) -> Decimal:
+    if type(value) is int:
+        value = Decimal(value)
+    if not isinstance(value, Decimal):
+        raise InvalidData(f"a Decimal is needed, not {type(value).__name__}")
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise InvalidData("a decimal that is not a finite number cannot be stored")
+    if len(digits) > DECIMAL_DIGITS_MAX or not -6000 < exponent < 6000:
+        raise InvalidData(f"the decimal has more than {DECIMAL_DIGITS_MAX} significant digits, or too large an exponent")
+    return value
+
+
+def encode_uuid(value: Any) -> UUID:
+    if not isinstance(value, UUID):
+        raise InvalidData(f"a UUID is needed, not {type(value).__name__}")
+    return value
+
+
+def encode_json(value: Any) -> Any:
+    """A value of a free-form field: JSON-like, checked to the bottom."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return encode_str(value)
+    if isinstance(value, int):
+        return encode_int(value)
+    if isinstance(value, float):
+        return encode_float(value)
+    if isinstance(value, Mapping):
+        return {encode_str(k): encode_json(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return [encode_json(v) for v in typing.cast(Sequence[Any], value)]
+    raise InvalidData(f"a JSON-like value is needed (text, number, bool, None, list, dict), not {type(value).__name__}")
+
+
+def _text_of(encode: Encode, text: Callable[[Any], str]) -> Encode:
+    return lambda value: text(encode(value))
+
+
+_SCALARS: Mapping[type, Kind] = {
+    str: Kind("str", False, encode_str, encode_str),
+    int: Kind("int", False, encode_int, encode_int),
+    float: Kind("float", False, encode_float, encode_float),
+    bool: Kind("bool", False, encode_bool, encode_bool),
+    bytes: Kind("bytes", False, encode_bytes, _text_of(encode_bytes, lambda v: base64.b64encode(v).decode())),
+    datetime: Kind("datetime", False, encode_datetime, _text_of(encode_datetime, datetime.isoformat)),
+    date: Kind("date", False, encode_date, _text_of(encode_date, date.isoformat)),
+    Decimal: Kind("decimal", False, encode_decimal, _text_of(encode_decimal, str)),
+    UUID: Kind("uuid", False, encode_uuid, _text_of(encode_uuid, str)),
+}
+
+
+def kind_of(hint: Any) -> Kind:
+    """The kind of a type hint. Raises UnsupportedType."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return kind_of(get_args(hint)[0])
+    if origin in (Union, types.UnionType):
+        return _optional(hint)
+    if origin is Literal:
+        return _one_of(list(get_args(hint)), f"one of {', '.join(map(repr, get_args(hint)))}")
+    if hint is Any or isinstance(hint, TypeVar):
+        return Kind("json", False, encode_json, encode_json)
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    base = origin or hint
+    if base is list:
+        return _list(hint)
+    if base is dict:
+        return _dict(hint)
+    if isinstance(base, type) and issubclass(base, enum.Enum):
+        return _enum(base)
+    members = members_of(hint)
+    if members is not None:
+        return _nested(base, members)
+    raise UnsupportedType(f"the type {getattr(hint, '__name__', hint)} is not supported; use {SUPPORTED}")
+
+
+def _optional(hint: Any) -> Kind:
+    args = [a for a in get_args(hint) if a is not type(None)]
+    if len(args) != 1 or len(args) == len(get_args(hint)):
+        raise UnsupportedType(f"the union {hint} is not supported; only X | None is")
+    inner = kind_of(args[0])
+    encode, nested = inner.encode, inner.nested_encode
+    return msgspec.structs.replace(
+        inner,
+        optional=True,
+        encode=lambda v: None if v is None else encode(v),
+        nested_encode=lambda v: None if v is None else nested(v),
+    )
+
+
+def _one_of(allowed: list[Any], words: str) -> Kind:
+    kinds = {type(v) for v in allowed}
+    if len(kinds) != 1 or not kinds <= {str, int, bool}:
+        raise UnsupportedType(f"{words}: the values must be all str, all int or all bool")
+    choice = frozenset(allowed)
+    (value_type,) = kinds
+
+    def encode(value: Any) -> Any:
+        if type(value) is not value_type or value not in choice:
+            raise InvalidData(f"the value is not {words}")
+        return value
+
+    return Kind(value_type.__name__, False, encode, encode)
+
+
+def _enum(cls: type[enum.Enum]) -> Kind:
+    kind = _one_of([member.value for member in cls], f"a {cls.__name__}")
+    plain = kind.encode
+    return msgspec.structs.replace(
+        kind,
+        encode=lambda v: v.value if isinstance(v, cls) else plain(v),
+        nested_encode=lambda v: v.value if isinstance(v, cls) else plain(v),
+    )
+
+
+def _list(hint: Any) -> Kind:
+    item = kind_of((get_args(hint) or (Any,))[0])
+    encode_item = item.nested_encode
+
+    def encode(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise InvalidData(f"a list is needed, not {type(value).__name__}")
+        out: list[Any] = []
+        for i, one in enumerate(typing.cast(list[Any], value)):
+            try:
+                out.append(encode_item(one))
+            except InvalidData as e:
+                raise type(e)(f"item {i}: {e}") from None
+        return out
+
+    return Kind("json", False, encode, encode, item=item)
+
+
+def _dict(hint: Any) -> Kind:
+    key, item = get_args(hint) or (str, Any)
+    if key is not str:
+        raise UnsupportedType(f"{hint}: the keys of a dict must be str")
+    kind = kind_of(item)
+    encode_item = kind.nested_encode
+
+    def encode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InvalidData(f"a dict is needed, not {type(value).__name__}")
+        return {encode_str(k): encode_item(v) for k, v in typing.cast(dict[Any, Any], value).items()}
+
+    return Kind("json", False, encode, encode, item=kind)
+
+
+def _nested(cls: type, members: Mapping[str, Any]) -> Kind:
+    kinds = {name: kind_of(hint) for name, hint in members.items()}
+    encoders = [(name, kind.nested_encode) for name, kind in kinds.items()]
+
+    def encode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, cls):
+            raise InvalidData(f"a {cls.__name__} is needed, not {type(value).__name__}")
+        out: dict[str, Any] = {}
+        for name, encode_member in encoders:
+            try:
+                out[name] = encode_member(getattr(value, name))
+            except InvalidData as e:
+                raise type(e)(f"{name}: {e}") from None
+        return out
+
+    return Kind("json", False, encode, encode, members=kinds)
+
+
+def is_pydantic(cls: Any) -> bool:
+    """True for a pydantic model class; pydantic itself is not imported."""
+    return isinstance(cls, type) and hasattr(cls, "model_fields") and hasattr(cls, "model_validate")
+
+
+def members_of(hint: Any) -> dict[str, Any] | None:
+    """Field name -> hint of a dataclass, msgspec.Struct or pydantic model (generic ones with their arguments); None
+    for any other type."""
+    cls = get_origin(hint) or hint
+    if not isinstance(cls, type):
+        return None
+    if dataclasses.is_dataclass(cls):
+        names = [f.name for f in dataclasses.fields(cls)]
+    elif issubclass(cls, msgspec.Struct):
+        names = list(cls.__struct_fields__)
+    elif is_pydantic(cls):
+        names = list(typing.cast(Any, cls).model_fields)
+    else:
+        return None
+    hints = typing.get_type_hints(cls, include_extras=True)
+    arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(hint), strict=False))
+    return {name: arguments.get(hints[name], hints[name]) for name in names}
