@@ -95,6 +95,8 @@ def test_a_size_of_another_type_is_refused() -> None:
 def test_requirements_that_contradict_themselves_cannot_be_made_at_all() -> None:
     with pytest.raises(ConfigurationError, match="vector_search without search_heavy"):
         Requirements(vector_search=True)
+    with pytest.raises(ConfigurationError, match="negative"):
+        Requirements(data_size=-1)
 
 
 def test_the_answer_for_two_stores_lists_alternatives_for_each() -> None:
