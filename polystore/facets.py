@@ -1,0 +1,74 @@
+"""What a field can be beyond a value: searchable, comparable by meaning, related, unique, indexed."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from polystore.errors import EntityError
+
+P = TypeVar("P")
+
+DIMENSION_MAX = 8192
+Metric = Literal["cosine", "l2", "ip"]
+
+
+class Facet(msgspec.Struct, frozen=True):
+    """Base of the facets: values to put into `Annotated[...]`."""
+
+
+class FullText(Facet, frozen=True):
+    """The text is found by `search`: words of any language, Korean by every syllable pair."""
+
+
+class Embedding(Facet, frozen=True):
+    """The text is found by `similar`, compared by the embedder's vectors; on `list[float]` the field is the vector
+    itself and `dimension` is required. metric: cosine, l2 (Euclidean distance) or ip (inner product)."""
+
+    embedder: str = "default"
+    dimension: int | None = msgspec.field(default=None)
+    metric: Metric = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("cosine", "l2", "ip"):
+            raise EntityError(f"Embedding(metric={self.metric!r}): the metrics are cosine, l2 and ip")
+        if self.dimension is not None and not 1 <= self.dimension <= DIMENSION_MAX:
+            raise EntityError(f"Embedding(dimension={self.dimension}): must be from 1 to {DIMENSION_MAX}")
+
+
+class Unique(Facet, frozen=True):
+    """No two live records of the type and tenant have the same value; missing values do not count."""
+
+
+class Index(Facet, frozen=True):
+    """Conditions and orders on the field are answered from an index."""
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """The field names related records: `str` or `str | None` (one id), `list[str]`, or `list[Edge[P]]` with properties.
+
+    The edges belong to the record and are replaced with it. `to` is the other entity: its class or its name.
+    """
+
+    type: str
+    to: str | type[Any]
+
+
+class Edge(msgspec.Struct, Generic[P]):
+    """One edge of a relation: the id of the other record, and properties of the edge."""
+
+    to: str
+    properties: P
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entity asks of its home; the input of the selector's decision tree.
+
+    `data_size` is a quantity such as "500MB" or a number of bytes.
+    """
+
+    transactions: bool = False
+    complex_relations: bool = False
+    real_time: bool = False
+    data_size: str | int | None = None
