@@ -31,21 +31,13 @@ bench: $(VENV)/.run ## measure and print the table of ratios
 	$(RUN) -m benchmarks
 
 clean: ## remove .venv, built files and caches; data directories stay
+	rm -f $(VENV)/.run $(VENV)/.dev
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Two steps, so that the demo does not wait for the tools of development.
-# .unfinished: what an interrupted installation left behind looks complete to pip, so it is thrown away.
+# Two stamps, so that the demo does not wait for the tools of development.
 $(VENV)/.run: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "polystore needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.x")'
-	@if test -e $(VENV)/.unfinished || ! $(RUN) -m pip --version >/dev/null 2>&1; then rm -rf $(VENV); fi
-	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
-	@rm $(VENV)/.unfinished && touch $@
+	@$(PYTHON) .ci/install.py $@ requirements.txt
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
-	@touch $(VENV)/.unfinished
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@rm $(VENV)/.unfinished && touch $@
+$(VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) .ci/install.py $@ requirements-dev.txt
