@@ -160,6 +160,10 @@ class Write(Value, frozen=True, gc=False):
     delete: body is None; an absent key is a no-op.
     skip:   like put, but when the stored hash equals `hash` nothing is written and the stored version is the answer.
     insert: like create, but a live record under the key is left alone and its version is the answer.
+
+    `vectors` are for the home's own vector facet; those named in `keep` were given by the caller and are stored as
+    `StoredVector` (embedder "caller") in the same commit. A create, put, skip or insert without `keep`, and a delete,
+    remove the record's stored vectors of "caller"; an update removes those of the fields it changes.
     """
 
     kind: Literal["create", "put", "update", "delete", "skip", "insert"]
@@ -169,6 +173,7 @@ class Write(Value, frozen=True, gc=False):
     hash: bytes = b""
     expect_version: int | None = None
     vectors: Vectors = {}
+    keep: frozenset[str] = frozenset()
 
 
 class OpId(Value, frozen=True, gc=False):
@@ -294,6 +299,36 @@ class StoredVector(Value, frozen=True, gc=False):
     embedder: str
     text_hash: bytes
     vector: bytes
+
+
+class Considered(Value, frozen=True, gc=False):
+    """A store that the selector looked at for a role, and why it was or was not chosen."""
+
+    role: str
+    store: str
+    chosen: bool
+    reason: str
+
+
+class Placement(Value, frozen=True, gc=False):
+    """Where one entity type lives. `facets` maps full_text, vector and graph to the store that serves it, which may be
+    the home itself: then it is written in the home's own commit and needs no delivery."""
+
+    etype: str
+    home: str
+    facets: Mapping[str, str]
+    rule: str = ""
+    why: Sequence[str] = ()
+    considered: Sequence[Considered] = ()
+    cost: str = ""
+
+    def copies(self) -> dict[str, frozenset[str]]:
+        """Store name -> facets, for the stores other than the home."""
+        out: dict[str, set[str]] = {}
+        for facet, store in self.facets.items():
+            if store != self.home:
+                out.setdefault(store, set()).add(facet)
+        return {store: frozenset(facets) for store, facets in out.items()}
 
 
 # -- query results of adapters ------------------------------------------------------------------------------------

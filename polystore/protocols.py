@@ -1,0 +1,278 @@
+"""The contract between polystore and its adapters.
+
+An adapter is a module with `async def connect(url, options, env) -> Repository`, registered as an entry point of the
+group `polystore.adapters` under its URL scheme. What it returns implements `Repository` and as many of the `Supports*`
+protocols as are true; it lists these in `capabilities`, and the conformance kit checks claim and signature both ways.
+
+All calls are plural: one call carries one entity type and one tenant (commits: any). Adapters never retry; they
+translate driver errors by code, never by message; `CancelledError` passes untouched. An outage raises `Unavailable`
+(nothing was done) or `OutcomeUnknown`, never returns None. Values given in are never kept or changed; values returned
+belong to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from polystore.entity import EntityType
+from polystore.env import Env
+from polystore.facets import Metric
+from polystore.filters import Checked, Sort
+from polystore.model import (
+    Backlog,
+    Change,
+    Commit,
+    Committed,
+    Direction,
+    HashSpan,
+    Instance,
+    Key,
+    Limits,
+    Match,
+    Outcome,
+    OutboxRow,
+    Page,
+    Reached,
+    Record,
+    RetryRow,
+    Settlement,
+    StoredVector,
+    TargetRow,
+)
+from polystore.text import Phrase
+
+
+class Repository(Protocol):
+    """What every adapter has."""
+
+    capabilities: frozenset[type]
+    limits: Limits
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        """The records in the order asked. A deleted record comes back as its tombstone (`Record.body` None) while the
+        tombstone is kept; None where nothing is known of the key. Raises Unavailable, DecodeError."""
+        ...
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Bring copies to the given versions, each only if newer than what stands: repeats, reordering and late calls
+        change nothing. A delete leaves a tombstone that holds against older changes. At most `limits.batch_max`
+        changes, several per key allowed. One bad change is `rejected` by itself; an outage raises."""
+        ...
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        """Stamps of the live records whose hash is in the span, sorted by (h, id), recomputed from what is stored.
+        `cursor` is the last page's."""
+        ...
+
+    async def ping(self) -> Instance:
+        """Ask the server who it is. Raises Unavailable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release everything. Idempotent; calls under way end with an error or their result. Clients that the user
+        passed in stay open."""
+        ...
+
+
+class VectorSpec(msgspec.Struct, frozen=True):
+    """One vector field of an entity: fixed at `prepare`."""
+
+    dimension: int
+    metric: Metric
+    embedder: str
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What one store holds of one entity type. home: it is the source of truth. facets: what it is asked for; a home
+    with facets serves them in the same commit."""
+
+    entity: EntityType[Any]
+    home: bool
+    facets: frozenset[Literal["full_text", "vector", "graph"]]
+    vectors: Mapping[str, VectorSpec] = {}
+
+
+@runtime_checkable
+class SupportsSchema(Protocol):
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        """Make the store ready for these entity types; called once, before any other call about them.
+
+        `create`: make what is missing and carry out the changes that lose nothing (`polystore.evolution`); else only
+        compare. Raises SchemaMismatch (naming what differs and what to do), StoreCorrupt, PermissionDenied.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsCommit(Protocol):
+    """A home: records and the duty to deliver them, in one commit."""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        """Carry out each commit atomically, apart from the others; they may share a transaction.
+
+        The answer holds per commit its result or the error that prevented it (VersionConflict, AlreadyExists,
+        NotFound, IntegrityViolation, InvalidData for a reused op_id): then nothing of that commit was written. After a
+        result, versions, records, tombstones, outbox rows and marks are durable. An outage raises for all:
+        Unavailable and StoreFull (nothing written) or OutcomeUnknown. Versions grow per key, whatever runs at the same
+        time, and are drawn under the key's lock.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsJournal(Protocol):
+    """Outbox, retry rows, dead letters, workers and placements of a home. All in terms of durable rows: any number of
+    processes may work on one journal, and every method may be repeated."""
+
+    async def beat(self, worker: str) -> frozenset[str]:
+        """Say that `worker` lives (the first call registers it) and return the live workers."""
+        ...
+
+    async def retire(self, worker: str) -> None:
+        """Leave: the worker's outbox rows become ownerless, its registration ends."""
+        ...
+
+    async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
+        """Take outbox rows of the given types that nobody alive owns, oldest first. Rows claimed more than 60 s ago
+        count as unowned. Taking a row from a dead worker adds one to its claims."""
+        ...
+
+    async def claimed(self, worker: str, older_than_us: int, limit: int) -> list[OutboxRow]:
+        """The worker's own rows claimed before the given time: what its memory may have lost."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Record the result of deliveries, see `Settlement`."""
+        ...
+
+    async def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
+        """Retry and backfill rows of a copy whose time has come, oldest first; their `next_us` moves 5 s ahead, so
+        that two workers rarely take the same row. Parked rows are not due."""
+        ...
+
+    async def awaken(self, target: str, keys: Sequence[Key] | None, within_us: int) -> int:
+        """Make waiting rows of a copy due (all when keys is None): at once, or spread at random over `within_us`."""
+        ...
+
+    async def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
+        """True while the copy is owed any of the (key hash, version) pairs, by outbox or retry row, parked ones too.
+        One snapshot."""
+        ...
+
+    async def parked(self, target: str | None, cursor: str | None, limit: int) -> tuple[list[RetryRow], str | None]:
+        """Dead letters sorted by target and key, and where to go on."""
+        ...
+
+    async def redrive(self, target: str | None, keys: Sequence[Key] | None) -> int:
+        """Make dead letters retry rows again, due now; returns how many."""
+        ...
+
+    async def drop(self, target: str | None, keys: Sequence[Key] | None) -> int:
+        """Forget dead letters; returns how many. The copies stay as they are until the records change."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Counts of what is owed."""
+        ...
+
+    async def placements(self) -> dict[str, str]:
+        """Entity name -> remembered placement (JSON)."""
+        ...
+
+    async def remember(self, etype: str, placement: str) -> None: ...
+
+    async def targets(self) -> list[TargetRow]: ...
+
+    async def set_target(self, row: TargetRow) -> None:
+        """Insert or change a copy. Commits that begin afterwards use it in their masks."""
+        ...
+
+    async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
+        """Owe the copy the next `limit` records of its type after `row.cursor` (rows of state b, due now), advance and
+        store the cursor in the same transaction; cursor "" means that the end was reached."""
+        ...
+
+    async def mark(self, name: str) -> str | None:
+        """The stored value of a commit's mark."""
+        ...
+
+    async def vectors(self, keys: Sequence[Key]) -> list[StoredVector]:
+        """What embedders made of these records."""
+        ...
+
+    async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
+        """Keep an embedder's results beside the home, replacing older ones; into the home's own vector facet too,
+        where it serves one."""
+        ...
+
+    async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
+        """Remove old tombstones that nothing waits for, and operation ids older than 24 h; returns how many."""
+        ...
+
+
+@runtime_checkable
+class SupportsInlineGet(Protocol):
+    """An in-process store that reads single rows faster than a task switch."""
+
+    def get_now(self, key: Key) -> Record | None:
+        """Like `get` of one key, without leaving the caller's thread. Raises Unavailable when it would have to wait:
+        the caller then uses `get`."""
+        ...
+
+
+@runtime_checkable
+class SupportsFilter(Protocol):
+    async def find(
+        self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
+    ) -> list[Record]:
+        """Live records that satisfy the condition, sorted; missing values last. `order` ends with the key."""
+        ...
+
+    async def count(self, etype: str, tenant: str, where: Checked | None) -> int: ...
+
+
+@runtime_checkable
+class SupportsTextSearch(Protocol):
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        """Records in which all phrases occur (`polystore.text`), over all full-text fields together, best first by
+        BM25, ties by id. `after` is the (score, id) of the last match of the page before."""
+        ...
+
+
+@runtime_checkable
+class SupportsVectorSearch(Protocol):
+    metrics: ClassVar[frozenset[str]]
+
+    async def similar(
+        self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+    ) -> list[Match]:
+        """The nearest records by the field's metric, best first, ties by id. score: cosine similarity, inner product,
+        or the negative Euclidean distance. The condition is applied before the limit."""
+        ...
+
+
+@runtime_checkable
+class SupportsTraversal(Protocol):
+    async def traverse(
+        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+    ) -> list[Reached]:
+        """Nodes within `depth` steps over edges of the given types, each once at its shortest depth, nearest first,
+        then by entity and id; never the start itself. Cycles end."""
+        ...
+
+
+class Connect(Protocol):
+    """An adapter's entry point."""
+
+    async def __call__(self, url: str, options: Mapping[str, Any], env: Env) -> Repository: ...
