@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-SIMULATION = -m polystore.testing.simulate --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
 
 .PHONY: help setup test check demo simulate bench clean
 
@@ -25,7 +24,7 @@ demo: $(VENV)/.run ## an agent that remembers a conversation [INPUT=file] [DATA=
 	PYTHONPATH=examples $(RUN) -m agent $(if $(INPUT),--input "$(INPUT)") --data "$(or $(DATA),.polystore)"
 
 simulate: $(VENV)/.dev ## run the simulation [SEEDS=how many, default 1000] [FIRST=first seed, default 0]
-	$(RUN) $(SIMULATION)
+	$(RUN) -m polystore.testing.simulate --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
 
 bench: $(VENV)/.run ## measure and print the table of ratios
 	$(RUN) -m benchmarks
