@@ -67,6 +67,10 @@ class Repository(Protocol):
         `cursor` is the last page's."""
         ...
 
+    async def tenants(self, etype: str) -> list[str]:
+        """The tenants that have live records of this type here, sorted: verify walks both sides tenant by tenant."""
+        ...
+
     async def ping(self) -> Instance:
         """Ask the server who it is. Raises Unavailable."""
         ...
