@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import difflib
 import hashlib
 import re
@@ -17,7 +17,7 @@ import msgspec
 from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, InvalidFilter
 from polystore.facets import Edge, Embedding, Facet, FullText, Index, Needs, Relation, Unique
 from polystore.filters import All, AnyOf, Checked, Compare, Expr, Field, Not, Order, Sort, as_expr, path_of
-from polystore.kinds import Kind, UnsupportedType, encode_int, encode_str, is_pydantic, kind_of, members_of
+from polystore.kinds import Kind, UnsupportedType, defaults_of, encode_int, encode_str, is_pydantic, kind_of, members_of
 from polystore.model import KEY_BYTES_MAX, Body
 
 T = TypeVar("T")
@@ -59,10 +59,9 @@ def entity(
     def declare(cls: type[T]) -> type[T]:
         declaration = Declaration(name or _snake_case(cls.__name__), key, needs, data_type, renamed or {}, facets or {})
         setattr(cls, _MARK, declaration)
-        try:
+        # a NameError is a type declared further down in the module: `open` compiles again and reports
+        with contextlib.suppress(NameError):
             entity_type(cls)
-        except NameError:
-            pass  # a type is declared further down in the module; `open` compiles again and reports
         return cls
 
     return declare
@@ -106,7 +105,7 @@ class EntityType(Generic[T]):
         self.relations: dict[str, Relation] = {}
         self.unique: tuple[str, ...] = ()
         self.index: tuple[str, ...] = ()
-        defaults = _defaults(cls)
+        defaults = defaults_of(cls)
         for field, hint in hints.items():
             self._add_field(field, hint, defaults.get(field), declaration.facets.get(field, ()))
         self.key = declaration.key
@@ -114,6 +113,7 @@ class EntityType(Generic[T]):
         self._check_renamed()
         self._encoders = [(spec.name, spec.kind.encode) for spec in self.fields.values()]
         self._pydantic = is_pydantic(cls)
+        self._plain_defaults: dict[str, Any] = {}
 
     # -- declaration ------------------------------------------------------------------------------------------
 
@@ -164,16 +164,15 @@ class EntityType(Generic[T]):
                     raise self._fail(name, "FullText() needs a str field")
                 self.full_text += (name,)
             case Embedding(dimension=dimension):
-                if kind.name == "json" and kind.item is not None and kind.item.name == "float":
+                if kind.shape == "list" and kind.item is not None and kind.item.name == "float":
                     if dimension is None:
                         raise self._fail(name, "Embedding() on list[float] needs dimension=, the length of the lists")
                 elif kind.name != "str":
                     raise self._fail(name, "Embedding() needs a str field, or list[float] with dimension=")
                 self.embeddings[name] = facet
             case Relation():
-                edges = kind.name == "json" and kind.item is not None
-                of_ids = edges and kind.item is not None and kind.item.name == "str"
-                of_edges = edges and kind.item is not None and _is_edge(hint)
+                of_ids = kind.shape == "list" and kind.item is not None and kind.item.name == "str"
+                of_edges = kind.shape == "list" and _is_edge(hint)
                 if kind.name != "str" and not of_ids and not of_edges:
                     raise self._fail(name, "Relation() needs a str, str | None, list[str] or list[Edge[...]] field")
                 if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", facet.type):
@@ -216,7 +215,7 @@ class EntityType(Generic[T]):
         body: dict[str, Any] = {}
         name = ""
         try:
-            for name, encode in self._encoders:  # noqa: B007
+            for name, encode in self._encoders:
                 body[name] = encode(getattr(value, name))
         except InvalidData as e:
             raise type(e)(f"{self.cls.__name__}.{name}: {e}") from None
@@ -281,6 +280,18 @@ class EntityType(Generic[T]):
         """The plain key of its text form."""
         kind = self.fields[self.key].kind.name
         return int(id) if kind == "int" else UUID(id) if kind == "uuid" else id
+
+    def default_of(self, name: str) -> Any:
+        """The plain default of a field, made once per compiled type: all stores that one `open` migrates fill the same
+        value in. None for an optional field without default. Raises InvalidData when the default does not fit the type,
+        KeyError when there is none.
+        """
+        if name not in self._plain_defaults:
+            spec = self.fields[name]
+            if spec.default is None and not spec.kind.optional:
+                raise KeyError(name)
+            self._plain_defaults[name] = None if spec.default is None else spec.kind.encode(spec.default())
+        return self._plain_defaults[name]
 
     def content_hash(self, body: Body) -> bytes:
         """16 bytes of BLAKE2b over the body's canonical MessagePack: equal content, equal hash, on every store."""
@@ -417,7 +428,8 @@ def entity_types(classes: Iterable[type[Any]]) -> dict[str, EntityType[Any]]:
             if name is None:
                 known = ", ".join(sorted(by_class))
                 raise EntityError(
-                    f"{one.cls.__name__}.{field}: Relation(to={to!r}) names no entity of this application; known: {known}"
+                    f"{one.cls.__name__}.{field}: Relation(to={to!r}) names no entity of this application; "
+                    f"known: {known}"
                 )
             one.relations[field] = Relation(relation.type, name)
     return types
@@ -450,29 +462,3 @@ def _decode_foreign(hint: type[Any], value: Any) -> Any:
     if is_pydantic(hint):
         return typing.cast(Any, hint).model_validate(value)
     raise TypeError(f"{hint} cannot be read back")
-
-
-def _defaults(cls: type[Any]) -> dict[str, Callable[[], Any]]:
-    """Field name -> how to make its default, for the fields that have one."""
-
-    def constant(value: Any) -> Callable[[], Any]:
-        return lambda: value
-
-    out: dict[str, Callable[[], Any]] = {}
-    if dataclasses.is_dataclass(cls):
-        for f in dataclasses.fields(cls):
-            if f.default is not dataclasses.MISSING:
-                out[f.name] = constant(f.default)
-            elif f.default_factory is not dataclasses.MISSING:
-                out[f.name] = f.default_factory
-    elif issubclass(cls, msgspec.Struct):
-        for s in msgspec.structs.fields(cls):
-            if s.default is not msgspec.NODEFAULT:
-                out[s.name] = constant(s.default)
-            elif s.default_factory is not msgspec.NODEFAULT:
-                out[s.name] = s.default_factory
-    elif is_pydantic(cls):
-        for name, info in typing.cast(Any, cls).model_fields.items():
-            if not info.is_required():
-                out[name] = lambda info=info: info.get_default(call_default_factory=True)
-    return out

@@ -40,9 +40,15 @@ class UnsupportedType(Exception):
     """A type hint that no field can have; `str()` says which."""
 
 
+Shape = Literal["value", "list", "dict", "object", "any"]
+
+
 class Kind(msgspec.Struct, frozen=True):
-    """What a hint means. `encode` raises InvalidData; `item` is the kind of a list's items; `members` those of a
-    nested class, None for free-form dicts; `nested_encode` flattens a value of this kind inside a json field."""
+    """What a hint means. `encode` raises InvalidData; `nested_encode` flattens a value inside a json field.
+
+    `shape` says what a json kind is: a list or dict of `item`s, an object with `members` (of which `required` have no
+    default), or anything. All other kinds are values.
+    """
 
     name: str
     optional: bool
@@ -50,6 +56,8 @@ class Kind(msgspec.Struct, frozen=True):
     nested_encode: Encode
     item: Kind | None = None
     members: Mapping[str, Kind] | None = None
+    shape: Shape = "value"
+    required: frozenset[str] = frozenset()
 
 
 def encode_str(value: Any) -> str:
@@ -124,7 +132,9 @@ def encode_decimal(value: Any) -> Decimal:
     if not isinstance(exponent, int):
         raise InvalidData("a decimal that is not a finite number cannot be stored")
     if len(digits) > DECIMAL_DIGITS_MAX or not -6000 < exponent < 6000:
-        raise InvalidData(f"the decimal has more than {DECIMAL_DIGITS_MAX} significant digits, or too large an exponent")
+        raise InvalidData(
+            f"the decimal has more than {DECIMAL_DIGITS_MAX} significant digits, or too large an exponent"
+        )
     return value
 
 
@@ -178,7 +188,7 @@ def kind_of(hint: Any) -> Kind:
     if origin is Literal:
         return _one_of(list(get_args(hint)), f"one of {', '.join(map(repr, get_args(hint)))}")
     if hint is Any or isinstance(hint, TypeVar):
-        return Kind("json", False, encode_json, encode_json)
+        return Kind("json", False, encode_json, encode_json, shape="any")
     if hint in _SCALARS:
         return _SCALARS[hint]
     base = origin or hint
@@ -248,7 +258,7 @@ def _list(hint: Any) -> Kind:
                 raise type(e)(f"item {i}: {e}") from None
         return out
 
-    return Kind("json", False, encode, encode, item=item)
+    return Kind("json", False, encode, encode, item=item, shape="list")
 
 
 def _dict(hint: Any) -> Kind:
@@ -263,7 +273,7 @@ def _dict(hint: Any) -> Kind:
             raise InvalidData(f"a dict is needed, not {type(value).__name__}")
         return {encode_str(k): encode_item(v) for k, v in typing.cast(dict[Any, Any], value).items()}
 
-    return Kind("json", False, encode, encode, item=kind)
+    return Kind("json", False, encode, encode, item=kind, shape="dict")
 
 
 def _nested(cls: type, members: Mapping[str, Any]) -> Kind:
@@ -281,7 +291,8 @@ def _nested(cls: type, members: Mapping[str, Any]) -> Kind:
                 raise type(e)(f"{name}: {e}") from None
         return out
 
-    return Kind("json", False, encode, encode, members=kinds)
+    required = frozenset(kinds).difference(defaults_of(cls))
+    return Kind("json", False, encode, encode, members=kinds, shape="object", required=required)
 
 
 def is_pydantic(cls: Any) -> bool:
@@ -306,3 +317,29 @@ def members_of(hint: Any) -> dict[str, Any] | None:
     hints = typing.get_type_hints(cls, include_extras=True)
     arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(hint), strict=False))
     return {name: arguments.get(hints[name], hints[name]) for name in names}
+
+
+def defaults_of(cls: type[Any]) -> dict[str, Callable[[], Any]]:
+    """Field name -> how to make its default, for the fields that have one."""
+
+    def constant(value: Any) -> Callable[[], Any]:
+        return lambda: value
+
+    out: dict[str, Callable[[], Any]] = {}
+    if dataclasses.is_dataclass(cls):
+        for f in dataclasses.fields(cls):
+            if f.default is not dataclasses.MISSING:
+                out[f.name] = constant(f.default)
+            elif f.default_factory is not dataclasses.MISSING:
+                out[f.name] = f.default_factory
+    elif issubclass(cls, msgspec.Struct):
+        for s in msgspec.structs.fields(cls):
+            if s.default is not msgspec.NODEFAULT:
+                out[s.name] = constant(s.default)
+            elif s.default_factory is not msgspec.NODEFAULT:
+                out[s.name] = s.default_factory
+    elif is_pydantic(cls):
+        for name, info in typing.cast(Any, cls).model_fields.items():
+            if not info.is_required():
+                out[name] = lambda info=info: info.get_default(call_default_factory=True)
+    return out
