@@ -1,0 +1,251 @@
+"""One batch of changes to all their copies, and the record of how it went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from polystore.consistency.embedding import Embedders, by_record
+from polystore.consistency.retry import owed
+from polystore.consistency.settings import Settings
+from polystore.consistency.targets import EMBED, Targets
+from polystore.consistency.tasks import SyncTask
+from polystore.consistency.waiting import Waiters
+from polystore.entity import EntityType
+from polystore.env import Env
+from polystore.errors import CircuitOpen, PolystoreError, StoreError, StoreTimeout, Unavailable
+from polystore.model import Change, Done, Key, RetryRow, Settlement
+from polystore.protocols import SupportsJournal
+from polystore.store import Store
+
+Failures = dict[Key, Exception]
+
+
+class Waiting(Exception):
+    """Not a failure: the record waits for its embedder, which awakens the row."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What all parts of the consistency manager share."""
+
+    env: Env
+    types: Mapping[str, EntityType[Any]]
+    stores: Mapping[str, Store]
+    vector_copies: Mapping[str, frozenset[str]]
+    embedders: Embedders
+    settings: Settings
+    worker: str
+    report: Callable[[str], None]
+
+
+class Delivery:
+    """Applies changes of one home to its copies; every failure becomes a durable retry row before the outbox row goes."""
+
+    def __init__(self, context: Context, home: Store, targets: Targets, waiters: Waiters) -> None:
+        self.context = context
+        self.home = home
+        self.targets = targets
+        self.waiters = waiters
+        self.wake_retries: Callable[[str], None] = lambda target: None
+        self._late: set[asyncio.Task[Failures]] = set()
+
+    # -- one batch from a lane --------------------------------------------------------------------------------
+
+    async def deliver(self, batch: Sequence[SyncTask]) -> None:
+        """Bring all copies to the newest version of each record in the batch, then settle. Returns when the result is
+        durable at the home; raises only CancelledError and what settling raised that no repeat can mend."""
+        if any(self.targets.unknown(task.change.key.etype, task.targets) for task in batch):
+            await self.targets.refresh()
+        work = self._newest(batch)
+        failures = await self._apply_all(work)
+        self.context.env.crashpoint("delivery.applied")
+        spilled = [row for name, failed in failures.items() for row in self._spill(name, work[name], failed, batch)]
+        done = [
+            Done(name, change.key, change.version)
+            for name, changes in work.items()
+            if self.targets.pace(name).owes
+            for change in changes.values()
+            if change.key not in failures[name]
+        ]
+        await self.settle(Settlement([task.version for task in batch], spilled, done))
+        for name in {row.target for row in spilled}:
+            self.targets.pace(name).owes = True
+            self.wake_retries(name)
+
+    def _newest(self, batch: Sequence[SyncTask]) -> dict[str, dict[Key, Change]]:
+        """Copy -> record -> its newest change in the batch."""
+        work: dict[str, dict[Key, Change]] = {}
+        for task in batch:
+            change = task.change
+            for name in self.targets.names(change.key.etype, task.targets):
+                changes = work.setdefault(name, {})
+                known = changes.get(change.key)
+                if known is None or known.version < change.version:
+                    changes[change.key] = change
+        return work
+
+    async def _apply_all(self, work: Mapping[str, Mapping[Key, Change]]) -> dict[str, Failures]:
+        """All copies at the same time. One that is much slower than usual is left behind with its changes owed; what
+        it still applies is noted when it ends."""
+        tasks = {name: asyncio.create_task(self.attempt(name, list(c.values()))) for name, c in work.items()}
+        try:
+            started = self.context.env.monotonic()
+            return {name: await self._patiently(name, task, work[name], started) for name, task in tasks.items()}
+        except BaseException:
+            for task in tasks.values():
+                task.cancel()
+            raise
+
+    async def _patiently(
+        self, name: str, task: asyncio.Task[Failures], changes: Mapping[Key, Change], started: float
+    ) -> Failures:
+        settings = self.context.settings
+        patience = self.targets.pace(name).patience_s(
+            settings.detach_s, settings.detach_factor, settings.batch_deadline_s
+        )
+        await asyncio.wait((task,), timeout=max(0.0, patience - (self.context.env.monotonic() - started)))
+        if task.done():
+            return task.result()
+        self._late.add(task)
+        task.add_done_callback(lambda ended: self._caught_up_late(name, ended, changes))
+        slow = StoreTimeout(f"slower than {patience:.2f} s; the batch went on without it", store=name, operation="apply")
+        return dict.fromkeys(changes, slow)
+
+    def _caught_up_late(self, name: str, task: asyncio.Task[Failures], changes: Mapping[Key, Change]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and task.exception() is None and len(task.result()) < len(changes):
+            self.wake_retries(name)
+
+    def _spill(
+        self, name: str, changes: Mapping[Key, Change], failed: Failures, batch: Sequence[SyncTask]
+    ) -> list[RetryRow]:
+        """The retry rows of one copy. The oldest claimed version of each record is kept: readers ask for it."""
+        if not failed:
+            return []
+        claimed: dict[Key, int] = {}
+        for task in batch:
+            key = task.change.key
+            if key in failed and name in self.targets.names(key.etype, task.targets):
+                claimed[key] = min(task.version, claimed.get(key, task.version))
+        return [self.owe(name, changes[key], claimed[key], error) for key, error in failed.items()]
+
+    def owe(
+        self, name: str, change: Change, claimed: int, error: Exception, previous: RetryRow | None = None
+    ) -> RetryRow:
+        """The retry row of a failed attempt; waiters of parked records are told."""
+        env = self.context.env
+        if isinstance(error, Waiting):
+            hour_us = 3_600_000_000  # a safety net: the embedder awakens the row when it is done
+            return RetryRow(
+                target=name,
+                key=change.key,
+                h=change.h,
+                version=max(change.version, claimed),
+                min_version=min(claimed, previous.min_version if previous else claimed),
+                state="b",
+                next_us=env.now_us() + (0 if name.startswith(EMBED) else hour_us),
+            )
+        row = owed(
+            name,
+            change,
+            claimed,
+            error,
+            settings=self.context.settings,
+            rng=env.random,
+            now_us=env.now_us(),
+            previous=previous,
+        )
+        if row.state == "p":
+            env.crashpoint("delivery.park")
+            self.waiters.notify(name, change.key, row.version, "failed")
+        return row
+
+    # -- one copy ---------------------------------------------------------------------------------------------
+
+    async def attempt(self, name: str, changes: Sequence[Change]) -> Failures:
+        """Bring one copy to the changes. Returns the records that are not there yet, each with its reason."""
+        if name.startswith(EMBED):
+            return dict.fromkeys((change.key for change in changes), Waiting())
+        store = self.context.stores.get(name)
+        if store is None:
+            return dict.fromkeys((c.key for c in changes), Unavailable("not configured in this process", store=name))
+        if store.breaker.open:
+            return dict.fromkeys((c.key for c in changes), CircuitOpen("it keeps failing", store=name))
+        started = self.context.env.monotonic()
+        failures: Failures = {}
+        try:
+            ready = await self._with_vectors(name, changes, failures)
+        except PolystoreError as e:
+            return dict.fromkeys((c.key for c in changes), e)
+        size = store.limits.batch_max
+        for start in range(0, len(ready), size):
+            failures.update(await self._apply(store, ready[start : start + size]))
+        self.targets.pace(name).seconds.append(self.context.env.monotonic() - started)
+        self.context.env.crashpoint(f"delivery.applied.{name}")
+        if self.waiters:
+            for change in ready:
+                if change.key not in failures:
+                    self.waiters.notify(name, change.key, change.version, "applied")
+        return failures
+
+    async def _apply(self, store: Store, changes: Sequence[Change]) -> Failures:
+        """One call; where it fails as a whole without being an outage, halves of it, down to the bad record."""
+        try:
+            outcomes = await store.deliver(changes)
+        except StoreError as e:
+            return dict.fromkeys((change.key for change in changes), e)
+        except Exception as e:  # the adapter could not say which item: find it
+            if len(changes) == 1:
+                return {changes[0].key: e}
+            half = len(changes) // 2
+            return {**await self._apply(store, changes[:half]), **await self._apply(store, changes[half:])}
+        return {
+            change.key: outcome.error or StoreError("rejected without a reason", store=store.name)
+            for change, outcome in zip(changes, outcomes, strict=True)
+            if outcome.status == "rejected"
+        }
+
+    async def _with_vectors(self, name: str, changes: Sequence[Change], failures: Failures) -> list[Change]:
+        """The changes with the vectors a copy needs; those whose vectors are still to be made wait: never an old
+        vector under a new version."""
+        etypes = self.context.vector_copies.get(name, frozenset())
+        embedders = self.context.embedders
+        lacking = [c for c in changes if c.key.etype in etypes and embedders.missing(c)]
+        if not lacking:
+            return list(changes)
+        found = by_record(await self.home.call(SupportsJournal.vectors, [c.key for c in lacking]))
+        completed: dict[int, Change] = {}
+        for change in lacking:
+            vectors = embedders.complete(change, found.get(change.key, {}))
+            if vectors is None:
+                failures[change.key] = Waiting()
+            else:
+                completed[id(change)] = msgspec.structs.replace(change, vectors=vectors)
+        return [completed.get(id(change), change) for change in changes if change.key not in failures]
+
+    # -- the record -------------------------------------------------------------------------------------------
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Make the result durable. An outage of the home is waited out: the rows are still there, and until they are
+        settled nothing is lost but the knowledge that it was done."""
+        attempt = 0
+        while True:
+            try:
+                await self.home.call(SupportsJournal.settle, settlement)
+                return
+            except PolystoreError as e:
+                if not e.retryable:
+                    raise
+                attempt += 1
+                self.context.report(f"settling at {self.home.name} is tried again: {e}")
+                await asyncio.sleep(self.context.env.random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 6))))
+
+    async def stop(self) -> None:
+        """Cancel the calls that batches left behind."""
+        late = list(self._late)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)

@@ -1,0 +1,205 @@
+"""One home and everything that brings its changes to its copies: lanes, relay, retries, embedding stage, backfill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from polystore.consistency.delivery import Context, Delivery
+from polystore.consistency.lanes import Lanes
+from polystore.consistency.loading import load
+from polystore.consistency.retries import Retries
+from polystore.consistency.targets import Targets
+from polystore.consistency.tasks import SyncTask
+from polystore.consistency.waiting import Waiters
+from polystore.errors import DecodeError, PolystoreError
+from polystore.model import Backlog, Key, OutboxRow, Settlement, TargetRow
+from polystore.protocols import SupportsJournal
+from polystore.store import Store
+
+
+class Line:
+    """The fast path hands over what this process committed; the relay finds everything that any process left behind:
+    rows of dead workers, rows nobody queued, own rows that memory lost. Both end in the same lanes, so that a record is
+    never in two places of one process."""
+
+    def __init__(self, context: Context, home: Store, put: Callable[[SyncTask], bool]) -> None:
+        self.context = context
+        self.home = home
+        self.waiters = Waiters()
+        self.targets = Targets(home)
+        self.delivery = Delivery(context, home, self.targets, self.waiters)
+        self.retries = Retries(context, home, self.targets, self.delivery)
+        self.delivery.wake_retries = self.retries.wake
+        self.lanes = Lanes(self._deliver, self._settled, context.settings)
+        self.in_hand: dict[int, SyncTask] = {}
+        self.reserved = 0
+        self.backlog = Backlog(0, None, {}, {})
+        self.live: frozenset[str] = frozenset()
+        self.unreadable: set[str] = set()
+        self._put = put
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._next_sweep = 0.0
+        self._next_purge = 0.0
+
+    # -- start and stop ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Register this worker and begin. Raises what the home raises."""
+        await self.targets.refresh()
+        self.live = await self.home.call(SupportsJournal.beat, self.context.worker)
+        self.lanes.start()
+        self.retries.start()
+        self._task = asyncio.create_task(self._relay())
+
+    async def stop(self) -> None:
+        """End without draining: what is in hand stays in the outbox for others."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        await self.lanes.stop()
+        await self.retries.stop()
+        await self.delivery.stop()
+
+    # -- fast path --------------------------------------------------------------------------------------------
+
+    def has_room(self, n: int) -> bool:
+        return len(self.in_hand) + self.reserved + n <= self.context.settings.queue_max
+
+    def take(self, task: SyncTask) -> bool:
+        """Queue a task unless its row is in hand already. False when there is no room: the row waits for the relay."""
+        if task.version in self.in_hand:
+            return True
+        self.in_hand[task.version] = task
+        if self._put(task):
+            return True
+        del self.in_hand[task.version]
+        return False
+
+    async def _deliver(self, batch: Sequence[SyncTask]) -> None:
+        self.context.env.crashpoint("lane.taken")
+        try:
+            await self.delivery.deliver(batch)
+        except Exception as e:  # the rows are still in the outbox: the sweep takes them up again
+            self.context.report(f"delivery from {self.home.name} failed: {type(e).__name__}: {e}")
+        self.context.env.crashpoint("lane.settled")
+
+    def _settled(self, task: SyncTask) -> None:
+        self.in_hand.pop(task.version, None)
+        self._room.set()
+
+    async def room(self) -> None:
+        """Wait until less than half of the queue is in hand."""
+        while len(self.in_hand) + self.reserved > self.context.settings.queue_max // 2:
+            self._room.clear()
+            await self._room.wait()
+
+    def wake(self) -> None:
+        """Let the relay look now instead of at its next poll."""
+        self._wake.set()
+
+    def lost_track(self) -> None:
+        """A write was cut off after it was sent: its row may be ours without being in hand."""
+        self._next_sweep = 0.0
+
+    # -- relay ------------------------------------------------------------------------------------------------
+
+    async def _relay(self) -> None:
+        settings, env = self.context.settings, self.context.env
+        while True:
+            try:
+                await self.step()
+            except PolystoreError as e:
+                self.context.report(f"the relay of {self.home.name} could not work: {e}")
+            try:
+                async with asyncio.timeout(settings.poll_s * env.random.uniform(0.8, 1.2)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def step(self) -> None:
+        """One look at the journal: say that we live, take over what nobody works on, go on with backfills."""
+        journal, settings, env = self.home, self.context.settings, self.context.env
+        self.live = await journal.call(SupportsJournal.beat, self.context.worker)
+        await self.targets.refresh()
+        self.backlog = await journal.call(SupportsJournal.backlog)
+        self.retries.look(self.backlog)
+        while self.has_room(settings.batch_max):
+            etypes = [name for name in self.context.types if name not in self.unreadable]
+            rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, settings.batch_max)
+            env.crashpoint("relay.claimed")
+            await self._recover(rows)
+            if len(rows) < settings.batch_max:
+                break
+        await self._sweep()
+        for row in self.targets.rows():
+            if row.status == "backfilling":
+                await self._backfill(row)
+        if env.monotonic() >= self._next_purge:
+            self._next_purge = env.monotonic() + settings.purge_s
+            await journal.call(SupportsJournal.purge, env.now_us(), int(settings.tombstone_ttl_s * 1e6))
+
+    async def _sweep(self) -> None:
+        """Own rows that are not in hand: what a lost queue item or a cancelled write left behind."""
+        settings, env = self.context.settings, self.context.env
+        if env.monotonic() < self._next_sweep:
+            return
+        asked = self._next_sweep == 0.0
+        self._next_sweep = env.monotonic() + settings.sweep_s
+        older_us = env.now_us() - (0 if asked else int(settings.sweep_s * 1e6))
+        rows = await self.home.call(SupportsJournal.claimed, self.context.worker, older_us, settings.batch_max)
+        await self._recover([row for row in rows if row.version not in self.in_hand])
+
+    async def _recover(self, rows: Sequence[OutboxRow]) -> None:
+        """Reload the records of claimed rows and put them into the lanes, at their newest state."""
+        by_type: dict[tuple[str, str], list[OutboxRow]] = {}
+        for row in rows:
+            by_type.setdefault((row.key.etype, row.key.tenant), []).append(row)
+        for (etype, _), group in by_type.items():
+            versions: dict[Key, int] = {}
+            for row in group:
+                versions[row.key] = max(row.version, versions.get(row.key, 0))
+            try:
+                changes = await load(self.home, versions)
+            except DecodeError as e:  # this process is too old or too new for the type: never the record's fault
+                self.unreadable.add(etype)
+                self.context.report(f"{etype} is left to other workers: {e}")
+                continue
+            self.context.env.crashpoint("relay.loaded")
+            for row in group:
+                solo = row.claims >= self.context.settings.solo_claims
+                task = SyncTask("reconcile", self.home.name, row.version, changes[row.key], row.targets, solo)
+                await self._reconcile(row, task)
+
+    async def _reconcile(self, row: OutboxRow, task: SyncTask) -> None:
+        if row.claims < self.context.settings.claims_max:
+            self.take(task)
+            return
+        # Every worker that took this row alone died: it may be killing the process. Park it, visibly.
+        error = PolystoreError(f"{row.claims} workers died while they delivered this record")
+        parked = [
+            self.delivery.owe(name, task.change, row.version, error)
+            for name in self.targets.names(row.key.etype, row.targets)
+        ]
+        await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
+
+    async def _backfill(self, row: TargetRow) -> None:
+        """Owe a new copy the next records of its type; it is asked by reads once it owes nothing."""
+        owed = self.backlog.retry.get(row.name, 0)
+        if row.cursor == "":
+            if owed == 0:
+                await self.home.call(SupportsJournal.set_target, TargetRow(row.etype, row.name, row.bit, "active"))
+                await self.targets.refresh()
+            return
+        chunk = self.context.settings.backfill_chunk
+        while owed < 5 * chunk and row.cursor != "":
+            row = await self.home.call(SupportsJournal.backfill, row, chunk)
+            self.context.env.crashpoint("backfill.step")
+            owed += chunk
+            self.retries.wake(row.name)

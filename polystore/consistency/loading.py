@@ -1,0 +1,26 @@
+"""The current state of records at their home, as changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polystore.model import Change, Key, key_hash
+from polystore.store import Store
+
+
+async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
+    """The newest state of each record, whatever version was asked for: older events coalesce into it.
+
+    `versions` maps key to the version owed, which a record that the home knows nothing of any more is deleted at: its
+    tombstone was collected. Raises what the home raises; DecodeError means that this process cannot read the type.
+    """
+    keys = list(versions)
+    records = await home.get(keys)
+    changes: dict[Key, Change] = {}
+    for key, record in zip(keys, records, strict=True):
+        h = key_hash(key.tenant, key.etype, key.id)
+        if record is None:
+            changes[key] = Change(key, versions[key], h, None, b"", 0)
+        else:
+            changes[key] = Change(key, record.version, h, record.body, record.hash, record.updated_us)
+    return changes

@@ -1,0 +1,421 @@
+"""`DataConsistencyManager`: what a commit promised reaches every copy."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polystore.consistency.delivery import Context
+from polystore.consistency.embedding import Embedders
+from polystore.consistency.line import Line
+from polystore.consistency.settings import Settings
+from polystore.consistency.tasks import SyncTask
+from polystore.embedding import Embedder, InlineEmbedder
+from polystore.entity import EntityType
+from polystore.env import Env
+from polystore.errors import Backpressure, ConfigurationError, StalenessTimeout, Unavailable
+from polystore.model import (
+    Ack,
+    Change,
+    Commit,
+    Committed,
+    Key,
+    OpId,
+    Placement,
+    StoreStatus,
+    TargetRow,
+    Token,
+    Write,
+    WriteResult,
+    Written,
+)
+from polystore.protocols import Repository, SupportsJournal
+from polystore.store import Store
+
+log = logging.getLogger("polystore.consistency")
+
+_POLL_FIRST_S, _POLL_MAX_S = 0.01, 0.1
+
+
+class DataConsistencyManager:
+    """Commits writes with the duty to deliver them, delivers, retries, recovers.
+
+    The queue is the fast path above durable rows: losing it loses nothing. One manager per open architecture; any
+    number of processes may have one on the same home.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        types: Mapping[str, EntityType[Any]],
+        stores: Mapping[str, Store],
+        placements: Mapping[str, Placement],
+        embedders: Mapping[str, Embedder],
+        settings: Settings | None = None,
+    ) -> None:
+        self.env = env
+        self.types = types
+        self.stores = stores
+        self.placements = placements
+        self.settings = settings or Settings()
+        self.worker = str(env.uuid7())
+        self.embedders = Embedders(types, embedders)
+        self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
+        self.problems: dict[str, int] = {}
+        vector_copies: dict[str, set[str]] = {}
+        for etype, placement in placements.items():
+            for store, facets in placement.copies().items():
+                if "vector" in facets:
+                    vector_copies.setdefault(store, set()).add(etype)
+        self._context = Context(
+            env=env,
+            types=types,
+            stores=stores,
+            vector_copies={name: frozenset(etypes) for name, etypes in vector_copies.items()},
+            embedders=self.embedders,
+            settings=self.settings,
+            worker=self.worker,
+            report=self.report,
+        )
+        homes = dict.fromkeys(placement.home for placement in placements.values())
+        self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def report(self, problem: str) -> None:
+        """Count and log a problem that no caller can be told."""
+        self.problems[problem] = self.problems.get(problem, 0) + 1
+        log.warning("%s", problem)
+
+    # -- start and stop ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Register the worker and the copies, and begin to deliver. Stores must be prepared. Raises what homes raise.
+
+        A copy that is new to a type with records starts as backfilling; one that is no longer placed is off.
+        """
+        for name, line in self.lines.items():
+            await line.targets.refresh()
+            for etype, placement in self.placements.items():
+                if placement.home == name:
+                    await self._register(line, etype, placement)
+            await line.start()
+        self._dispatcher = asyncio.create_task(self._dispatch())
+
+    async def _register(self, line: Line, etype: str, placement: Placement) -> None:
+        journal = line.home
+        wanted = set(placement.copies()) | self.embedders.pseudo_targets(etype)
+        rows = {row.name: row for row in line.targets.rows(etype)}
+        fresh = not rows and not await journal.call(Repository.tenants, etype)
+        free = (bit for bit in range(62) if bit not in {row.bit for row in rows.values()})
+        for target in sorted(wanted):
+            row = rows.get(target)
+            if row is None:
+                status = "active" if fresh else "backfilling"
+                await journal.call(SupportsJournal.set_target, TargetRow(etype, target, next(free), status))
+            elif row.status == "off":
+                await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "backfilling"))
+        for target, row in rows.items():
+            if target not in wanted and row.status != "off":
+                await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "off"))
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Take nothing new, deliver what is in hand for at most `timeout_s`, and leave the rest to others."""
+        self._closing = True
+        self.env.crashpoint("drain")
+        deadline = self.env.monotonic() + (self.settings.drain_s if timeout_s is None else timeout_s)
+        while any(line.in_hand for line in self.lines.values()) and self.env.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """End all tasks and leave the journals. Idempotent."""
+        self._closing = True
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            await asyncio.gather(self._dispatcher, return_exceptions=True)
+            self._dispatcher = None
+        for line in self.lines.values():
+            await line.stop()
+            try:
+                await line.home.call(SupportsJournal.retire, self.worker)
+            except Unavailable as e:  # its rows are taken over when this worker is seen to be dead
+                self.report(f"leaving {line.home.name}: {e}")
+
+    def _put(self, task: SyncTask) -> bool:
+        try:
+            self.queue.put_nowait(task)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def _dispatch(self) -> None:
+        while True:
+            task = await self.queue.get()
+            while True:
+                self.lines[task.home].lanes.put(task)
+                try:
+                    task = self.queue.get_nowait()
+                except asyncio.QueueEmpty:
+                    break
+
+    # -- write ------------------------------------------------------------------------------------------------
+
+    def line(self, etype: str) -> Line:
+        return self.lines[self.placements[etype].home]
+
+    async def write(
+        self,
+        etype: str,
+        writes: Sequence[Write],
+        *,
+        op: OpId | None = None,
+        marks: Mapping[str, str] | None = None,
+        ack: Ack = "committed",
+        ack_timeout_s: float = 10.0,
+    ) -> list[WriteResult]:
+        """Commit the writes together at their home, hand them to the lanes, wait as `ack` says.
+
+        All types must have the same home as `etype`. Raises what the commit raises (then nothing was written, but for
+        OutcomeUnknown), Backpressure, ConfigurationError for an `ack` that names an unknown store. Nothing raises after
+        the commit: a wait that ends early is reported as pending in the results.
+        """
+        line = self.line(etype)
+        wanted = self._acked_stores(ack, {write.key.etype for write in writes})
+        await self._admit(line)
+        owner = self.worker if line.has_room(len(writes)) and not self._closing else None
+        line.reserved += len(writes)
+        try:
+            committed = await line.home.commit(Commit(writes, owner, op, marks or {}))
+        except BaseException as e:
+            if getattr(e, "outcome_unknown", False) or isinstance(e, asyncio.CancelledError):
+                line.lost_track()
+            raise
+        finally:
+            line.reserved -= len(writes)
+        self.env.crashpoint("write.committed")
+        waits = self._accept(line, writes, committed, owner, wanted)
+        statuses = await self._await_ack(line, waits, ack_timeout_s) if waits else {}
+        return self._results(line, writes, committed, statuses)
+
+    def _acked_stores(self, ack: Ack, etypes: set[str]) -> frozenset[str] | None:
+        """The copies to wait for; None: none."""
+        if ack == "committed":
+            return None
+        names = {name for etype in etypes for name in self.placements[etype].copies()}
+        if ack in ("applied", "visible"):
+            return frozenset(names)
+        if isinstance(ack, str):
+            raise ConfigurationError(f"ack={ack!r}: use 'committed', 'applied', 'visible', or a list of store names")
+        for name in ack:
+            if name not in self.stores:
+                raise ConfigurationError(f"ack= names the unknown store {name!r}; stores: {', '.join(self.stores)}")
+        return frozenset(ack) & names
+
+    async def _admit(self, line: Line) -> None:
+        """Slow down when much is owed, refuse when too much is."""
+        owed = line.backlog.outbox
+        if owed > self.settings.backlog_hard:
+            raise Backpressure(
+                f"{line.home.name} owes {owed} deliveries, the limit is {self.settings.backlog_hard}; nothing was "
+                "written. Look at `polystore status` for the store that does not keep up, and try again later"
+            )
+        if owed > self.settings.backlog_soft:
+            await asyncio.sleep(self.env.random.uniform(0, 0.05))
+
+    def _accept(
+        self,
+        line: Line,
+        writes: Sequence[Write],
+        committed: Committed,
+        owner: str | None,
+        wanted: frozenset[str] | None,
+    ) -> list[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]]:
+        """Queue what was committed, and register who waits for what before anything can be applied."""
+        waits: list[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]] = []
+        left_over = False
+        for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
+            if wanted and written.version:
+                for name in self.placements[write.key.etype].copies():
+                    if name in wanted:
+                        future = line.waiters.watch(name, write.key, written.version)
+                        waits.append((i, name, write, written, future))
+            if not written.changed or not written.targets or committed.repeated:
+                continue
+            if owner is None:
+                left_over = True
+                continue
+            line.take(SyncTask("propagate", line.home.name, written.version, change_of(write, written), written.targets))
+        if left_over:
+            line.wake()
+        return waits
+
+    async def _await_ack(
+        self,
+        line: Line,
+        waits: Sequence[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]],
+        timeout_s: float,
+    ) -> dict[tuple[int, str], StoreStatus]:
+        deadline = self.env.monotonic() + timeout_s
+        statuses: dict[tuple[int, str], StoreStatus] = {}
+        try:
+            for i, name, write, written, future in waits:
+                statuses[i, name] = await self._holds(
+                    line, write.key.etype, name, write.h, written.version, future, deadline
+                )
+        finally:
+            for _, name, write, _, future in waits:
+                line.waiters.forget(name, write.key, future)
+        return statuses
+
+    async def _holds(
+        self,
+        line: Line,
+        etype: str,
+        target: str,
+        h: int,
+        version: int,
+        future: asyncio.Future[StoreStatus],
+        deadline: float,
+    ) -> StoreStatus:
+        """Wait until a copy holds a version: told by this process, or seen in the journal."""
+        pause_s = _POLL_FIRST_S
+        while not future.done():
+            if version not in line.in_hand:
+                try:
+                    if not await line.home.call(SupportsJournal.pending, etype, target, [(h, version)]):
+                        return "applied"
+                except Unavailable:
+                    pass  # the write is committed: an outage now only leaves its status open
+                if future.done():
+                    break
+            left_s = deadline - self.env.monotonic()
+            if left_s <= 0:
+                return "pending"
+            await asyncio.wait((future,), timeout=min(left_s, pause_s))
+            pause_s = min(_POLL_MAX_S, pause_s * 2)
+        return future.result()
+
+    def _results(
+        self,
+        line: Line,
+        writes: Sequence[Write],
+        committed: Committed,
+        statuses: Mapping[tuple[int, str], StoreStatus],
+    ) -> list[WriteResult]:
+        home = line.home.name
+        shared: dict[tuple[str, int], dict[str, StoreStatus]] = {}
+        results: list[WriteResult] = []
+        for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
+            kind = (write.key.etype, written.targets)
+            stores = shared.get(kind)
+            if stores is None:
+                stores = shared[kind] = self._stores(line, *kind)
+            if statuses:
+                stores = {name: statuses.get((i, name), status) for name, status in stores.items()}
+            token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
+            results.append(WriteResult(write.key.id, written.version or None, written.existed, token, stores))
+        return results
+
+    def _stores(self, line: Line, etype: str, mask: int) -> dict[str, StoreStatus]:
+        placement = self.placements[etype]
+        owed = set(line.targets.names(etype, mask))
+        stores: dict[str, StoreStatus] = {placement.home: "committed"}
+        for name in placement.copies():
+            stores[name] = "pending" if name in owed else "applied"
+        return stores
+
+    # -- reads that wait --------------------------------------------------------------------------------------
+
+    async def caught_up(self, etype: str, store: str, token: Token, timeout_s: float = 2.0) -> None:
+        """Return once `store` holds everything the token names. Raises StalenessTimeout, InvalidData for no token.
+
+        At the home, and for facets that the home serves, every committed write is there already.
+        """
+        placement = self.placements[etype]
+        if store == placement.home:
+            token.pairs()
+            return
+        line = self.lines[placement.home]
+        pairs = token.pairs().get(placement.home, [])
+        deadline = self.env.monotonic() + timeout_s
+        for h, version in pairs:
+            task = line.in_hand.get(version)
+            key = task.change.key if task is not None else Key("", etype, "")
+            future = line.waiters.watch(store, key, version)
+            try:
+                status = await self._holds(line, etype, store, h, version, future, deadline)
+            finally:
+                line.waiters.forget(store, key, future)
+            if status != "applied":
+                raise StalenessTimeout(
+                    f"{store} does not hold the write that after= names after {timeout_s} s ({status}); read without "
+                    "after=, wait longer, or look at `polystore status`"
+                )
+
+    def readable(self, etype: str, store: str) -> None:
+        """Raises Unavailable while a copy is still being filled."""
+        placement = self.placements[etype]
+        if store == placement.home:
+            return
+        for row in self.lines[placement.home].targets.rows(etype):
+            if row.name == store and row.status == "backfilling":
+                raise Unavailable(
+                    f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store
+                )
+
+    def inline_vectors(self, etype: str, body: Mapping[str, Any]) -> dict[str, bytes]:
+        """Vectors that are made within the write: of in-process embedders, and of vector fields."""
+        return self.embedders.inline(etype, body)
+
+    async def query_vector(self, etype: str, field: str, text: str) -> bytes:
+        """The packed vector of a query text. Raises Unavailable when the embedder does not answer."""
+        name = self.types[etype].embeddings[field].embedder
+        embedder = self.embedders[name]
+        if isinstance(embedder, InlineEmbedder):
+            return embedder.embed_now([text])[0]
+        vectors = await self.embedders.embed(name, [text], purpose="query", timeout_s=self.settings.embed_timeout_s)
+        return vectors[0]
+
+    # -- state of the whole -----------------------------------------------------------------------------------
+
+    async def room(self, etype: str) -> None:
+        """Wait until the queue is at most half full: imports go as fast as the copies, not faster."""
+        await self.line(etype).room()
+
+    async def settle(self, timeout_s: float = 60.0) -> None:
+        """Return once every change committed so far is applied everywhere or parked. Raises StalenessTimeout naming
+        what is still owed."""
+        deadline = self.env.monotonic() + timeout_s
+        pause_s = _POLL_FIRST_S
+        for line in self.lines.values():
+            while True:
+                backlog = await line.home.call(SupportsJournal.backlog)
+                if not backlog.outbox and not any(backlog.retry.values()):
+                    break
+                if self.env.monotonic() >= deadline:
+                    owed = ", ".join(f"{name} {n}" for name, n in backlog.retry.items() if n)
+                    raise StalenessTimeout(
+                        f"{line.home.name} still owes {backlog.outbox} changes"
+                        + (f" and retries: {owed}" if owed else "")
+                        + f" after {timeout_s} s; `polystore status` shows which store does not answer"
+                    )
+                if not line.in_hand:
+                    line.wake()
+                await asyncio.sleep(pause_s)
+                pause_s = min(_POLL_MAX_S, pause_s * 2)
+
+
+def change_of(write: Write, written: Written) -> Change:
+    """What the copies are owed after a write."""
+    whole = write.kind != "update"
+    return Change(
+        write.key,
+        written.version,
+        write.h,
+        write.body if whole else written.body,
+        write.hash if whole else written.hash,
+        written.updated_us,
+        write.vectors if whole else {},
+    )

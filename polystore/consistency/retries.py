@@ -1,0 +1,187 @@
+"""What failed once: tried again per copy until it is there or parked. Also the embedding stage and backfills, which are
+rows of the same kind."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+
+from polystore.consistency.delivery import Context, Delivery
+from polystore.consistency.embedding import by_record, text_hash
+from polystore.consistency.loading import load
+from polystore.consistency.targets import EMBED, Targets
+from polystore.errors import DecodeError, PolystoreError
+from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector
+from polystore.protocols import SupportsJournal
+from polystore.store import Store
+
+
+class Retries:
+    """One loop per copy, so that a copy that is down never holds up another."""
+
+    def __init__(self, context: Context, home: Store, targets: Targets, delivery: Delivery) -> None:
+        self.context = context
+        self.home = home
+        self.targets = targets
+        self.delivery = delivery
+        self._wake: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._due: dict[str, list[float]] = {}
+        self._open: set[str] = set()
+        self._started = False
+
+    def start(self) -> None:
+        self._started = True
+        for name in self.targets.all_names():
+            self._ensure(name)
+
+    def _ensure(self, name: str) -> None:
+        if self._started and name not in self._tasks:
+            self._wake.setdefault(name, asyncio.Event()).set()
+            self._tasks[name] = asyncio.create_task(self._run(name))
+
+    def wake(self, target: str) -> None:
+        """Rows of this copy may be due now."""
+        self._ensure(target)
+        event = self._wake.get(target)
+        if event is not None:
+            event.set()
+
+    def look(self, backlog: Backlog) -> None:
+        """What the journal owes, as the relay just saw it."""
+        for name in self.targets.all_names():
+            owes = bool(backlog.retry.get(name) or backlog.parked.get(name))
+            self.targets.pace(name).owes = owes
+            if backlog.retry.get(name):
+                self.wake(name)
+
+    async def stop(self) -> None:
+        self._started = False
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    # -- the loop of one copy ---------------------------------------------------------------------------------
+
+    async def _run(self, name: str) -> None:
+        event, due = self._wake[name], self._due.setdefault(name, [])
+        while True:
+            await self._until_due(event, due)
+            try:
+                while await self._round(name):
+                    pass
+            except PolystoreError as e:
+                self.context.report(f"retries for {name} could not work: {e}")
+
+    async def _until_due(self, event: asyncio.Event, due: list[float]) -> None:
+        wait_s = due[0] - self.context.env.monotonic() if due else None
+        if wait_s is None or wait_s > 0:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await event.wait()
+            except TimeoutError:
+                pass
+        event.clear()
+        now = self.context.env.monotonic()
+        while due and due[0] <= now:
+            heapq.heappop(due)
+
+    async def _round(self, name: str) -> bool:
+        """Try the rows that are due. True when there may be more."""
+        store = self.context.stores.get(name)
+        if name.startswith(EMBED):
+            limit = self.context.embedders[name.removeprefix(EMBED)].batch_max
+        elif store is None or not await self._answers(name, store):
+            return False
+        else:
+            limit = min(store.limits.batch_max, self.context.settings.batch_max)
+        etypes = [t for t in self.targets.etypes(name) if t in self.context.types]
+        now_us = self.context.env.now_us()
+        rows = await self.home.call(SupportsJournal.due, name, etypes, now_us, limit)
+        if not rows:
+            return False
+        by_type: dict[tuple[str, str], list[RetryRow]] = {}
+        for row in rows:
+            by_type.setdefault((row.key.etype, row.key.tenant), []).append(row)
+        for group in by_type.values():
+            await self._retry(name, group)
+        return len(rows) == limit
+
+    async def _answers(self, name: str, store: Store) -> bool:
+        """False while the copy's breaker is open. When it has just closed, its rows become due, spread a little so
+        that the copy is not run over."""
+        if store.breaker.open:
+            self._open.add(name)
+            return False
+        if name in self._open:
+            self._open.discard(name)
+            spread_us = int(self.context.settings.awaken_spread_s * 1e6)
+            await self.home.call(SupportsJournal.awaken, name, None, spread_us)
+        return True
+
+    async def _retry(self, name: str, rows: Sequence[RetryRow]) -> None:
+        try:
+            changes = await load(self.home, {row.key: row.version for row in rows})
+        except DecodeError as e:
+            self.context.report(f"{rows[0].key.etype} is left to other workers: {e}")
+            return
+        self.context.env.crashpoint("retry.loaded")
+        if name.startswith(EMBED):
+            failures = await self._embed(name, list(changes.values()))
+        else:
+            failures = await self.delivery.attempt(name, list(changes.values()))
+        # The claimed version counts as done too: what was loaded after the claim is never older, unless the home was
+        # restored to the past, and then nothing newer exists.
+        done = [
+            Done(name, row.key, max(row.version, changes[row.key].version)) for row in rows if row.key not in failures
+        ]
+        owed = [
+            self.delivery.owe(name, changes[row.key], row.version, failures[row.key], row)
+            for row in rows
+            if row.key in failures
+        ]
+        await self.delivery.settle(Settlement((), owed, done))
+        self.context.env.crashpoint("retry.settled")
+        for row in owed:
+            if row.state == "r":
+                wait_s = (row.next_us - self.context.env.now_us()) / 1e6
+                heapq.heappush(self._due[name], self.context.env.monotonic() + wait_s)
+        if name.startswith(EMBED):
+            await self._awaken([row.key for row in done])
+
+    # -- the embedding stage ----------------------------------------------------------------------------------
+
+    async def _embed(self, name: str, changes: Sequence[Change]) -> dict[Key, Exception]:
+        """Embed what has no current vector and keep the result beside the home."""
+        embedder = name.removeprefix(EMBED)
+        live = [change for change in changes if change.body is not None]
+        found = by_record(await self.home.call(SupportsJournal.vectors, [change.key for change in live]))
+        wanted: list[tuple[Change, str, str]] = []
+        for change in live:
+            texts = self.context.embedders.texts(embedder, change, found.get(change.key, {}))
+            wanted += [(change, field, text) for field, text in texts.items()]
+        if not wanted:
+            return {}
+        try:
+            vectors = await self.context.embedders.embed(
+                embedder, [text for _, _, text in wanted], purpose="document", timeout_s=self.context.settings.embed_timeout_s
+            )
+        except PolystoreError as e:
+            return {change.key: e for change, _, _ in wanted}
+        made = [
+            StoredVector(change.key, field, embedder, text_hash(text), vector)
+            for (change, field, text), vector in zip(wanted, vectors, strict=True)
+        ]
+        await self.home.call(SupportsJournal.put_vectors, made)
+        self.context.env.crashpoint("embed.stored")
+        return {}
+
+    async def _awaken(self, keys: Sequence[Key]) -> None:
+        """The vector copies of these records were waiting for their vectors."""
+        for copy, etypes in self.context.vector_copies.items():
+            waiting = [key for key in keys if key.etype in etypes]
+            if waiting and await self.home.call(SupportsJournal.awaken, copy, waiting, 0):
+                self.wake(copy)

@@ -1,0 +1,52 @@
+"""The numbers of the consistency manager. Sources: docs/explanation of the guarantees, and the notes below."""
+
+from __future__ import annotations
+
+import msgspec
+
+from polystore.errors import ConfigurationError
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All times in seconds. Raises ConfigurationError when the times contradict one another: a call must end before
+    its batch, the batch before the worker counts as dead, and that before a living owner's rows are taken over."""
+
+    queue_max: int = 10_000
+    lanes: int = 8
+    batch_max: int = 500
+    call_timeout_s: float = 3.0
+    batch_deadline_s: float = 4.0
+    detach_s: float = 0.25
+    detach_factor: float = 4.0
+    poll_s: float = 1.0
+    sweep_s: float = 10.0
+    worker_dead_s: float = 5.0
+    takeover_s: float = 60.0
+    retry_base_s: float = 0.05
+    retry_max_s: float = 30.0
+    hard_fails_max: int = 3
+    unknown_fails_max: int = 20
+    unknown_age_s: float = 3600.0
+    solo_claims: int = 5
+    claims_max: int = 8
+    backlog_soft: int = 50_000
+    backlog_hard: int = 500_000
+    awaken_spread_s: float = 5.0
+    embed_timeout_s: float = 60.0
+    backfill_chunk: int = 1_000
+    drain_s: float = 10.0
+    tombstone_ttl_s: float = 7 * 86_400.0
+    purge_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        ladder = (self.call_timeout_s, self.batch_deadline_s, self.worker_dead_s, self.takeover_s)
+        if not all(a < b for a, b in zip(ladder, ladder[1:], strict=False)):
+            raise ConfigurationError(
+                "consistency settings: call_timeout_s < batch_deadline_s < worker_dead_s < takeover_s must hold, "
+                f"not {' < '.join(map(str, ladder))}"
+            )
+        if self.tombstone_ttl_s <= 10 * (self.takeover_s + self.call_timeout_s):
+            raise ConfigurationError(
+                "consistency settings: tombstone_ttl_s must be more than 10 times takeover_s + call_timeout_s, so that "
+                "no late write can outlive the tombstone that holds it off"
+            )

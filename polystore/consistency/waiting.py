@@ -1,0 +1,38 @@
+"""Callers that wait until a copy holds a version."""
+
+from __future__ import annotations
+
+import asyncio
+
+from polystore.model import Key, StoreStatus
+
+
+class Waiters:
+    """Futures per (copy, record), resolved by whoever applies or parks the version in this process."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, Key], list[tuple[int, asyncio.Future[StoreStatus]]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def watch(self, target: str, key: Key, version: int) -> asyncio.Future[StoreStatus]:
+        future: asyncio.Future[StoreStatus] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((target, key), []).append((version, future))
+        return future
+
+    def forget(self, target: str, key: Key, future: asyncio.Future[StoreStatus]) -> None:
+        left = [pair for pair in self._waiting.get((target, key), ()) if pair[1] is not future]
+        if left:
+            self._waiting[target, key] = left
+        else:
+            self._waiting.pop((target, key), None)
+
+    def notify(self, target: str, key: Key, version: int, status: StoreStatus) -> None:
+        """`target` holds `key` at `version` (applied), or has given it up for now (failed)."""
+        waiting = self._waiting.get((target, key))
+        if waiting is None:
+            return
+        for wanted, future in waiting:
+            if wanted <= version and not future.done():
+                future.set_result(status)
