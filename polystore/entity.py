@@ -9,7 +9,7 @@ import re
 import typing
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -398,6 +398,11 @@ def check_key(text: str, *, bytes_max: int = KEY_BYTES_MAX) -> str:
     if size > bytes_max:
         raise InvalidData(f"the key has {size} bytes of UTF-8, the limit is {bytes_max}")
     return text
+
+
+def is_entity(value: object) -> TypeGuard[type[Any]]:
+    """True for a class that stands under `@entity` itself; a subclass does not inherit the declaration."""
+    return isinstance(value, type) and isinstance(value.__dict__.get(_MARK), Declaration)
 
 
 def entity_type(cls: type[T]) -> EntityType[T]:
