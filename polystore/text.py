@@ -264,7 +264,6 @@ class TermIndex(Generic[K]):
 
     def add(self, key: K, of: Sequence[str]) -> None:
         """Index these terms under the key, in place of what it had."""
-        self.remove(key)
         self._lines[key] = _line(of)
         self._lengths[key] = len(of)
 
@@ -274,7 +273,7 @@ class TermIndex(Generic[K]):
         self._lengths.pop(key, None)
 
     def search(self, phrases: Sequence[Phrase], limit: int | None = None) -> list[tuple[K, float]]:
-        """Keys whose terms hold every phrase, with their score: the best first, equals in the order they were added.
+        """Keys whose terms hold every phrase, with their score: best first, equals in order of their first `add`.
 
         The score is Okapi BM25 as FTS5 computes it (https://sqlite.org/fts5.html#the_bm25_function): a phrase held by
         half of the texts or more counts a millionth instead of nothing or less. FTS5 returns it negated; here larger is

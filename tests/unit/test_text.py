@@ -156,12 +156,12 @@ def test_a_korean_word_of_any_length_finds_exactly_the_texts_that_hold_it(texts:
 
 
 @given(st.lists(MIXED, min_size=1, max_size=8), MIXED_WORD | MIXED)
-@example(["ㅋㅋㅋㅋ", "ㅋㅋㅋ", "a"], "ㅋㅋㅋ")
+@example(["ㅋㅋㅋㅋ", "ㅋㅋㅋ", "a", "b", "c", "d"], "ㅋㅋㅋ")
 @example(["a b", "a a a", "c"], "a")
 @example(["가", "", ""], "가")
 def test_the_reference_finds_and_scores_as_fts5_does(texts: list[str], asked: str) -> None:
     by_reference = found_by_reference(texts, query(asked))
-    assert by_reference == pytest.approx(found_by_fts5(texts, query(asked)), abs=1e-6)
+    assert by_reference == pytest.approx(found_by_fts5(texts, query(asked)), rel=1e-9)
     assert all(score > 0 for score in by_reference.values())
     assert set(by_reference) == {at for at, text in enumerate(texts) if matches(text, query(asked))}
 
@@ -222,6 +222,7 @@ def test_a_key_has_the_terms_it_was_last_given_until_it_is_removed() -> None:
         ("Straße", "stras", ["<Straß>e"]),
         (nfd("우리 학교 é"), "학교", [nfd("우리 <학교> é")]),
         (nfd("Un été"), "été", [nfd("Un <été>")]),
+        ("a\u0315\u0301 b", "\u00e1\u0315", ["<a\u0315\u0301> b"]),
         ("밥", "학교", []),
         ("밥", "", []),
     ],
@@ -232,9 +233,18 @@ def test_highlights_mark_the_text_as_it_was_written(text: str, asked: str, expec
 
 def test_a_long_text_is_shown_in_at_most_three_pieces_cut_between_words() -> None:
     text = ("그러던 어느 날이었다. " * 9 + "마침내 학교에 갔다. ") * 5
-    pieces = highlight(text, query("학교"), width=20, mark_open="[", mark_close="]")
-    assert pieces == ["마침내 [학교]에 갔다. 그러던"] * 3
-    assert len(highlight(text, query("학교"), width=20, limit=9)) == 5
+    pieces = highlight(text, query("학교"), width=18, mark_open="[", mark_close="]")
+    assert pieces == ["마침내 [학교]에 갔다."] * 3
+    assert len(highlight(text, query("학교"), width=18, limit=9)) == 5
+
+
+def test_an_occurrence_is_not_cut_when_it_can_stand_in_the_next_piece() -> None:
+    pieces = highlight("가나다학교라마바사학교아", query("학교"), width=10, mark_open="[", mark_close="]")
+    assert pieces == ["가나다[학교]라마바사", "[학교]아"]
+
+
+def test_an_occurrence_longer_than_the_width_is_shown_by_its_beginning() -> None:
+    assert highlight("가나" + "ㅋ" * 30, query("ㅋㅋ"), width=10, mark_open="[", mark_close="]") == [f"[{'ㅋ' * 10}]"]
 
 
 @given(st.lists(MIXED | ANYTHING, max_size=5).map(" ".join), MIXED_WORD, st.integers(1, 40), st.booleans())
