@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polystore.consistency.targets import EMBED
-from polystore.embedding import Embedder, InlineEmbedder, pack
+from polystore.embedding import Embedder, InlineEmbedder, Purpose, pack
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, DimensionMismatch, Unavailable
 from polystore.model import Body, Change, Key, StoredVector
@@ -27,6 +27,8 @@ class Embedders:
 
     def __init__(self, types: Mapping[str, EntityType[Any]], embedders: Mapping[str, Embedder]) -> None:
         self._embedders = embedders
+        # Decided once: an isinstance check of a runtime protocol costs microseconds, and inline() runs in every write.
+        self._inline = {name: e for name, e in embedders.items() if isinstance(e, InlineEmbedder)}
         self._text_fields: dict[str, dict[str, str]] = {}
         self._list_fields: dict[str, tuple[str, ...]] = {}
         for name, one in types.items():
@@ -56,7 +58,7 @@ class Embedders:
     def pseudo_targets(self, etype: str) -> set[str]:
         """`embed:<name>` for each embedder of the type that works after the commit."""
         names = set(self._text_fields[etype].values())
-        return {EMBED + n for n in names if not isinstance(self._embedders[n], InlineEmbedder)}
+        return {EMBED + n for n in names if n not in self._inline}
 
     def dimension(self, one: EntityType[Any], field: str) -> int:
         embedding = one.embeddings[field]
@@ -67,9 +69,8 @@ class Embedders:
         vectors: dict[str, bytes] = {}
         for field, name in self._text_fields[etype].items():
             text = body.get(field)
-            embedder = self._embedders[name]
-            if text is not None and isinstance(embedder, InlineEmbedder):
-                vectors[field] = embedder.embed_now([text])[0]
+            if text is not None and name in self._inline:
+                vectors[field] = self._inline[name].embed_now([text])[0]
         for field in self._list_fields[etype]:
             value = body.get(field)
             if value is not None:
@@ -116,7 +117,13 @@ class Embedders:
                 out[field] = text
         return out
 
-    async def embed(self, name: str, texts: Sequence[str], *, purpose: str, timeout_s: float) -> list[bytes]:
+    async def query(self, name: str, text: str, *, timeout_s: float) -> bytes:
+        """The packed vector of a query text. Raises Unavailable."""
+        if name in self._inline:
+            return self._inline[name].embed_now([text])[0]
+        return (await self.embed(name, [text], purpose="query", timeout_s=timeout_s))[0]
+
+    async def embed(self, name: str, texts: Sequence[str], *, purpose: Purpose, timeout_s: float) -> list[bytes]:
         """Packed vectors of the texts, in batches of the embedder's size. Raises Unavailable when it fails or stalls,
         DimensionMismatch when it answers with another dimension than it declares."""
         embedder = self._embedders[name]
@@ -125,7 +132,7 @@ class Embedders:
             batch = [text[: embedder.chars_max] for text in texts[start : start + embedder.batch_max]]
             try:
                 async with asyncio.timeout(timeout_s):
-                    vectors = await embedder.embed(batch, purpose=typing.cast(Any, purpose))
+                    vectors = await embedder.embed(batch, purpose=purpose)
             except Unavailable:
                 raise
             except Exception as e:  # whatever a client library raises: an embedder's outage is an outage, never poison

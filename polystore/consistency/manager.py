@@ -12,7 +12,7 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.settings import Settings
 from polystore.consistency.tasks import SyncTask
-from polystore.embedding import Embedder, InlineEmbedder
+from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import Backpressure, ConfigurationError, StalenessTimeout, Unavailable
@@ -372,11 +372,7 @@ class DataConsistencyManager:
     async def query_vector(self, etype: str, field: str, text: str) -> bytes:
         """The packed vector of a query text. Raises Unavailable when the embedder does not answer."""
         name = self.types[etype].embeddings[field].embedder
-        embedder = self.embedders[name]
-        if isinstance(embedder, InlineEmbedder):
-            return embedder.embed_now([text])[0]
-        vectors = await self.embedders.embed(name, [text], purpose="query", timeout_s=self.settings.embed_timeout_s)
-        return vectors[0]
+        return await self.embedders.query(name, text, timeout_s=self.settings.embed_timeout_s)
 
     # -- state of the whole -----------------------------------------------------------------------------------
 
