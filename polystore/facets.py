@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from polystore.errors import EntityError
+from polystore.errors import ConfigurationError, EntityError
+from polystore.sizes import parse_size
 
 P = TypeVar("P")
 
@@ -52,7 +54,7 @@ class Relation(msgspec.Struct, frozen=True):
     """
 
     type: str
-    to: str | type[Any]
+    to: str | builtins.type[Any]
 
 
 class Edge(msgspec.Struct, Generic[P]):
@@ -65,10 +67,26 @@ class Edge(msgspec.Struct, Generic[P]):
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """What an entity asks of its home; the input of the selector's decision tree.
 
-    `data_size` is a quantity such as "500MB" or a number of bytes.
+    `data_size` is a quantity such as "500MB" or a number of bytes. Raises EntityError for a wrong type, a bad size, and
+    needs that contradict each other, so that the class fails where it is declared.
     """
 
     transactions: bool = False
     complex_relations: bool = False
     real_time: bool = False
     data_size: str | int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("transactions", "complex_relations", "real_time"):
+            if not isinstance(getattr(self, name), bool):
+                raise EntityError(f"Needs({name}=...): must be True or False")
+        if self.data_size is not None:
+            try:
+                parse_size(self.data_size)
+            except ConfigurationError as e:
+                raise EntityError(f"Needs(data_size=...): {e}") from None
+        if self.complex_relations and self.real_time and not self.transactions:
+            raise EntityError(
+                "Needs(complex_relations=True, real_time=True): a store for live state has no joins; add "
+                "transactions=True (a relational home, fast reads of single records), or drop one of the two"
+            )

@@ -1,7 +1,6 @@
 """Which kind of store suits which data: the decision tree and the matrix, both data, both pure."""
 
-from polystore.selection.matrix import MATRIX, ROLES, Kind, Preference, Role, Row, row_of
-from polystore.selection.sizes import parse_size
+from polystore.selection.matrix import MATRIX, ROLES, Kind, Preference, Row, row_of
 from polystore.selection.tree import RULES, Choice, PassedOver, Requirements, Rule, select_database
 
 __all__ = [
@@ -13,10 +12,8 @@ __all__ = [
     "PassedOver",
     "Preference",
     "Requirements",
-    "Role",
     "Row",
     "Rule",
-    "parse_size",
     "row_of",
     "select_database",
 ]

@@ -13,22 +13,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from polystore.config import Role
 from polystore.errors import ConfigurationError
 
 Kind = Literal["record", "fact", "state", "blob"]
-Role = Literal[
-    "home",
-    "journal",
-    "cache",
-    "live_state",
-    "document",
-    "full_text",
-    "vector",
-    "graph",
-    "time_series",
-    "file",
-    "stream",
-]
 
 
 class Product(msgspec.Struct, frozen=True):

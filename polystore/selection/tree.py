@@ -9,7 +9,7 @@ import msgspec
 
 from polystore.errors import ConfigurationError
 from polystore.selection.matrix import PRODUCTS, ROLES, Preference, nearest, title
-from polystore.selection.sizes import parse_size
+from polystore.sizes import parse_size
 
 MEMORY_BYTES_MAX: Final = 1_000_000_000
 """Data of fewer bytes is kept in memory; from here on it is streamed through a log."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polystore.errors import ConfigurationError
-from polystore.selection.sizes import UNITS, parse_size
+from polystore.sizes import UNITS, parse_size
 
 
 @pytest.mark.parametrize(
