@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -120,6 +121,15 @@ class Stamp(Value, frozen=True, gc=False):
     fault: str = ""
 
 
+CALLER = "caller"
+"""The embedder name of stored vectors that the application gave with a write."""
+
+
+def text_hash(text: str) -> bytes:
+    """16 bytes of BLAKE2b: which text a stored vector was made of."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
 def vector_digest(packed: bytes) -> int:
     """CRC-32 of a packed vector."""
     return zlib.crc32(packed)
@@ -162,8 +172,9 @@ class Write(Value, frozen=True, gc=False):
     insert: like create, but a live record under the key is left alone and its version is the answer.
 
     `vectors` are for the home's own vector facet; those named in `keep` were given by the caller and are stored as
-    `StoredVector` (embedder "caller") in the same commit. A create, put, skip or insert without `keep`, and a delete,
-    remove the record's stored vectors of "caller"; an update removes those of the fields it changes.
+    `StoredVector` (embedder "caller") in the same commit. A create, put, skip or insert that changes the record
+    without `keep` removes its stored vectors of "caller"; an update removes those of the fields it changes; a delete
+    removes all stored vectors of the record.
     """
 
     kind: Literal["create", "put", "update", "delete", "skip", "insert"]

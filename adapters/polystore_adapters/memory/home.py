@@ -1,0 +1,173 @@
+"""Commits of a memory server: records, tombstones, outbox rows and marks together, or nothing."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+
+from polystore.env import Env
+from polystore.errors import (
+    AlreadyExists,
+    IntegrityViolation,
+    InvalidData,
+    NotFound,
+    PolystoreError,
+    VersionConflict,
+)
+from polystore.model import (
+    CALLER,
+    Commit,
+    Committed,
+    Key,
+    OpId,
+    OutboxRow,
+    StoredVector,
+    Write,
+    Written,
+    text_hash,
+)
+
+from .journal import Journal, Operation, Owed
+from .tables import Row, Tombstone, copied, draft, with_vectors
+
+FIRST_VERSION = 1 << 42
+"""Epoch 1 (consistency.md 2.4)."""
+
+
+class Drafts:
+    """The writes of a commit before it is true: they see one another, and nobody else sees them."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.states: dict[Key, Row | Tombstone] = {}
+        self._holders: dict[tuple[Key, str, object], str | None] = {}
+
+    def live(self, key: Key) -> Row | None:
+        state = self.states.get(key) or self._home.part(key.etype, key.tenant).rows.get(key.id)
+        return state if isinstance(state, Row) else None
+
+    def place(self, key: Key, state: Row | Tombstone) -> None:
+        """Raises IntegrityViolation when another record holds a unique value."""
+        old = self.live(key)
+        for field, value in self._home.unique_values(key.etype, old.body) if old is not None else ():
+            self._holders[_everybody(key), field, value] = None
+        for field, value in self._home.unique_values(key.etype, state.body) if isinstance(state, Row) else ():
+            slot = (_everybody(key), field, value)
+            committed = self._home.part(key.etype, key.tenant).holders.get((field, value))
+            if self._holders.get(slot, committed) not in (None, key.id):
+                raise IntegrityViolation(
+                    f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
+                )
+            self._holders[slot] = key.id
+        self.states[key] = state
+
+
+def _everybody(key: Key) -> Key:
+    """The scope of a unique value: the type and tenant."""
+    return Key(key.tenant, key.etype, "")
+
+
+class Home(Journal):
+    """The source of truth: draws versions and owes them to the copies, in the same step."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._version = FIRST_VERSION
+
+    def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        answers: list[Committed | Exception] = []
+        for commit in commits:
+            try:
+                answers.append(self._commit(commit))
+            except PolystoreError as e:
+                answers.append(e)
+        return answers
+
+    def _commit(self, commit: Commit) -> Committed:
+        if commit.op is not None and (done := self._done_before(commit.op)) is not None:
+            return done
+        drafts = Drafts(self)
+        written = [self._write(drafts, write) for write in commit.writes]
+        # Nothing has changed so far, and nothing fails from here on.
+        now = self.env.now_us()
+        for key, state in drafts.states.items():
+            self.install(key, state)
+        for write, result in zip(commit.writes, written, strict=True):
+            if result.changed:
+                self._keep(write)
+            if result.targets:
+                row = OutboxRow(result.version, write.key, write.h, result.targets)
+                self.outbox[result.version] = Owed(row, commit.owner, now, now)
+        self.marks.update(commit.marks)
+        if commit.op is not None:
+            answers = [(one.version, one.existed) for one in written]
+            self.operations[commit.op.tenant, commit.op.id] = Operation(commit.op.request_hash, answers, now)
+        return Committed(written)
+
+    def _done_before(self, op: OpId) -> Committed | None:
+        known = self.operations.get((op.tenant, op.id))
+        if known is None:
+            return None
+        if known.request_hash != op.request_hash:
+            raise InvalidData(f"op_id {op.id!r} was used for another request; make a new one for every request")
+        return Committed([Written(version, existed, changed=False) for version, existed in known.answers], True)
+
+    def _write(self, drafts: Drafts, write: Write) -> Written:
+        key, kind = write.key, write.kind
+        row = drafts.live(key)
+        _judge(write, row)
+        if row is None and kind == "delete":
+            return Written(0, existed=False, changed=False)
+        if row is not None and (kind == "insert" or (kind == "skip" and row.hash == write.hash)):
+            return Written(row.version, True, False, 0, copied(row.body), row.hash, row.updated_us)
+        self._version = version = self._version + 1
+        now, existed, targets = self.env.now_us(), row is not None, self.mask(key.etype)
+        if kind == "delete":
+            drafts.place(key, Tombstone(version, write.h, now))
+            return Written(version, existed, targets=targets, updated_us=now)
+        new = self._new_row(write, row, version, now)
+        drafts.place(key, new)
+        return Written(version, existed, True, targets, copied(new.body), new.hash, now)
+
+    def _new_row(self, write: Write, old: Row | None, version: int, now: int) -> Row:
+        layout, body, hash = self.layout(write.key.etype), write.body or {}, write.hash
+        kept: dict[str, array[float]] = {}
+        if write.kind == "update" and old is not None:
+            kept = {field: vector for field, vector in old.vectors.items() if field not in body}
+            body = {**old.body, **body}
+            hash = layout.entity.content_hash(body)
+        new = draft(layout, write.key, version, write.h, body, hash, now)
+        return with_vectors(layout, msgspec.structs.replace(new, vectors=kept), write.vectors)
+
+    def _keep(self, write: Write) -> None:
+        """Store the vectors that the caller gave, and forget those of what is gone, see `Write`."""
+        if write.kind == "delete":
+            self.stored.pop(write.key, None)
+            return
+        stored = self.stored.setdefault(write.key, {})
+        body = write.body or {}
+        for field, embedder in list(stored):
+            if embedder == CALLER and (write.kind != "update" or field in body):
+                del stored[field, embedder]
+        row = self.part(write.key.etype, write.key.tenant).rows[write.key.id]
+        for field in write.keep:
+            text = row.body.get(field)
+            made_of = text_hash(text) if isinstance(text, str) else b""
+            stored[field, CALLER] = StoredVector(write.key, field, CALLER, made_of, write.vectors[field])
+
+
+def _judge(write: Write, row: Row | None) -> None:
+    """Whether the write may happen upon this record. Raises NotFound, VersionConflict or AlreadyExists."""
+    key, expected = write.key, write.expect_version
+    if row is None:
+        if write.kind == "update" or expected is not None:
+            raise NotFound(f"{key.etype} {key.id!r} does not exist")
+    elif expected is not None and expected != row.version:
+        raise VersionConflict(
+            f"{key.etype} {key.id!r} is at version {row.version}, not at {expected}; read it again",
+            actual=row.version,
+        )
+    elif write.kind == "create":
+        raise AlreadyExists(f"{key.etype} {key.id!r} exists already")

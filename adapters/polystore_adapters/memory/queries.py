@@ -1,0 +1,142 @@
+"""What a memory server finds: every query looks at every record of the type and tenant."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from operator import mul
+from typing import Any, Literal
+
+from polystore.embedding import unpack
+from polystore.errors import DimensionMismatch, UnsupportedOperation
+from polystore.facets import Metric
+from polystore.filters import Checked, Sort, predicate
+from polystore.model import Direction, Key, Match, Reached, Record
+from polystore.protocols import Layout
+from polystore.text import Phrase
+
+from .tables import Row, Tables, copied
+
+
+class Queries(Tables):
+    """Filters, full text, vectors and edges. Nothing here changes anything."""
+
+    def _facet(self, etype: str, facet: Literal["full_text", "vector", "graph"]) -> Layout:
+        layout = self.layout(etype)
+        if facet not in layout.facets:
+            raise UnsupportedOperation(f"{etype} was prepared without {facet}")
+        return layout
+
+    def _where(self, etype: str, tenant: str, where: Checked | None) -> dict[str, Row]:
+        rows = self.part(etype, tenant).rows
+        if where is None:
+            return rows
+        holds = predicate(where)
+        return {id: row for id, row in rows.items() if holds(row.body)}
+
+    # -- filters ----------------------------------------------------------------------------------------------
+
+    def find(self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int) -> list[Record]:
+        found = list(self._where(etype, tenant, where).items())
+        for sort in reversed(order):  # sorting is stable: the least important comes first
+            found = _sorted(found, sort)
+        return [self.record(Key(tenant, etype, id), row) for id, row in found[:limit]]
+
+    def count(self, etype: str, tenant: str, where: Checked | None) -> int:
+        return len(self._where(etype, tenant, where))
+
+    # -- full text and vectors --------------------------------------------------------------------------------
+
+    def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        self._facet(etype, "full_text")
+        rows = self._where(etype, tenant, where)
+        scores = self.part(etype, tenant).words.search(phrases)
+        ranked = sorted((-score, id) for id, score in scores if id in rows)
+        if after is not None:
+            score, id = after
+            ranked = [one for one in ranked if one > (-score, id)]
+        return [Match(id, -negative, rows[id].version) for negative, id in ranked[:limit]]
+
+    def similar(
+        self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+    ) -> list[Match]:
+        spec = self._facet(etype, "vector").vectors.get(field)
+        if spec is None:
+            raise UnsupportedOperation(f"{etype}.{field} was prepared without vectors")
+        wanted = unpack(vector)
+        if len(wanted) != spec.dimension:
+            raise DimensionMismatch(
+                f"{etype}.{field}: the vector has {len(wanted)} components, the field has {spec.dimension}"
+            )
+        rows = self._where(etype, tenant, where)
+        ranked = sorted(
+            (-_score(spec.metric, wanted, row.vectors[field]), id) for id, row in rows.items() if field in row.vectors
+        )
+        return [Match(id, -negative, rows[id].version) for negative, id in ranked[:limit]]
+
+    # -- edges ------------------------------------------------------------------------------------------------
+
+    def traverse(
+        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+    ) -> list[Reached]:
+        self._facet(etype, "graph")
+        start = Key(tenant, etype, id)
+        seen = {start}
+        reached: list[Reached] = []
+        paths: dict[Key, tuple[tuple[str, str, str], ...]] = {start: ()}
+        for step in range(1, depth + 1):
+            further: dict[Key, tuple[tuple[str, str, str], ...]] = {}
+            ring: list[Reached] = []
+            for node, path in paths.items():
+                for source, relation, end, properties in self._edges(node, types, direction):
+                    other = end if source == node else source
+                    if other in seen:
+                        continue
+                    seen.add(other)
+                    further[other] = (*path, (source.id, relation, end.id))
+                    ring.append(Reached(other.etype, other.id, step, further[other], copied(properties)))
+            reached += sorted(ring, key=lambda one: (one.etype, one.id))
+            if not ring or len(reached) >= limit:
+                break
+            paths = further
+        return reached[:limit]
+
+    def _edges(
+        self, node: Key, types: Sequence[str], direction: Direction
+    ) -> Iterator[tuple[Key, str, Key, Mapping[str, Any]]]:
+        """(the record that has the edge, relation, its other end, properties) of the edges at a node."""
+        row = self.part(node.etype, node.tenant).rows.get(node.id) if node.etype in self.layouts else None
+        if row is not None and direction != "in":
+            for edge in row.edges:
+                if edge.type in types:
+                    yield node, edge.type, Key(node.tenant, edge.to_etype, edge.to_id), edge.properties
+        if direction != "out":
+            for (source, relation), edge in self._incoming.get(node, {}).items():
+                if relation in types:
+                    yield source, relation, node, edge.properties
+
+
+def _sorted(found: list[tuple[str, Row]], sort: Sort) -> list[tuple[str, Row]]:
+    (field,) = sort.path
+    present = [one for one in found if one[1].body.get(field) is not None]
+    missing = [one for one in found if one[1].body.get(field) is None]
+    return sorted(present, key=lambda one: one[1].body[field], reverse=sort.descending) + missing
+
+
+def _score(metric: Metric, a: array[float], b: array[float]) -> float:
+    """Larger is nearer. The cosine of a vector of length 0 is 0."""
+    if metric == "l2":
+        return -math.dist(a, b)
+    product: float = sum(map(mul, a, b))
+    if metric == "ip":
+        return product
+    return product / (math.hypot(*a) * math.hypot(*b) or math.inf)

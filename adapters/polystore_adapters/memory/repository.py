@@ -1,0 +1,218 @@
+"""One connection to a memory server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import ClassVar, ParamSpec, TypeVar
+
+from polystore.env import Env
+from polystore.errors import Unavailable
+from polystore.filters import Checked, Sort
+from polystore.model import (
+    Backlog,
+    Change,
+    Commit,
+    Committed,
+    Direction,
+    HashSpan,
+    Instance,
+    Key,
+    Limits,
+    Match,
+    OutboxRow,
+    Outcome,
+    Page,
+    Reached,
+    Record,
+    RetryRow,
+    Settlement,
+    StoredVector,
+    TargetRow,
+)
+from polystore.protocols import (
+    Layout,
+    SupportsCommit,
+    SupportsFilter,
+    SupportsInlineGet,
+    SupportsJournal,
+    SupportsSchema,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
+from polystore.text import Phrase
+
+from .server import MemoryServer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class MemoryRepository:
+    """The server's operations as an application meets them: later, and perhaps not at all.
+
+    Each call gives way to others before and after the server works, as a call over a network does, and passes the
+    crashpoints `memory.<verb>.before` and `memory.<verb>.after` there.
+    """
+
+    capabilities: frozenset[type] = frozenset(
+        {
+            SupportsSchema,
+            SupportsCommit,
+            SupportsJournal,
+            SupportsInlineGet,
+            SupportsFilter,
+            SupportsTextSearch,
+            SupportsVectorSearch,
+            SupportsTraversal,
+        }
+    )
+    limits: Limits = Limits()
+    metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
+
+    def __init__(self, server: MemoryServer, env: Env) -> None:
+        self.server = server
+        self._env = env
+        self._closed = False
+
+    async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        verb = method.__name__
+        self._check_open()
+        self._env.crashpoint(f"memory.{verb}.before")
+        await asyncio.sleep(0)
+        self._check_open()
+        result = method(*args, **kwargs)
+        self._env.crashpoint(f"memory.{verb}.after")
+        await asyncio.sleep(0)
+        return result
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the connection is closed")
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    async def ping(self) -> Instance:
+        return await self._call(self.server.ping)
+
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        await self._call(self.server.prepare, layouts, create=create)
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await self._call(self.server.get, keys)
+
+    def get_now(self, key: Key) -> Record | None:
+        self._check_open()
+        return self.server.get_now(key)
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        return await self._call(self.server.apply, changes)
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        return await self._call(self.server.scan, etype, tenant, span, cursor, limit)
+
+    async def tenants(self, etype: str) -> list[str]:
+        return await self._call(self.server.tenants, etype)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        return await self._call(self.server.commit, commits)
+
+    # -- queries ----------------------------------------------------------------------------------------------
+
+    async def find(
+        self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
+    ) -> list[Record]:
+        return await self._call(self.server.find, etype, tenant, where, order, limit)
+
+    async def count(self, etype: str, tenant: str, where: Checked | None) -> int:
+        return await self._call(self.server.count, etype, tenant, where)
+
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        return await self._call(self.server.search, etype, tenant, phrases, where, limit, after)
+
+    async def similar(
+        self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+    ) -> list[Match]:
+        return await self._call(self.server.similar, etype, tenant, field, vector, where, limit)
+
+    async def traverse(
+        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+    ) -> list[Reached]:
+        return await self._call(self.server.traverse, etype, tenant, id, types, direction, depth, limit)
+
+    # -- journal ----------------------------------------------------------------------------------------------
+
+    async def beat(self, worker: str) -> frozenset[str]:
+        return await self._call(self.server.beat, worker)
+
+    async def retire(self, worker: str) -> None:
+        await self._call(self.server.retire, worker)
+
+    async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
+        return await self._call(self.server.claim, worker, live, etypes, limit)
+
+    async def claimed(self, worker: str, older_than_us: int, limit: int) -> list[OutboxRow]:
+        return await self._call(self.server.claimed, worker, older_than_us, limit)
+
+    async def settle(self, settlement: Settlement) -> None:
+        await self._call(self.server.settle, settlement)
+
+    async def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
+        return await self._call(self.server.due, target, etypes, now_us, limit)
+
+    async def awaken(self, target: str, keys: Sequence[Key] | None, within_us: int) -> int:
+        return await self._call(self.server.awaken, target, keys, within_us)
+
+    async def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
+        return await self._call(self.server.pending, etype, target, pairs)
+
+    async def parked(self, target: str | None, cursor: str | None, limit: int) -> tuple[list[RetryRow], str | None]:
+        return await self._call(self.server.parked, target, cursor, limit)
+
+    async def redrive(self, target: str | None, keys: Sequence[Key] | None) -> int:
+        return await self._call(self.server.redrive, target, keys)
+
+    async def drop(self, target: str | None, keys: Sequence[Key] | None) -> int:
+        return await self._call(self.server.drop, target, keys)
+
+    async def backlog(self) -> Backlog:
+        return await self._call(self.server.backlog)
+
+    async def placements(self) -> dict[str, str]:
+        return await self._call(self.server.placements)
+
+    async def remember(self, etype: str, placement: str) -> None:
+        await self._call(self.server.remember, etype, placement)
+
+    async def targets(self) -> list[TargetRow]:
+        return await self._call(self.server.targets)
+
+    async def set_target(self, row: TargetRow) -> None:
+        await self._call(self.server.set_target, row)
+
+    async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
+        return await self._call(self.server.backfill, row, limit)
+
+    async def mark(self, name: str) -> str | None:
+        return await self._call(self.server.mark, name)
+
+    async def vectors(self, keys: Sequence[Key]) -> list[StoredVector]:
+        return await self._call(self.server.vectors, keys)
+
+    async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
+        await self._call(self.server.put_vectors, vectors)
+
+    async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
+        return await self._call(self.server.purge, now_us, tombstone_ttl_us)

@@ -1,0 +1,26 @@
+"""The server behind `memory:` URLs: the data, and atomic synchronous operations on it."""
+
+from __future__ import annotations
+
+from polystore.env import Env
+from polystore.model import Instance
+
+from .home import Home
+from .queries import Queries
+from .schema import Schema
+
+
+class MemoryServer(Home, Queries, Schema):
+    """What several connections share, as they would share a database server.
+
+    The methods have the names and the meaning of the protocols in `polystore.protocols`, but are synchronous: each is
+    one atomic step, and no other step sees a half of it. A simulation can so delay, repeat or lose calls as a network
+    would. `env` is the server's own clock and randomness. Not safe for threads.
+    """
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._run_id = str(env.uuid7())
+
+    def ping(self) -> Instance:
+        return Instance("memory", "1", self._run_id)
