@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +11,10 @@ from polystore.consistency.targets import EMBED
 from polystore.embedding import Embedder, InlineEmbedder, Purpose, pack
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, DimensionMismatch, Unavailable
-from polystore.model import Body, Change, Key, StoredVector
+from polystore.model import Body, Change, Key, StoredVector, text_hash
 
 CALLER = "caller"
 """The embedder name of vectors that the application gave with a write."""
-
-
-def text_hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class Embedders:

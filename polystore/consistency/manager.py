@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from polystore.consistency.delivery import Context
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
@@ -33,6 +35,9 @@ from polystore.model import (
 )
 from polystore.protocols import Repository, SupportsJournal
 from polystore.store import Store
+
+TARGETS_MAX = 62
+"""Bits of the outbox mask, a signed 64-bit integer in every commit store."""
 
 log = logging.getLogger("polystore.consistency")
 
@@ -105,18 +110,25 @@ class DataConsistencyManager:
         self._dispatcher = asyncio.create_task(self._dispatch())
 
     async def _register(self, line: Line, etype: str, placement: Placement) -> None:
+        """Tell the journal which copies the type has. A new copy is registered before anybody looks whether there are
+        records: a commit in between then owes it already, and nothing falls between registration and backfill."""
         journal = line.home
         wanted = set(placement.copies()) | self.embedders.pseudo_targets(etype)
         rows = {row.name: row for row in line.targets.rows(etype)}
-        fresh = not rows and not await journal.call(Repository.tenants, etype)
-        free = (bit for bit in range(62) if bit not in {row.bit for row in rows.values()})
+        bits = iter(sorted(set(range(TARGETS_MAX)) - {row.bit for row in rows.values()}))
+        new: list[TargetRow] = []
         for target in sorted(wanted):
             row = rows.get(target)
-            if row is None:
-                status = "active" if fresh else "backfilling"
-                await journal.call(SupportsJournal.set_target, TargetRow(etype, target, next(free), status))
-            elif row.status == "off":
-                await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "backfilling"))
+            if row is None or row.status == "off":
+                bit = next(bits, None) if row is None else row.bit
+                if bit is None:
+                    raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
+                new.append(TargetRow(etype, target, bit, "backfilling"))
+        for row in new:
+            await journal.call(SupportsJournal.set_target, row)
+        if new and not await journal.call(Repository.tenants, etype):
+            for row in new:
+                await journal.call(SupportsJournal.set_target, replace(row, status="active"))
         for target, row in rows.items():
             if target not in wanted and row.status != "off":
                 await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "off"))

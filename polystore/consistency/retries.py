@@ -8,11 +8,11 @@ import heapq
 from collections.abc import Sequence
 
 from polystore.consistency.delivery import Context, Delivery
-from polystore.consistency.embedding import by_record, text_hash
+from polystore.consistency.embedding import by_record
 from polystore.consistency.loading import load
 from polystore.consistency.targets import EMBED, Targets
 from polystore.errors import DecodeError, PolystoreError
-from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector
+from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector, text_hash
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
 
