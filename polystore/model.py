@@ -226,7 +226,8 @@ class Written(Value, frozen=True, gc=False):
 
 
 class Committed(Value, frozen=True, gc=False):
-    """One `Written` per write, in order. `repeated`: an earlier call with the same op_id had done it."""
+    """One `Written` per write, in order. `repeated`: an earlier call with the same op_id had done it; then `written`
+    has the version and `existed` of that call, `changed` is False and there are no bodies."""
 
     written: Sequence[Written]
     repeated: bool = False
@@ -274,8 +275,9 @@ class Settlement(Value, frozen=True, gc=False):
     """The result of a delivery, made durable in one transaction at the home.
 
     `delivered` are the CLAIMED outbox versions, never the loaded ones. `owed` rows are merged by (target, key):
-    version and next_us by maximum, min_version by minimum; a parked row stays parked unless `owed` is newer.
-    `done` removes retry rows whose version is not newer than the applied one.
+    version, attempts, hard_fails and next_us by maximum, min_version by minimum, first_us stays (0: none yet); state
+    and error are those of the newer version, at equal versions `owed`'s, but a parked row stays parked unless `owed`
+    is newer. `done` removes retry rows, parked ones too, whose version is not newer than the applied one.
     """
 
     delivered: Sequence[int] = ()
@@ -441,7 +443,7 @@ class Hit(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Related(msgspec.Struct, Generic[R], frozen=True):
-    """A related record: shortest `depth`, one such `path` of (from id, relation, to id), properties of its last edge."""
+    """A related record: shortest `depth`, one such `path` of (from id, relation, to id), its last edge's properties."""
 
     value: R
     depth: int

@@ -32,8 +32,8 @@ from polystore.model import (
     Key,
     Limits,
     Match,
-    Outcome,
     OutboxRow,
+    Outcome,
     Page,
     Reached,
     Record,
@@ -118,7 +118,9 @@ class SupportsCommit(Protocol):
         """Carry out each commit atomically, apart from the others; they may share a transaction.
 
         The answer holds per commit its result or the error that prevented it (VersionConflict, AlreadyExists,
-        NotFound, IntegrityViolation, InvalidData for a reused op_id): then nothing of that commit was written. After a
+        NotFound, IntegrityViolation, InvalidData for a reused op_id): then nothing of that commit was written. The
+        writes of a commit happen in order and see one another; a unique value is free once its holder gave it up.
+        `expect_version` is judged first (NotFound, VersionConflict), then the kind of the write. After a
         result, versions, records, tombstones, outbox rows and marks are durable. An outage raises for all:
         Unavailable and StoreFull (nothing written) or OutcomeUnknown. Versions grow per key, whatever runs at the same
         time, and are drawn under the key's lock.
@@ -132,7 +134,8 @@ class SupportsJournal(Protocol):
     processes may work on one journal, and every method may be repeated."""
 
     async def beat(self, worker: str) -> frozenset[str]:
-        """Say that `worker` lives (the first call registers it) and return the live workers."""
+        """Say that `worker` lives (the first call registers it) and return the live workers: those heard of less than
+        5 s ago, or whatever the home knows better (SQLite: who holds the lock of its file)."""
         ...
 
     async def retire(self, worker: str) -> None:
@@ -141,11 +144,13 @@ class SupportsJournal(Protocol):
 
     async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
         """Take outbox rows of the given types that nobody alive owns, oldest first. Rows claimed more than 60 s ago
-        count as unowned. Taking a row from a dead worker adds one to its claims."""
+        count as unowned. Taking a row from a dead worker (an owner not in `live`) adds one to its claims, which the
+        returned row shows. The worker's own rows are not taken again, see `claimed`."""
         ...
 
     async def claimed(self, worker: str, older_than_us: int, limit: int) -> list[OutboxRow]:
-        """The worker's own rows claimed before the given time: what its memory may have lost."""
+        """The worker's own rows claimed (or committed as their owner) before the given time, oldest first: what its
+        memory may have lost. Changes nothing."""
         ...
 
     async def settle(self, settlement: Settlement) -> None:
@@ -153,12 +158,13 @@ class SupportsJournal(Protocol):
         ...
 
     async def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
-        """Retry and backfill rows of a copy whose time has come, oldest first; their `next_us` moves 5 s ahead, so
-        that two workers rarely take the same row. Parked rows are not due."""
+        """Retry and backfill rows of a copy whose time has come, the smallest `next_us` first, as they stand; then
+        their `next_us` becomes now_us + 5 s, so that two workers rarely take the same row. Parked rows are not due."""
         ...
 
     async def awaken(self, target: str, keys: Sequence[Key] | None, within_us: int) -> int:
-        """Make waiting rows of a copy due (all when keys is None): at once, or spread at random over `within_us`."""
+        """Make rows of a copy due (all when keys is None): at once, or spread at random over `within_us`, which moves
+        those that were due already too. Parked rows stay. Returns how many."""
         ...
 
     async def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
@@ -171,7 +177,8 @@ class SupportsJournal(Protocol):
         ...
 
     async def redrive(self, target: str | None, keys: Sequence[Key] | None) -> int:
-        """Make dead letters retry rows again, due now; returns how many."""
+        """Make dead letters retry rows again, due now, with attempts and hard_fails 0 and first_us now; returns how
+        many."""
         ...
 
     async def drop(self, target: str | None, keys: Sequence[Key] | None) -> int:
@@ -191,12 +198,15 @@ class SupportsJournal(Protocol):
     async def targets(self) -> list[TargetRow]: ...
 
     async def set_target(self, row: TargetRow) -> None:
-        """Insert or change a copy. Commits that begin afterwards use it in their masks."""
+        """Insert or change a copy. Commits that begin afterwards use it in their masks, unless it is off. Raises
+        IntegrityViolation when the bit belongs to another copy of the type, or the copy has another bit: two workers
+        that add copies at once see which of them was first."""
         ...
 
     async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
         """Owe the copy the next `limit` records of its type after `row.cursor` (rows of state b, due now), advance and
-        store the cursor in the same transaction; cursor "" means that the end was reached."""
+        store the cursor in the same transaction; cursor "" means that the end was reached (then nothing happens),
+        None that nothing was owed yet. Returns the copy as it stands: a status set meanwhile stays."""
         ...
 
     async def mark(self, name: str) -> str | None:
@@ -209,11 +219,13 @@ class SupportsJournal(Protocol):
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         """Keep an embedder's results beside the home, replacing older ones; into the home's own vector facet too,
-        where it serves one."""
+        where it serves that embedder's vectors and the caller brought none. A vector whose `text_hash` is not that of
+        the live record's text (`polystore.model.text_hash`) is dropped: the text changed or went meanwhile."""
         ...
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
-        """Remove old tombstones that nothing waits for, and operation ids older than 24 h; returns how many."""
+        """Remove tombstones older than the given age whose key has no outbox, retry or parked row, and operation ids
+        older than 24 h; returns how many of both."""
         ...
 
 
@@ -262,7 +274,8 @@ class SupportsVectorSearch(Protocol):
         self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
     ) -> list[Match]:
         """The nearest records by the field's metric, best first, ties by id. score: cosine similarity, inner product,
-        or the negative Euclidean distance. The condition is applied before the limit."""
+        or the negative Euclidean distance; the cosine with a vector of length 0 is 0. The condition is applied before
+        the limit. Records without a vector of the field are not found. Raises DimensionMismatch."""
         ...
 
 
@@ -272,7 +285,9 @@ class SupportsTraversal(Protocol):
         self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
     ) -> list[Reached]:
         """Nodes within `depth` steps over edges of the given types, each once at its shortest depth, nearest first,
-        then by entity and id; never the start itself. Cycles end."""
+        then by entity and id; never the start itself. Cycles end. An end of an edge is a node also where no record is
+        known of it, and no edge leaves the tenant. A path's edge reads from the record that has it, also where it was
+        walked against its direction."""
         ...
 
 

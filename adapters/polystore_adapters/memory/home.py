@@ -18,6 +18,7 @@ from polystore.errors import (
 )
 from polystore.model import (
     CALLER,
+    Body,
     Commit,
     Committed,
     Key,
@@ -96,7 +97,7 @@ class Home(Journal):
             self.install(key, state)
         for write, result in zip(commit.writes, written, strict=True):
             if result.changed:
-                self._keep(write)
+                self._keep(write, result.body or {})
             if result.targets:
                 row = OutboxRow(result.version, write.key, write.h, result.targets)
                 self.outbox[result.version] = Owed(row, commit.owner, now, now)
@@ -141,19 +142,18 @@ class Home(Journal):
         new = draft(layout, write.key, version, write.h, body, hash, now)
         return with_vectors(layout, msgspec.structs.replace(new, vectors=kept), write.vectors)
 
-    def _keep(self, write: Write) -> None:
+    def _keep(self, write: Write, whole: Body) -> None:
         """Store the vectors that the caller gave, and forget those of what is gone, see `Write`."""
         if write.kind == "delete":
             self.stored.pop(write.key, None)
             return
         stored = self.stored.setdefault(write.key, {})
-        body = write.body or {}
+        changed = whole if write.kind != "update" else write.body or {}
         for field, embedder in list(stored):
-            if embedder == CALLER and (write.kind != "update" or field in body):
+            if embedder == CALLER and field in changed:
                 del stored[field, embedder]
-        row = self.part(write.key.etype, write.key.tenant).rows[write.key.id]
         for field in write.keep:
-            text = row.body.get(field)
+            text = whole.get(field)
             made_of = text_hash(text) if isinstance(text, str) else b""
             stored[field, CALLER] = StoredVector(write.key, field, CALLER, made_of, write.vectors[field])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import mul
 from typing import Any, Literal
 
@@ -96,13 +96,13 @@ class Queries(Tables):
         for step in range(1, depth + 1):
             further: dict[Key, tuple[tuple[str, str, str], ...]] = {}
             ring: list[Reached] = []
-            for node, path in paths.items():
+            for node in sorted(paths, key=_order):  # of several shortest paths, always the same one
                 for source, relation, end, properties in self._edges(node, types, direction):
                     other = end if source == node else source
                     if other in seen:
                         continue
                     seen.add(other)
-                    further[other] = (*path, (source.id, relation, end.id))
+                    further[other] = (*paths[node], (source.id, relation, end.id))
                     ring.append(Reached(other.etype, other.id, step, further[other], copied(properties)))
             reached += sorted(ring, key=lambda one: (one.etype, one.id))
             if not ring or len(reached) >= limit:
@@ -112,17 +112,18 @@ class Queries(Tables):
 
     def _edges(
         self, node: Key, types: Sequence[str], direction: Direction
-    ) -> Iterator[tuple[Key, str, Key, Mapping[str, Any]]]:
+    ) -> list[tuple[Key, str, Key, Mapping[str, Any]]]:
         """(the record that has the edge, relation, its other end, properties) of the edges at a node."""
         row = self.part(node.etype, node.tenant).rows.get(node.id) if node.etype in self.layouts else None
-        if row is not None and direction != "in":
-            for edge in row.edges:
-                if edge.type in types:
-                    yield node, edge.type, Key(node.tenant, edge.to_etype, edge.to_id), edge.properties
-        if direction != "out":
-            for (source, relation), edge in self._incoming.get(node, {}).items():
-                if relation in types:
-                    yield source, relation, node, edge.properties
+        own = row.edges if row is not None and direction != "in" else ()
+        others = self.incoming.get(node, {}) if direction != "out" else {}
+        edges = [(node, edge.type, Key(node.tenant, edge.to_etype, edge.to_id), edge.properties) for edge in own]
+        edges += [(source, relation, node, edge.properties) for (source, relation), edge in others.items()]
+        return sorted((edge for edge in edges if edge[1] in types), key=lambda edge: edge[1])
+
+
+def _order(node: Key) -> tuple[str, str]:
+    return node.etype, node.id
 
 
 def _sorted(found: list[tuple[str, Row]], sort: Sort) -> list[tuple[str, Row]]:

@@ -86,7 +86,7 @@ class Tables:
         self.retired: dict[str, frozenset[str]] = {}
         """Fields that a type has no more; their values stay, unread (`polystore.evolution`)."""
         self._parts: dict[tuple[str, str], Part] = {}
-        self._incoming: dict[Key, dict[tuple[Key, str], EdgeRow]] = {}
+        self.incoming: dict[Key, dict[tuple[Key, str], EdgeRow]] = {}
         """End of edges -> (the record that has the edge, relation type) -> the edge."""
 
     def layout(self, etype: str) -> Layout:
@@ -192,7 +192,7 @@ class Tables:
             part.words.add(key.id, row.terms)
         for edge in row.edges:
             end = Key(key.tenant, edge.to_etype, edge.to_id)
-            self._incoming.setdefault(end, {})[key, edge.type] = edge
+            self.incoming.setdefault(end, {})[key, edge.type] = edge
 
     def _unlink(self, key: Key, part: Part, row: Row) -> None:
         for value in self.unique_values(key.etype, row.body):
@@ -201,10 +201,10 @@ class Tables:
         part.words.remove(key.id)
         for edge in row.edges:
             end = Key(key.tenant, edge.to_etype, edge.to_id)
-            edges = self._incoming[end]
+            edges = self.incoming[end]
             del edges[key, edge.type]
             if not edges:
-                del self._incoming[end]
+                del self.incoming[end]
 
     def unique_values(self, etype: str, body: Body) -> Iterator[tuple[str, Any]]:
         """(field, value) of the unique fields that have one. Only a home holds records to them."""
