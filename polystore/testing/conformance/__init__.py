@@ -1,0 +1,38 @@
+"""The conformance kit: what every adapter promises, as pytest classes, one per protocol.
+
+A third party subclasses the classes of the protocols that its repository claims, overrides the fixture `connect` in
+each, and runs pytest:
+
+    from polystore.testing.conformance import Connect, RepositoryConformance
+
+    class TestRepository(RepositoryConformance):
+        @pytest.fixture
+        def connect(self, tmp_path: Path) -> Connect:
+            return lambda env: my_adapter.connect(f"mystore:{tmp_path}/data", {}, env)
+
+Needs pytest, nothing else.
+"""
+
+import pytest
+
+_REWRITTEN = "base commit filters histories outbox records repository retries schema text traversal vectors"
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
+
+from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
+from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
+from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
+from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
+from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
+from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
+
+__all__ = [
+    "CommitConformance",
+    "Conformance",
+    "Connect",
+    "HistoriesConformance",
+    "InlineGetConformance",
+    "JournalConformance",
+    "MovableEnv",
+    "RecordsConformance",
+    "RepositoryConformance",
+]

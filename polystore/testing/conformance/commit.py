@@ -1,0 +1,399 @@
+"""A home's commits: what each kind of write does, all or nothing, and versions that only grow."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Protocol, TypeVar
+
+import pytest
+
+from polystore.errors import AlreadyExists, IntegrityViolation, InvalidData, NotFound, VersionConflict
+from polystore.model import Commit, Committed, Key, OpId, Write, Written
+from polystore.protocols import Repository, SupportsCommit
+from polystore.testing.conformance.base import (
+    Conformance,
+    account,
+    commit,
+    committed,
+    delete,
+    key_of,
+    live,
+    put,
+    same,
+    state,
+    update,
+    write,
+)
+from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, VALUES, Account, Numbered, Thing
+from polystore.testing.conformance.histories import watch
+
+T = TypeVar("T")
+
+
+class Home(Repository, SupportsCommit, Protocol):
+    pass
+
+
+KEY = key_of(THING, "a")
+
+
+class CommitConformance(Conformance):
+    """What a home answers to each kind of write, and what then stands there."""
+
+    protocol = SupportsCommit
+    home = True
+
+    async def _gone(self, store: Home, key: Key = KEY) -> bool:
+        record = await state(store, key)
+        return record is None or record.deleted
+
+    # -- the kinds of write -----------------------------------------------------------------------------------
+
+    async def test_create_writes_once(self) -> None:
+        store: Home = await self.open()
+        first = write("create", THING, Thing(id="a", word="first"))
+        (done,) = await commit(store, first)
+        assert (done.existed, done.changed, done.body, done.hash) == (False, True, first.body, first.hash)
+        assert 0 < done.version < 1 << 53
+        with pytest.raises(AlreadyExists):
+            await commit(store, write("create", THING, Thing(id="a", word="second")))
+        record = await state(store, KEY)
+        assert record is not None
+        assert (record.version, record.body, record.hash) == (done.version, first.body, first.hash)
+        assert record.updated_us == done.updated_us
+        assert abs(record.updated_us - self.env.now_us()) < 60e6, "updated_us is the time of the write"
+
+    async def test_put_inserts_and_replaces_the_whole_record(self) -> None:
+        store: Home = await self.open()
+        (first,) = await commit(store, put("a", word="first", maybe_word="there"))
+        (second,) = await commit(store, put("a", number=2))
+        assert (first.existed, second.existed) == (False, True)
+        assert second.version > first.version
+        version, body = await live(store, KEY)
+        assert version == second.version
+        assert same(dict(body), THING.encode(Thing(id="a", number=2)))
+
+    async def test_put_writes_even_when_nothing_differs(self) -> None:
+        store: Home = await self.open()
+        (first,) = await commit(store, put("a", word="same"))
+        (second,) = await commit(store, put("a", word="same"))
+        assert second.changed
+        assert second.version > first.version
+
+    @pytest.mark.parametrize("field", sorted(VALUES))
+    async def test_update_changes_the_named_fields_exactly_and_no_other(self, field: str) -> None:
+        store: Home = await self.open()
+        before = Thing(id="a", word="before", number=7, maybe_word="x", tags=["t"], extra={"e": 1})
+        (first,) = await commit(store, write("put", THING, before))
+        for value in VALUES[field]:
+            patch = THING.encode_patch({field: value})
+            (done,) = await commit(store, update(THING, "a", {field: value}))
+            wanted = {**THING.encode(before), **patch}
+            version, body = await live(store, KEY)
+            assert same(dict(body), wanted)
+            assert done.body is not None
+            assert same(dict(done.body), wanted)
+            assert done.hash == THING.content_hash(wanted)
+            assert first.version < done.version == version
+
+    async def test_update_needs_a_live_record(self) -> None:
+        store: Home = await self.open()
+        with pytest.raises(NotFound):
+            await commit(store, update(THING, "a", {"word": "x"}))
+        await commit(store, put("a"), put("b"))
+        await commit(store, delete(THING, "a"))
+        with pytest.raises(NotFound):
+            await commit(store, update(THING, "a", {"word": "x"}))
+        with pytest.raises(NotFound):
+            await commit(store, update(THING, "b", {"word": "x"}, tenant="acme"))
+        assert await self._gone(store)
+
+    async def test_delete_leaves_a_tombstone_and_a_recreated_record_is_newer(self) -> None:
+        store: Home = await self.open()
+        (first,) = await commit(store, put("a", word="first"))
+        (gone,) = await commit(store, delete(THING, "a"))
+        assert (gone.existed, gone.changed, gone.body) == (True, True, None)
+        record = await state(store, KEY)
+        assert record is not None
+        assert (record.version, record.body) == (gone.version, None)
+        (again,) = await commit(store, write("create", THING, Thing(id="a", word="again")))
+        assert not again.existed
+        assert first.version < gone.version < again.version
+        assert (await live(store, KEY))[1]["word"] == "again"
+
+    async def test_delete_of_an_absent_record_is_no_write(self) -> None:
+        store: Home = await self.open()
+        await commit(store, put("b"))
+        (never,) = await commit(store, delete(THING, "a"))
+        assert (never.existed, never.changed, never.targets, never.version) == (False, False, 0, 0)
+        assert await state(store, KEY) is None
+        (gone,) = await commit(store, delete(THING, "b"))
+        (repeated,) = await commit(store, delete(THING, "b"))
+        assert (repeated.existed, repeated.changed) == (False, False)
+        record = await state(store, key_of(THING, "b"))
+        assert record is not None
+        assert record.version == gone.version
+
+    async def test_skip_leaves_equal_content_alone_and_writes_all_else(self) -> None:
+        store: Home = await self.open()
+        same_again = write("skip", THING, Thing(id="a", word="same"))
+        (first,) = await commit(store, same_again)
+        (second,) = await commit(store, same_again)
+        (third,) = await commit(store, write("skip", THING, Thing(id="a", word="other")))
+        assert [(w.existed, w.changed) for w in (first, second, third)] == [(False, True), (True, False), (True, True)]
+        assert second.version == first.version < third.version
+        await commit(store, update(THING, "a", {"word": "same"}))
+        (fourth,) = await commit(store, same_again)
+        assert not fourth.changed, "an update keeps the hash of the whole content"
+        await commit(store, delete(THING, "a"))
+        (fifth,) = await commit(store, same_again)
+        assert (fifth.existed, fifth.changed) == (False, True)
+
+    async def test_insert_leaves_a_live_record_alone(self) -> None:
+        store: Home = await self.open()
+        (first,) = await commit(store, write("insert", THING, Thing(id="a", word="first")))
+        (second,) = await commit(store, write("insert", THING, Thing(id="a", word="second")))
+        assert (first.existed, first.changed) == (False, True)
+        assert (second.existed, second.changed, second.version) == (True, False, first.version)
+        assert (await live(store, KEY))[1]["word"] == "first"
+        await commit(store, delete(THING, "a"))
+        (third,) = await commit(store, write("insert", THING, Thing(id="a", word="third")))
+        assert third.changed
+        assert (await live(store, KEY))[1]["word"] == "third"
+
+    # -- conditions -------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["put", "update", "delete"])
+    async def test_a_write_with_an_expected_version_meets_exactly_that_version(self, kind: str) -> None:
+        store: Home = await self.open()
+
+        def expecting(version: int) -> Write:
+            if kind == "put":
+                return write("put", THING, Thing(id="a", word="new"), expect_version=version)
+            if kind == "update":
+                return update(THING, "a", {"word": "new"}, expect_version=version)
+            return delete(THING, "a", expect_version=version)
+
+        with pytest.raises(NotFound):
+            await commit(store, expecting(1))
+        assert await state(store, KEY) is None, "a write with an expected version never inserts"
+        (first,) = await commit(store, put("a", word="old"))
+        for wrong in (0, first.version - 1, first.version + 1):
+            with pytest.raises(VersionConflict) as conflict:
+                await commit(store, expecting(wrong))
+            assert conflict.value.actual == first.version
+        assert (await live(store, KEY))[1]["word"] == "old"
+        (second,) = await commit(store, expecting(first.version))
+        assert (second.existed, second.changed) == (True, True)
+        assert second.version > first.version
+        assert await self._gone(store) == (kind == "delete")
+        (gone,) = await commit(store, delete(THING, "a"))
+        record = await state(store, KEY)
+        assert record is not None
+        for version in (record.version, gone.version):
+            with pytest.raises(NotFound):
+                await commit(store, expecting(version))
+
+    async def test_unique_values_are_held_by_one_live_record_of_a_tenant(self) -> None:
+        store: Home = await self.open()
+        await commit(store, account("a", "x@y", number=1), account("b", "b@y"), account("c", "c@y"))
+        for second in (
+            account("d", "x@y"),
+            account("d", "d@y", number=1),
+            write("create", ACCOUNT, Account(id="d", email="x@y")),
+            write("insert", ACCOUNT, Account(id="d", email="x@y")),
+            update(ACCOUNT, "b", {"email": "x@y"}),
+            account("b", "x@y"),
+        ):
+            with pytest.raises(IntegrityViolation) as taken:
+                await commit(store, second)
+            assert "x@y" not in str(taken.value), "an error must not carry a value"
+        assert await self._gone(store, key_of(ACCOUNT, "d"))
+        assert (await live(store, key_of(ACCOUNT, "b")))[1]["email"] == "b@y"
+        await commit(store, account("a", "x@y", number=1), account("a", "X@Y", number=1, tenant="acme"))
+        await commit(store, account("e", "X@y"), account("f", "x@y "), update(ACCOUNT, "a", {"owner": "me"}))
+        await commit(store, delete(ACCOUNT, "a"))
+        await commit(store, account("g", "x@y", number=1))
+
+    async def test_a_unique_value_may_move_to_another_record_in_one_commit(self) -> None:
+        store: Home = await self.open()
+        await commit(store, account("a", "x@y"))
+        await commit(store, delete(ACCOUNT, "a"), account("b", "x@y"))
+        await commit(store, account("b", "other"), account("c", "x@y"))
+        assert (await live(store, key_of(ACCOUNT, "c")))[1]["email"] == "x@y"
+        with pytest.raises(IntegrityViolation):
+            await commit(store, account("d", "twice"), account("e", "twice"))
+        assert await self._gone(store, key_of(ACCOUNT, "d"))
+
+    async def test_unique_values_that_change_places_do_so_wholly_or_not_at_all(self) -> None:
+        """A store may check each write as it comes: then it refuses, and nothing has changed."""
+        store: Home = await self.open()
+        await commit(store, account("a", "x@y"), account("b", "y@x"))
+        try:
+            await commit(store, account("a", "y@x"), account("b", "x@y"))
+            wanted = ["y@x", "x@y"]
+        except IntegrityViolation:
+            wanted = ["x@y", "y@x"]
+        assert [(await live(store, key_of(ACCOUNT, id)))[1]["email"] for id in "ab"] == wanted
+
+    async def test_of_many_that_want_one_unique_value_at_once_one_gets_it(self) -> None:
+        stores: list[Home] = [await self.open(), await self.open()]
+        answers = await asyncio.gather(
+            *(commit(stores[i % 2], account(f"{i}", "wanted")) for i in range(8)), return_exceptions=True
+        )
+        refused = [a for a in answers if isinstance(a, IntegrityViolation)]
+        assert len(refused) == 7, answers
+
+    # -- all or nothing ---------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("error", [AlreadyExists, NotFound, VersionConflict, IntegrityViolation])
+    async def test_a_commit_is_carried_out_wholly_or_not_at_all(self, error: type[Exception]) -> None:
+        store: Home = await self.open()
+        (old,) = await commit(store, put("old", word="old"))
+        await commit(store, account("holder", "x@y"))
+        failures: dict[type[Exception], Write] = {
+            AlreadyExists: write("create", THING, Thing(id="old")),
+            NotFound: update(THING, "absent", {"word": "x"}),
+            VersionConflict: update(THING, "old", {"word": "x"}, expect_version=old.version - 1),
+            IntegrityViolation: account("other", "x@y"),
+        }
+        failing = failures[error]
+        good = [put("new"), write("put", NUMBERED, Numbered(1)), delete(ACCOUNT, "holder")]
+        if error is IntegrityViolation:
+            good.pop()
+        for writes in ([*good, failing], [failing, *good], [*good[:1], failing, *good[1:]]):
+            with pytest.raises(error):
+                await commit(store, *writes)
+            assert (await live(store, key_of(THING, "old")))[0] == old.version
+            assert (await live(store, key_of(ACCOUNT, "holder")))[1]["email"] == "x@y"
+            assert await store.get([key_of(THING, "new")]) == [None]
+            assert await store.get([key_of(NUMBERED, 1)]) == [None]
+
+    async def test_commits_of_one_call_are_apart(self) -> None:
+        store: Home = await self.open()
+        await commit(store, put("there"))
+        answers = await store.commit(
+            [
+                Commit([put("a")]),
+                Commit([put("b"), write("create", THING, Thing(id="there"))]),
+                Commit([update(THING, "absent", {"word": "x"})]),
+                Commit([put("c"), put("d")]),
+            ]
+        )
+        assert [type(a) for a in answers] == [Committed, AlreadyExists, NotFound, Committed]
+        for id, gone in (("a", False), ("b", True), ("c", False), ("d", False)):
+            assert await self._gone(store, key_of(THING, id)) == gone
+        assert await store.commit([]) == []
+
+    async def test_writes_of_a_commit_happen_in_order_also_on_one_key(self) -> None:
+        store: Home = await self.open()
+        written = await commit(
+            store,
+            write("create", THING, Thing(id="a", word="created")),
+            update(THING, "a", {"number": 2}),
+            delete(THING, "b"),
+            put("b", word="put"),
+            delete(THING, "b"),
+        )
+        assert [(w.existed, w.changed) for w in written] == [
+            *((False, True), (True, True), (False, False)),
+            *((False, True), (True, True)),
+        ]
+        version, body = await live(store, KEY)
+        assert (version, body["word"], body["number"]) == (written[1].version, "created", 2)
+        assert written[0].version < written[1].version
+        assert await self._gone(store, key_of(THING, "b"))
+
+    async def test_a_large_commit_is_one_commit(self) -> None:
+        store: Home = await self.open()
+        many = [put(f"id-{i}") for i in range(1_500)]
+        with pytest.raises(NotFound):
+            await commit(store, *many, update(THING, "absent", {"word": "x"}))
+        assert not any(await store.get([w.key for w in many]))
+        written = await commit(store, *many)
+        assert [r and r.version for r in await store.get([w.key for w in many])] == [w.version for w in written]
+
+    # -- operation ids ----------------------------------------------------------------------------------------
+
+    async def test_a_repeated_operation_id_is_answered_and_not_carried_out_again(self) -> None:
+        store: Home = await self.open()
+        op = OpId("", "op-1", b"content")
+        first = await committed(store, Commit([put("a", number=1), put("b")], op=op))
+        (moved,) = await commit(store, put("a", number=2))
+        again = await committed(store, Commit([put("a", number=1), put("b")], op=op))
+        assert (first.repeated, again.repeated) == (False, True)
+        assert [w.version for w in again.written] == [w.version for w in first.written]
+        assert (await live(store, KEY))[0] == moved.version
+
+    async def test_an_operation_id_with_another_content_is_refused(self) -> None:
+        store: Home = await self.open()
+        await committed(store, Commit([put("a", number=1)], op=OpId("", "op-1", b"content")))
+        with pytest.raises(InvalidData):
+            await committed(store, Commit([put("a", number=2)], op=OpId("", "op-1", b"another")))
+        assert (await live(store, KEY))[1]["number"] == 1
+        other = await committed(store, Commit([put("b")], op=OpId("acme", "op-1", b"another")))
+        assert not other.repeated
+
+    async def test_a_failed_commit_leaves_its_operation_id_free(self) -> None:
+        store: Home = await self.open()
+        op = OpId("", "op-1", b"content")
+        with pytest.raises(NotFound):
+            await committed(store, Commit([update(THING, "a", {"word": "x"})], op=op))
+        await commit(store, put("a"))
+        done = await committed(store, Commit([update(THING, "a", {"word": "x"})], op=op))
+        assert not done.repeated
+        assert (await live(store, KEY))[1]["word"] == "x"
+
+    async def test_one_operation_id_many_times_at_once_is_carried_out_once(self) -> None:
+        stores: list[Home] = [await self.open(), await self.open()]
+        one = Commit([put("a", number=1)], op=OpId("", "op-1", b"content"))
+        answers = [
+            a for part in await asyncio.gather(*(stores[i % 2].commit([one, one]) for i in range(4))) for a in part
+        ]
+        done = [a for a in answers if isinstance(a, Committed)]
+        assert len(done) == 8, answers
+        assert sum(not a.repeated for a in done) == 1
+        assert {w.version for a in done for w in a.written} == {(await live(stores[0], KEY))[0]}
+
+    # -- versions ---------------------------------------------------------------------------------------------
+
+    async def test_versions_of_a_key_grow_whatever_runs_at_the_same_time(self) -> None:
+        stores: list[Home] = [await self.open(), await self.open()]
+        ids = ["a", "b"]
+        done: list[tuple[Write, Written]] = []
+
+        async def writer(number: int) -> None:
+            r = random.Random(number)
+            for turn in range(15):
+                id = r.choice(ids)
+                one = delete(THING, id) if r.random() < 0.4 else put(id, number=100 * number + turn)
+                (written,) = await commit(stores[number % 2], one)
+                if written.changed:
+                    done.append((one, written))
+
+        working = asyncio.gather(*(writer(i) for i in range(8)))
+        watching = asyncio.gather(*(watch(store, [key_of(THING, id) for id in ids], working) for store in stores))
+        await working
+        await watching
+        assert len({w.version for _, w in done}) == len(done)
+        for id in ids:
+            newest, written = max((pair for pair in done if pair[0].key.id == id), key=lambda pair: pair[1].version)
+            for store in stores:
+                record = await state(store, newest.key)
+                assert record is not None
+                assert (record.version, record.body) == (written.version, newest.body)
+
+    async def test_a_cancelled_commit_happened_wholly_or_not_at_all(self) -> None:
+        store: Home = await self.open()
+        for turn in range(30):
+            pair = (put(f"{turn}-x"), put(f"{turn}-y"))
+            task = asyncio.create_task(commit(store, *pair))
+            for _ in range(turn % 6):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await commit(store, put("after", number=turn))
+            x, y = await store.get([w.key for w in pair])
+            assert (x is None) == (y is None)
+            assert (await live(store, key_of(THING, "after")))[1]["number"] == turn
