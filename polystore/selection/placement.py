@@ -1,0 +1,337 @@
+"""Where an entity type lives: one home and its copies, chosen among the configured stores, with the reasons.
+
+`needs` and `data_type` choose the home, facets choose copies. An answer that cannot be a home only makes a copy. A
+store that the configuration gives a facet's role and not the role of a home is dedicated to it and wins; otherwise the
+home serves the facet itself, in its own commit, because fewer stores are better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from polystore.config import Role
+from polystore.entity import EntityType
+from polystore.errors import ConfigurationError
+from polystore.facets import Needs
+from polystore.model import Considered, Placement
+from polystore.protocols import (
+    SupportsCommit,
+    SupportsJournal,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
+from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Preference, Row, nearest, row_of, title
+from polystore.selection.tree import (
+    GRAPH_RELATIONS,
+    RULES,
+    SEARCH_HEAVY,
+    TIME_SERIES,
+    Choice,
+    Requirements,
+    select_database,
+)
+
+FACETS: Final[Mapping[str, tuple[str, type]]] = {
+    "full_text": ("FullText()", SupportsTextSearch),
+    "vector": ("Embedding()", SupportsVectorSearch),
+    "graph": ("Relation()", SupportsTraversal),
+}
+"""Facet role -> how a field declares it, and what a store needs to serve it."""
+# Searches and relations are said by facets, which choose copies; `Needs` cannot ask for these rules.
+_ABOUT_FACETS: Final = frozenset(
+    rule.name for rule in RULES if {SEARCH_HEAVY, GRAPH_RELATIONS, TIME_SERIES}.intersection(rule.all_of)
+)
+HOME_NEEDS: Final = (SupportsCommit, SupportsJournal)
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A configured store as the selector sees it. `capabilities` None: it was not asked, its roles are believed."""
+
+    name: str
+    scheme: str
+    roles: frozenset[str]
+    capabilities: frozenset[type] | None = None
+
+    def can(self, *protocols: type) -> bool:
+        return self.capabilities is None or self.capabilities.issuperset(protocols)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({title((self.scheme,))})"
+
+
+def place(entity: EntityType[Any], stores: Sequence[Candidate], pins: Mapping[str, str] = {}) -> Placement:
+    """The home of an entity type and the store of each of its facets, with the reasons.
+
+    `pins` maps "home" or a facet's role to the store that the application wants; it is checked and then obeyed. Pure:
+    equal arguments, equal answer. Raises ConfigurationError, saying how to mend it: a type of data that collections do
+    not hold, a declaration that contradicts itself, no store that can be home or serve a facet, an impossible pin.
+    """
+    return _Placing(entity, stores, pins).placement()
+
+
+def facet_fields(entity: EntityType[Any]) -> dict[Role, tuple[str, ...]]:
+    """The facets of an entity that need a store to serve them, with their fields."""
+    fields: dict[Role, tuple[str, ...]] = {
+        "full_text": entity.full_text,
+        "vector": tuple(entity.embeddings),
+        "graph": tuple(entity.relations),
+    }
+    return {facet: names for facet, names in fields.items() if names}
+
+
+class _Placing:
+    """One run of the selector: what it decides, and what it says about it."""
+
+    def __init__(self, entity: EntityType[Any], stores: Sequence[Candidate], pins: Mapping[str, str]) -> None:
+        self.entity = entity
+        self.stores = stores
+        self.pins = pins
+        self.facets = facet_fields(entity)
+        self.why: list[str] = []
+        self.considered: list[Considered] = []
+
+    def fail(self, reason: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.entity.cls.__name__}: {reason}")
+
+    def placement(self) -> Placement:
+        if not self.stores:
+            raise self.fail("no store is configured; name one, for example url = 'embedded:data'")
+        self._check_pins()
+        rule, preference = self._rule()
+        home = self._home(preference)
+        served: dict[str, str] = {}
+        for facet in self.facets:
+            served[facet] = self._serve(facet, home, served).name
+        return Placement(
+            etype=self.entity.name,
+            home=home.name,
+            facets=served,
+            rule=rule,
+            why=tuple(self.why),
+            considered=tuple(self.considered),
+            cost=cost_of(home.name, served, self.stores),
+        )
+
+    # -- what the declaration asks for ------------------------------------------------------------------------
+
+    def _rule(self) -> tuple[str, Preference]:
+        """The rule that decides about the home, and the stores it prefers."""
+        needs = self.entity.needs or Needs()
+        row = None if self.entity.data_type is None else self._row(self.entity.data_type)
+        choice = self._choice(needs)
+        if row is not None and not needs.transactions:
+            self.why.append(f"data_type {self.entity.data_type!r}: {row.why}")
+            if needs != Needs():
+                self.why.append("the needs are passed over: where no transactions are needed, data_type decides")
+            return f"data_type {row.data_type}", ROLES[row.home]
+        if row is not None:
+            self.why.append(f"data_type {self.entity.data_type!r} is passed over: transactions are needed, and decide")
+        for other in choice.passed_over:
+            if other.rule not in _ABOUT_FACETS:
+                self.considered.append(Considered("rule", title(other.stores), False, f"{other.rule}: {other.why_not}"))
+        home = next((part for part in choice.parts if part.role == "home"), None)
+        if home is not None:
+            self.why.append(choice.why)
+            return choice.rule, home
+        self.why.append(
+            f"the rule says {choice}, which keeps state; this is a record, with versions and copies, so its home is a "
+            "store that commits"
+        )
+        return choice.rule, ROLES["home"]
+
+    def _row(self, data_type: str) -> Row:
+        try:
+            row = row_of(data_type)
+        except ConfigurationError as e:
+            raise self.fail(str(e)) from None
+        if row.kind != "record":
+            kinds = {
+                "fact": "facts: appended, never changed",
+                "state": "state: changed in place, without versions or copies",
+                "blob": "content of any size beside a record",
+            }
+            raise self.fail(
+                f"data_type {data_type!r} means {kinds[row.kind]}, which collections do not hold in this version; "
+                "leave data_type out to keep it as records (versioned, changeable, found by conditions), or use one of "
+                f"{', '.join(one.data_type for one in MATRIX if one.kind == 'record')}"
+            )
+        if row.copy is not None and row.copy not in self.facets:
+            declared = FACETS[row.copy][0]
+            raise self.fail(
+                f"data_type {data_type!r} contradicts the fields: none of them has {declared}; add it to a field, or "
+                "leave data_type out"
+            )
+        return row
+
+    def _choice(self, needs: Needs) -> Choice:
+        try:
+            return select_database(
+                Requirements(
+                    needs_transactions=needs.transactions,
+                    complex_relations=needs.complex_relations,
+                    real_time=needs.real_time,
+                    data_size=needs.data_size,
+                )
+            )
+        except ConfigurationError as e:
+            raise self.fail(str(e)) from None
+
+    # -- the home ---------------------------------------------------------------------------------------------
+
+    def _home(self, preference: Preference) -> Candidate:
+        pinned = self._pinned("home", preference)
+        fit: list[Candidate] = []
+        for store in self.stores:
+            reason = self._unfit_home(store, preference.role)
+            if reason:
+                self._consider("home", store, False, reason)
+            else:
+                fit.append(store)
+        if not fit:
+            reasons = "; ".join(f"{one.store}: {one.reason}" for one in self.considered if one.role == "home")
+            raise self.fail(
+                f"no configured store can be its home ({reasons}); configure one that commits, for example "
+                "[stores.main] url = 'sqlite:app.db', or add 'home' to the roles of a store that can"
+            )
+        fit.sort(key=lambda store: (_rank(store, preference), self._unserved(store)))
+        chosen = pinned or fit[0]
+        for store in fit:
+            if store is not chosen:
+                self._consider("home", store, False, _second(store, chosen, pinned is not None))
+        self._consider("home", chosen, True, _first(chosen, preference, self.stores, pinned is not None))
+        return chosen
+
+    def _unfit_home(self, store: Candidate, role: str) -> str:
+        if not store.roles & {"home", role}:
+            return f"its roles do not include {'home' if role == 'home' else f'home or {role}'}"
+        if not store.can(*HOME_NEEDS):
+            return "it cannot commit records together with their outbox, so it only ever holds copies"
+        return ""
+
+    def _unserved(self, store: Candidate) -> int:
+        return sum(bool(unfit(store, facet)) for facet in self.facets)
+
+    # -- the facets -------------------------------------------------------------------------------------------
+
+    def _serve(self, facet: Role, home: Candidate, served: Mapping[str, str]) -> Candidate:
+        """The store of a facet: pinned, else dedicated, else the home, else any other; the best of its kind first."""
+        preference = ROLES[facet]
+        pinned = self._pinned(facet, preference)
+        fit: list[Candidate] = []
+        for store in self.stores:
+            reason = unfit(store, facet)
+            if reason:
+                self._consider(facet, store, False, reason)
+            else:
+                fit.append(store)
+        if not fit:
+            declared, fields = FACETS[facet][0], ", ".join(self.facets[facet])
+            raise self.fail(
+                f"no configured store can serve {declared} of {fields}; add {facet!r} to the roles of a store that "
+                f"can, configure one ({', '.join(preference.stores)}), or drop {declared}"
+            )
+        used = {home.name, *served.values()}
+
+        def order(store: Candidate) -> tuple[int, int, bool]:
+            group = 1 if store is home else 0 if "home" not in store.roles else 2
+            return group, _rank(store, preference), store.name not in used
+
+        fit.sort(key=order)
+        chosen = pinned or fit[0]
+        dedicated = order(chosen)[0] == 0
+        for store in fit:
+            if store is not chosen:
+                reason = _second(store, chosen, pinned is not None)
+                if pinned is None and chosen is home:
+                    reason = f"{home.name} is the home and serves it in its own commit: one store less"
+                elif pinned is None and dedicated and order(store)[0]:
+                    reason = f"{chosen.name} is dedicated to it"
+                self._consider(facet, store, False, reason)
+        reason = _first(chosen, preference, self.stores, pinned is not None)
+        if pinned is None and chosen is home:
+            reason = "the home serves it, in the same commit as the record"
+        elif pinned is None and dedicated:
+            reason = f"dedicated to it by its roles; {reason}"
+        self._consider(facet, chosen, True, reason)
+        return chosen
+
+    # -- pins -------------------------------------------------------------------------------------------------
+
+    def _check_pins(self) -> None:
+        for part in self.pins:
+            if part != "home" and part not in FACETS:
+                known = ", ".join(("home", *FACETS))
+                raise self.fail(f"the configuration pins {part!r}, which is no part of a placement; known: {known}")
+            if part != "home" and part not in self.facets:
+                raise self.fail(f"the configuration pins {part}, but no field has {FACETS[part][0]}; drop the pin")
+
+    def _pinned(self, part: Role, preference: Preference) -> Candidate | None:
+        if part not in self.pins:
+            return None
+        name = self.pins[part]
+        by_name = {store.name: store for store in self.stores}
+        if name not in by_name:
+            known = ", ".join(by_name)
+            raise self.fail(f"the configuration pins {part} to {name!r}{nearest(name, by_name)}; known stores: {known}")
+        store = by_name[name]
+        reason = self._unfit_home(store, preference.role) if part == "home" else unfit(store, part)
+        if reason:
+            raise self.fail(f"the configuration pins {part} to {name!r}, but {reason}; pin another store, or mend that")
+        return store
+
+    # -- words ------------------------------------------------------------------------------------------------
+
+    def _consider(self, role: str, store: Candidate, chosen: bool, reason: str) -> None:
+        self.considered.append(Considered(role, store.name, chosen, reason))
+
+
+def cost_of(home: str, facets: Mapping[str, str], stores: Sequence[Candidate]) -> str:
+    """What it costs to have these stores, in sentences."""
+    names = {home, *facets.values()}
+    schemes = dict.fromkeys(store.scheme for store in stores if store.name in names)
+    costs = [f"{PRODUCTS[scheme].title}: {PRODUCTS[scheme].cost}" for scheme in schemes if scheme in PRODUCTS]
+    copies = len(names) - 1
+    words = f"{copies} {'copy' if copies == 1 else 'copies'}: a delivery to each, a moment after the commit"
+    return ". ".join((*costs, words if copies else "No copies: a write is one commit and nothing more")) + "."
+
+
+def unfit(store: Candidate, facet: str) -> str:
+    """Why a store cannot serve a facet; "" when it can."""
+    if facet not in store.roles:
+        return f"its roles do not include {facet}"
+    if not store.can(FACETS[facet][1]):
+        return f"it lacks the capability ({FACETS[facet][1].__name__})"
+    return ""
+
+
+def _rank(store: Candidate, preference: Preference) -> int:
+    """The place in the preference; stores that it does not know come last, in the order of the configuration."""
+    known = preference.stores
+    return known.index(store.scheme) if store.scheme in known else len(known)
+
+
+def _first(store: Candidate, preference: Preference, stores: Sequence[Candidate], pinned: bool) -> str:
+    """Why this store."""
+    if pinned:
+        return "pinned by the configuration"
+    best = preference.stores[0]
+    if store.scheme == best:
+        return f"the first choice: {preference.why}"
+    if len(stores) == 1:
+        return "the only configured store"
+    if any(other.scheme == best for other in stores):
+        return f"stands in for {title((best,))}, which does not fit here"
+    return f"stands in for {title((best,))}, which is not configured"
+
+
+def _second(store: Candidate, chosen: Candidate, pinned: bool) -> str:
+    """Why not this store, though it would do."""
+    if pinned:
+        return f"the configuration pins {chosen.name}"
+    if store.scheme == chosen.scheme:
+        return f"{chosen.name} is of the same kind, and fewer stores are better"
+    return f"comes after {chosen} in the order of preference"

@@ -1,0 +1,163 @@
+"""Placement is remembered: what was stored at first use against what the selector would say today.
+
+A home never moves because the configuration changed. Copies follow the configuration: a new one is filled from the
+home, and reads ask it only when it is complete; one that is no longer wanted is turned off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from polystore.errors import ConfigurationError
+from polystore.model import Considered, Placement, Value
+from polystore.selection.matrix import nearest
+from polystore.selection.placement import HOME_NEEDS, Candidate, cost_of, unfit
+
+FORMAT: Final = 1
+"""Of the JSON text of a remembered placement."""
+
+
+class Remembered(Value, frozen=True):
+    """The placement that holds, and what has to happen so that it does.
+
+    json: the text to store when `changed`. backfill: copies that hold nothing yet of this type, or lack a facet: they
+    start as backfilling. fill: facets that the home itself serves from now on: existing records lack them. dropped:
+    stores that are copies no longer: they become off. advice: what would be better, and how to get there.
+    """
+
+    placement: Placement
+    json: str
+    changed: bool
+    backfill: frozenset[str] = frozenset()
+    fill: frozenset[str] = frozenset()
+    dropped: frozenset[str] = frozenset()
+    advice: tuple[str, ...] = ()
+
+
+class _Stored(Value, frozen=True):
+    """What the JSON text holds. `rule` and `why` tell later readers what decided about the home."""
+
+    home: str
+    facets: Mapping[str, str]
+    rule: str = ""
+    why: tuple[str, ...] = ()
+    format: int = FORMAT
+
+
+def reconcile(
+    stored: str | None, wanted: Placement, stores: Sequence[Candidate], owed: Mapping[str, int] = {}
+) -> Remembered:
+    """The placement of a type from the stored text (None: first use) and what `place` wants today.
+
+    `owed` is the number of deliveries of this type that each store still waits for. Pure. Raises ConfigurationError,
+    saying how to mend it, when the stored home is not configured or cannot be home any more, when a store that is owed
+    deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
+    """
+    if stored is None:
+        return Remembered(wanted, _json(wanted), True)
+    before = _load(stored, wanted.etype)
+    by_name = {store.name: store for store in stores}
+    _check_home(wanted.etype, before, by_name)
+    kept = wanted if wanted.home == before.home else _kept(before, wanted, by_name[before.home], stores)
+    old = Placement(wanted.etype, before.home, before.facets).copies()
+    new = kept.copies()
+    dropped = old.keys() - new.keys()
+    for name in sorted(dropped - by_name.keys()):
+        if owed.get(name):
+            raise ConfigurationError(
+                f"{wanted.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not "
+                "done; configure it again and let them end (or drop its dead letters: `polystore dlq drop`), then remove it"
+            )
+    text = _json(kept)
+    return Remembered(
+        kept,
+        text,
+        text != stored,
+        backfill=frozenset(name for name, facets in new.items() if facets - old.get(name, frozenset())),
+        fill=frozenset(
+            facet for facet, store in kept.facets.items() if store == kept.home and before.facets.get(facet) != store
+        ),
+        dropped=frozenset(dropped),
+        advice=_advice(before, wanted),
+    )
+
+
+def _json(placement: Placement) -> str:
+    facets = dict(sorted(placement.facets.items()))
+    return msgspec.json.encode(_Stored(placement.home, facets, placement.rule, tuple(placement.why))).decode()
+
+
+def _load(stored: str, etype: str) -> _Stored:
+    try:
+        found = msgspec.json.decode(stored, type=dict[str, Any])
+        if found.get("format", 0) > FORMAT:
+            raise ConfigurationError(
+                f"{etype}: its placement was stored by a newer polystore (format {found['format']}, this one reads up "
+                f"to {FORMAT}); upgrade polystore"
+            )
+        return msgspec.convert(found, _Stored)
+    except (msgspec.DecodeError, TypeError) as e:
+        raise ConfigurationError(
+            f"{etype}: its stored placement cannot be read; the journal is damaged, restore it from a backup"
+        ) from e
+
+
+def _check_home(etype: str, before: _Stored, by_name: Mapping[str, Candidate]) -> None:
+    home = by_name.get(before.home)
+    if home is None:
+        raise ConfigurationError(
+            f"{etype}: its home is the store {before.home!r}, which is not configured"
+            f"{nearest(before.home, tuple(by_name))}; configure it again under this name: a home never moves "
+            "because the configuration changed"
+        )
+    if not home.can(*HOME_NEEDS):
+        raise ConfigurationError(
+            f"{etype}: its home is the store {before.home!r}, but {home} cannot commit; give the name back to the "
+            "store that holds the records"
+        )
+
+
+def _kept(before: _Stored, wanted: Placement, home: Candidate, stores: Sequence[Candidate]) -> Placement:
+    """The wanted placement around the stored home."""
+    # What the wanted home would have served in its own commit, the stored one does where it can.
+    facets = {
+        facet: home.name if store == wanted.home and not unfit(home, facet) else store
+        for facet, store in wanted.facets.items()
+    }
+    today = {"home": wanted.home, **wanted.facets}
+    placed = {"home": home.name, **facets}
+
+    def reconsidered(one: Considered) -> Considered:
+        if one.role not in placed or placed[one.role] == today[one.role]:
+            return one
+        if one.store == today[one.role]:
+            return Considered(
+                one.role, one.store, False, f"today's answer, but {home.name} is the home since first use"
+            )
+        if one.store == placed[one.role]:
+            reason = "the home since first use" if one.role == "home" else "the home serves it, in its own commit"
+            return Considered(one.role, one.store, True, reason)
+        return one
+
+    return msgspec.structs.replace(
+        wanted,
+        home=home.name,
+        facets=facets,
+        rule=before.rule,
+        why=before.why,
+        considered=tuple(map(reconsidered, wanted.considered)),
+        cost=cost_of(home.name, facets, stores),
+    )
+
+
+def _advice(before: _Stored, wanted: Placement) -> tuple[str, ...]:
+    if wanted.home == before.home:
+        return ()
+    return (
+        f"{wanted.etype} lives in {before.home!r} since its first use and stays there. Today the rule "
+        f"{wanted.rule!r} would choose {wanted.home!r}. polystore does not move a home by itself: open an application "
+        f"whose journal is new on {wanted.home!r} and give the records of this one (`stream`) to its `import_many`.",
+    )
