@@ -15,6 +15,7 @@ from polystore import protocols
 from polystore.protocols import Repository
 
 R = TypeVar("R")
+S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
 
@@ -35,11 +36,11 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, gc=False):
     args: tuple[Any, ...]
     capability: type
 
-    @classmethod
-    def of(cls, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> Operation[R]:
+    @staticmethod
+    def of(method: Method[P, S], *args: P.args, **kwargs: P.kwargs) -> Operation[S]:
         """The call of a protocol's method, typed as that method. Arguments are positional."""
         assert not kwargs, "operations take positional arguments"
-        return cls(method.__name__, args, _PROTOCOLS[method.__qualname__.partition(".")[0]])
+        return Operation(method.__name__, args, _PROTOCOLS[method.__qualname__.partition(".")[0]])
 
     @property
     def idempotent(self) -> bool:
@@ -56,7 +57,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, gc=False):
                 return None
 
     def run(self, repository: Repository) -> Awaitable[R]:
-        return getattr(repository, self.verb)(*self.args)
+        answer: Awaitable[R] = getattr(repository, self.verb)(*self.args)
+        return answer
 
 
 class Call(Protocol):

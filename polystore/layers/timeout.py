@@ -1,0 +1,87 @@
+"""One deadline for an operation, retries included."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from polystore.errors import OutcomeUnknown, StoreTimeout
+from polystore.operations import Call, Operation
+
+R = TypeVar("R")
+
+UNBOUNDED = frozenset({"prepare"})
+"""What may take as long as it takes: a change of schema reads all there is."""
+
+
+class _Waiting:
+    """A call under way: its task, how many cancellations that had before, and whether the deadline has passed."""
+
+    __slots__ = ("before", "deadline", "expired", "task")
+
+    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
+        self.task = task
+        self.before = task.cancelling()
+        self.deadline = deadline
+        self.expired = False
+
+
+class Timeout:
+    """Cancel a call that has not ended after `timeout_s`.
+
+    It then raises StoreTimeout, or OutcomeUnknown when repeating the operation could do something twice. A cancellation
+    by the caller stays one. All calls have the same time, so their deadlines pass in the order of the calls: one timer
+    for the oldest serves all. That costs a fifth of `asyncio.timeout`, which sets and cancels one for each call.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._waiting: dict[_Waiting, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def call(self, operation: Operation[R], inner: Call) -> R:
+        if operation.verb in UNBOUNDED:
+            return await inner(operation)
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        waiting = _Waiting(task, loop.time() + self.timeout_s)
+        self._waiting[waiting] = None
+        if self._timer is None:
+            self._timer = loop.call_at(waiting.deadline, self._expire)
+        try:
+            return await inner(operation)
+        except asyncio.CancelledError as e:
+            # Of the cancellations since the start one is ours; with another, the caller's own, it stays one.
+            if waiting.expired and task.cancelling() - 1 <= waiting.before:
+                raise self._error(operation) from e
+            raise
+        finally:
+            del self._waiting[waiting]
+            if waiting.expired:
+                task.uncancel()
+
+    def _expire(self) -> None:
+        """Cancel what is overdue and set the timer for the next; no timer when nothing waits."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for waiting in self._waiting:
+            if waiting.expired:
+                continue
+            if waiting.deadline > loop.time():
+                self._timer = loop.call_at(waiting.deadline, self._expire)
+                return
+            waiting.expired = True
+            waiting.task.cancel()
+
+    def _error(self, operation: Operation[Any]) -> StoreTimeout | OutcomeUnknown:
+        text = f"no answer within {self.timeout_s:g} s"
+        if operation.idempotent:
+            return StoreTimeout(f"{text}; try again")
+        return OutcomeUnknown(f"{text}: carried out or not; look, or call again with the same op_id")
+
+    def close(self) -> None:
+        """Forget the timer; calls under way end without a deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

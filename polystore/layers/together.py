@@ -1,0 +1,97 @@
+"""Calls of one loop tick travel as one: what makes many small reads and writes cheap."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from polystore.errors import StoreError
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Together(Generic[A, R]):
+    """Hand over to `run` all that was asked within one tick of the loop; it answers or refuses each by itself.
+
+    A task of its own does so: nobody's cancellation touches another. `detached`: for a single call too, so that what
+    was asked is carried out even if its caller is cancelled; else a single call runs in its caller's task, which costs
+    less.
+    """
+
+    def __init__(self, run: Callable[[list[A]], Awaitable[Sequence[R | Exception]]], *, detached: bool) -> None:
+        self._run = run
+        self._detached = detached
+        self._tick: list[tuple[A, asyncio.Future[R]]] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, asked: A) -> R:
+        """The answer, or the error, that `run` has for this."""
+        tick = self._tick
+        if tick is None:
+            tick = self._tick = []
+            if not self._detached:
+                return await self._lead(asked, tick)
+            self._start(tick)
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        tick.append((asked, future))
+        return await future
+
+    async def _lead(self, asked: A, tick: list[tuple[A, asyncio.Future[R]]]) -> R:
+        """The first call of a tick: let the others come; run by itself when nobody did."""
+        future: asyncio.Future[R] | None = None
+        try:
+            await asyncio.sleep(0)
+            if tick:
+                future = asyncio.get_running_loop().create_future()
+                tick.append((asked, future))
+        finally:  # those who came are answered also when the first is cancelled
+            self._tick = None
+            if tick:
+                self._start(tick)
+        if future is not None:
+            return await future
+        (answer,) = await self._run([asked])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _start(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(tick))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
+        if self._tick is tick:
+            self._tick = None
+        try:
+            try:
+                answers = list(zip(tick, await self._run([asked for asked, _ in tick]), strict=True))
+            except Exception as error:  # noqa: BLE001 -- it is raised where the call was made
+                answers = [(member, error) for member in tick]
+            for (_, future), answer in answers:
+                if future.done():
+                    continue  # its caller was cancelled
+                if isinstance(answer, Exception):
+                    future.set_exception(_own(answer) if len(tick) > 1 else answer)
+                else:
+                    future.set_result(answer)
+        finally:
+            for _, future in tick:
+                future.cancel()  # only when this task itself was cancelled
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _own(error: Exception) -> Exception:
+    """An error that several callers get: each its own, since the store writes the caller's key into it."""
+    if not isinstance(error, StoreError):
+        return error
+    mine = copy.copy(error)
+    mine.__cause__ = error
+    return mine

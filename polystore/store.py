@@ -1,0 +1,289 @@
+"""A store: one configured, named repository under its layers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import ParamSpec, TypeVar, cast
+
+import msgspec
+
+from polystore.env import Env
+from polystore.errors import ConfigurationError, PolystoreError, StoreError, Unavailable, UnsupportedOperation
+from polystore.layers import stack, tracing
+from polystore.layers.breaker import Breaker
+from polystore.layers.limit import Limit
+from polystore.layers.metrics import Metrics
+from polystore.layers.retry import Retry
+from polystore.layers.timeout import Timeout
+from polystore.layers.together import Together
+from polystore.model import Change, Commit, Committed, Key, Outcome, Record
+from polystore.operations import Method, Operation
+from polystore.protocols import (
+    Repository,
+    SupportsCommit,
+    SupportsInlineGet,
+    SupportsJournal,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
+
+R = TypeVar("R")
+P = ParamSpec("P")
+Records = list[Record | None]
+
+ROLE_NEEDS: dict[str, tuple[type, ...]] = {
+    "home": (SupportsCommit, SupportsJournal),
+    "journal": (SupportsCommit, SupportsJournal),
+    "document": (SupportsCommit, SupportsJournal),
+    "full_text": (SupportsTextSearch,),
+    "vector": (SupportsVectorSearch,),
+    "graph": (SupportsTraversal,),
+}
+"""Role -> what a repository must be able to do for it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a store is asked: the deadline of an operation, how often it is tried, how many calls run and wait."""
+
+    timeout_s: float = 10.0
+    attempts: int = 4
+    calls_max: int = 64
+    waiting_max: int = 10_000
+
+
+DEFAULTS = Settings()
+
+
+class Store:
+    """A repository with a name. Every call goes through the layers; errors name the store, the operation and the key.
+
+    `roles` None: all that the repository can. Raises ConfigurationError for a role that it cannot.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        repository: Repository,
+        *,
+        env: Env,
+        roles: Collection[str] | None = None,
+        required: bool = True,
+        settings: Settings = DEFAULTS,
+    ) -> None:
+        self.name = name
+        self.repository = repository
+        self.required = required
+        self.capabilities = repository.capabilities
+        self.limits = repository.limits
+        self.roles = self._possible(roles)
+        self.metrics = Metrics(env.monotonic)
+        self._timeout = Timeout(settings.timeout_s)
+        limit = Limit(name, settings.calls_max, settings.waiting_max)
+        probe = stack([self._timeout, limit], repository)
+        self.breaker = Breaker(env, lambda: probe(Operation.of(Repository.ping)))
+        retry = Retry(env, settings.attempts, settings.timeout_s)
+        self._layered = stack([self.metrics, self.breaker, self._timeout, retry, limit], repository)
+        self._once = stack([self.metrics, self.breaker, self._timeout, limit], repository)
+        self._tracing = tracing.Tracing(name, env.monotonic)
+        self._clock = env.monotonic
+        self._gets = Together(self._get_all, detached=False)
+        self._commits = Together(self._commit_all, detached=True)
+        inline = self.supports(SupportsInlineGet)
+        self._inline = cast(SupportsInlineGet, repository).get_now if inline else None
+
+    def __repr__(self) -> str:
+        return f"Store({self.name!r}, {type(self.repository).__name__})"
+
+    def _possible(self, roles: Collection[str] | None) -> frozenset[str]:
+        able = {role for role, needs in ROLE_NEEDS.items() if self.capabilities.issuperset(needs)}
+        for role in roles or ():
+            if role in ROLE_NEEDS and role not in able:
+                raise ConfigurationError(
+                    f"stores.{self.name}.roles: this store cannot be {role!r}; it can be {', '.join(sorted(able))}"
+                )
+        return frozenset(able if roles is None else roles)
+
+    def supports(self, protocol: type) -> bool:
+        """True when the repository claims this protocol."""
+        return protocol is Repository or protocol in self.capabilities
+
+    async def call(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a method of a protocol: `await store.call(SupportsFilter.count, etype, tenant, where)`.
+
+        Raises UnsupportedOperation before any I/O when the repository does not claim the protocol, CircuitOpen while
+        the breaker is open, StoreTimeout or OutcomeUnknown after the deadline, Backpressure when too many calls wait,
+        and what the method says.
+        """
+        operation = Operation.of(method, *args, **kwargs)
+        self._require(operation.capability, operation.verb)
+        return await self._run(operation, self._layered)
+
+    async def deliver(self, changes: Sequence[Change]) -> list[Outcome]:
+        """`Repository.apply`, tried once: delivery has retries of its own."""
+        return await self._run(Operation[list[Outcome]]("apply", (changes,), Repository), self._once)
+
+    async def get(self, keys: Sequence[Key]) -> Records:
+        """The records in the order asked, as `Repository.get`; keys may be of several types and tenants.
+
+        Calls of one loop tick travel as one per type and tenant, each key once; neither a cancelled call nor one that
+        fails for its own reasons disturbs the others. A single key is read inline where the repository can.
+        """
+        if self._inline is not None and len(keys) == 1:
+            try:
+                return [self.get_now(keys[0])]
+            except Unavailable:
+                pass  # it would have to be waited for
+        return await self._run(Operation[Records]("get", (keys,), Repository), self._get)
+
+    def get_now(self, key: Key) -> Record | None:
+        """`SupportsInlineGet.get_now`. Raises Unavailable when the record has to be waited for: use `get`."""
+        self._require(SupportsInlineGet, "get")
+        assert self._inline is not None
+        if self.breaker.open:
+            raise Unavailable("it kept failing; use get", store=self.name, operation="get", key=key.id)
+        started = self._clock()
+        try:
+            record = self._inline(key)
+        except StoreError as error:
+            self._name(error, "get", key.id)
+            if not isinstance(error, Unavailable):  # then `get` counts
+                self._count_inline(started, error)
+            raise
+        except Exception as error:
+            self._count_inline(started, error)
+            raise
+        self._count_inline(started, None)
+        return record
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
+        together. A commit whose caller is cancelled is carried out all the same."""
+        self._require(SupportsCommit, "commit")
+        return await self._run(Operation[Committed]("commit", (commit,), SupportsCommit), self._commit)
+
+    async def aclose(self) -> None:
+        """Close the repository; calls under way end with an error or their result. Idempotent."""
+        await self.breaker.aclose()
+        await self.repository.aclose()
+        await self._gets.drain()
+        await self._commits.drain()
+        self._timeout.close()
+
+    # -- how --------------------------------------------------------------------------------------------------------
+
+    def _require(self, protocol: type, verb: str) -> None:
+        if not self.supports(protocol):
+            raise UnsupportedOperation(f"{self.name} {verb}: this store has no {protocol.__name__}")
+
+    async def _run(self, operation: Operation[R], way: Callable[[Operation[R]], Awaitable[R]]) -> R:
+        try:
+            if tracing.current.get() is None:
+                return await way(operation)
+            return await self._tracing.call(operation, way)
+        except StoreError as error:
+            self._name(error, operation.verb, operation.key)
+            raise
+
+    def _name(self, error: StoreError, verb: str, key: str | None) -> None:
+        error.store = error.store or self.name
+        error.operation = error.operation or verb
+        error.key = key if error.key is None else error.key
+
+    def _count_inline(self, started: float, error: Exception | None) -> None:
+        seconds = self._clock() - started
+        self.metrics.of("get").add(seconds, error is not None)
+        if tracer := tracing.current.get():
+            tracer.record(tracing.Step(self.name, "get", seconds * 1000, 1, type(error).__name__ if error else ""))
+
+    def _get(self, operation: Operation[Records]) -> Awaitable[Records]:
+        return self._gets.ask(operation.args[0])
+
+    async def _get_all(self, asked: list[Sequence[Key]]) -> Sequence[Records | Exception]:
+        """One call for each type and tenant and `batch_max` keys. An outage is everybody's; after another error those
+        who asked for that part are answered apart. Who asks for the same record gets a copy of his own."""
+        if len(asked) == 1 and len(asked[0]) == 1:
+            return [await self._read(asked[0])]
+        wanted = [key for keys in asked for key in keys]
+        parts = list(_by_type_and_tenant(dict.fromkeys(wanted), self.limits.batch_max))
+        results = await asyncio.gather(*map(self._read_part, parts))
+        found = {
+            k: one for part, result in zip(parts, results, strict=True) for k, one in zip(part, result, strict=True)
+        }
+        given = set[Key]()
+        answers: list[Records | Exception] = []
+        for keys in asked:
+            answer = _hand_out(keys, found, given)
+            if len(asked) > 1 and isinstance(answer, Exception) and not _outage(answer):
+                (answer,) = await self._get_all([keys])
+            answers.append(answer)
+        return answers
+
+    def _read(self, keys: Sequence[Key]) -> Awaitable[Records]:
+        return self._layered(Operation[Records]("get", (keys,), Repository))
+
+    async def _read_part(self, keys: Sequence[Key]) -> Sequence[Record | Exception | None]:
+        try:
+            return await self._read(keys)
+        except Exception as error:  # noqa: BLE001 -- it is raised where the keys were asked for
+            return [error] * len(keys)
+
+    def _commit(self, operation: Operation[Committed]) -> Awaitable[Committed]:
+        return self._commits.ask(operation.args[0])
+
+    async def _commit_all(self, commits: list[Commit]) -> Sequence[Committed | Exception]:
+        """One call for each `batch_max` writes. After an error that is nobody's outage each commit is sent apart: by
+        the contract nothing was written."""
+        answers: list[Committed | Exception] = []
+        for part in _by_writes(commits, self.limits.batch_max):
+            operation = Operation[list[Committed | Exception]]("commit", (part,), SupportsCommit)
+            try:
+                done = await self._layered(operation)
+            except Exception as error:  # noqa: BLE001 -- it is raised where the commit was asked for
+                if len(part) == 1 or _outage(error) or not isinstance(error, PolystoreError):
+                    answers += [error] * len(part)
+                else:
+                    answers += [answer for one in part for answer in await self._commit_all([one])]
+            else:
+                answers += done
+        return answers
+
+
+def _outage(error: Exception) -> bool:
+    return isinstance(error, PolystoreError) and error.retryable
+
+
+def _hand_out(
+    keys: Sequence[Key], found: Mapping[Key, Record | Exception | None], given: set[Key]
+) -> Records | Exception:
+    records: Records = []
+    for key in keys:
+        record = found[key]
+        if isinstance(record, Exception):
+            return record
+        records.append(copy.deepcopy(record) if key in given else record)
+        given.add(key)
+    return records
+
+
+def _by_type_and_tenant(keys: Iterable[Key], size: int) -> Iterator[list[Key]]:
+    groups: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        groups.setdefault((key.etype, key.tenant), []).append(key)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _by_writes(commits: Iterable[Commit], size: int) -> Iterator[list[Commit]]:
+    part: list[Commit] = []
+    writes = 0
+    for commit in commits:
+        if part and writes + len(commit.writes) > size:
+            yield part
+            part, writes = [], 0
+        part.append(commit)
+        writes += len(commit.writes)
+    yield part
