@@ -96,8 +96,11 @@ class Tables:
             raise SchemaMismatch(f"nothing is prepared for {etype!r}: prepare it with create=True first") from None
 
     def part(self, etype: str, tenant: str) -> Part:
-        self.layout(etype)
-        return self._parts.setdefault((etype, tenant), Part())
+        part = self._parts.get((etype, tenant))
+        if part is None:
+            self.layout(etype)
+            part = self._parts[etype, tenant] = Part()
+        return part
 
     def parts(self, etype: str) -> list[tuple[str, Part]]:
         """(tenant, part) sorted by tenant."""
