@@ -12,6 +12,10 @@ from polystore.facets import Metric
 
 _UNIT = 2.0**-24
 """Half a unit in the last place of a 32-bit float: the relative error of one rounding."""
+_SMALL = 2.0**-126
+"""The smallest normal 32-bit float: below it the error of a rounding is absolute."""
+_LARGE = 2.0**127
+"""Inner products above it may overflow 32 bits."""
 
 
 class Matrix:
@@ -82,13 +86,13 @@ class Matrix:
         places = None if allowed is None else [self._place[rid] for rid in allowed if rid in self._place]
         count = len(self._rids) if places is None else len(places)
         largest = length * self._longest + (self._longest**2 / 2 if self._metric == "l2" else 0)
-        if count <= limit or largest > np.finfo(np.float32).max:
+        if count <= limit or largest > _LARGE:
             return self._rids[:] if places is None else [self._rids[place] for place in places]
         chosen = slice(count) if places is None else places
         coarse: npt.NDArray[np.float32] = self._rows[chosen] @ wanted.astype(np.float32)
         if self._metric == "l2":
             coarse -= self._half_squares[chosen]
-        error = (len(query) + 8) * (_UNIT * largest + float(np.finfo(np.float32).tiny))
+        error = (len(query) + 8) * (_UNIT * largest + _SMALL)
         last = float(np.partition(coarse, count - limit)[count - limit])
         near = np.flatnonzero(coarse >= last - 2 * error).tolist()
         return [self._rids[place if places is None else places[place]] for place in near]
@@ -107,4 +111,4 @@ class Matrix:
         return scores.tolist()  # type: ignore[no-any-return]
 
     def _exact(self, vectors: Sequence[bytes]) -> npt.NDArray[np.float64]:
-        return np.frombuffer(b"".join(vectors), "<f4").reshape(len(vectors), -1).astype(np.float64)
+        return np.frombuffer(b"".join(vectors), "<f4").reshape(-1, self._rows.shape[1]).astype(np.float64)
