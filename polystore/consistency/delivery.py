@@ -111,7 +111,9 @@ class Delivery:
             return task.result()
         self._late.add(task)
         task.add_done_callback(lambda ended: self._caught_up_late(name, ended, changes))
-        slow = StoreTimeout(f"slower than {patience:.2f} s; the batch went on without it", store=name, operation="apply")
+        slow = StoreTimeout(
+            f"slower than {patience:.2f} s; the batch went on without it", store=name, operation="apply"
+        )
         return dict.fromkeys(changes, slow)
 
     def _caught_up_late(self, name: str, task: asyncio.Task[Failures], changes: Mapping[Key, Change]) -> None:
@@ -135,7 +137,7 @@ class Delivery:
     def owe(
         self, name: str, change: Change, claimed: int, error: Exception, previous: RetryRow | None = None
     ) -> RetryRow:
-        """The retry row of a failed attempt; waiters of parked records are told."""
+        """The retry row of a failed attempt."""
         env = self.context.env
         if isinstance(error, Waiting):
             hour_us = 3_600_000_000  # a safety net: the embedder awakens the row when it is done
@@ -158,9 +160,6 @@ class Delivery:
             now_us=env.now_us(),
             previous=previous,
         )
-        if row.state == "p":
-            env.crashpoint("delivery.park")
-            self.waiters.notify(name, change.key, row.version, "failed")
         return row
 
     # -- one copy ---------------------------------------------------------------------------------------------
@@ -231,17 +230,22 @@ class Delivery:
     async def settle(self, settlement: Settlement) -> None:
         """Make the result durable. An outage of the home is waited out: the rows are still there, and until they are
         settled nothing is lost but the knowledge that it was done."""
+        parked = [row for row in settlement.owed if row.state == "p"]
+        if parked:
+            self.context.env.crashpoint("delivery.park")
         attempt = 0
         while True:
             try:
                 await self.home.call(SupportsJournal.settle, settlement)
-                return
+                break
             except PolystoreError as e:
                 if not e.retryable:
                     raise
                 attempt += 1
                 self.context.report(f"settling at {self.home.name} is tried again: {e}")
                 await asyncio.sleep(self.context.env.random.uniform(0, min(2.0, 0.05 * 2 ** min(attempt, 6))))
+        for row in parked:
+            self.waiters.notify(row.target, row.key, row.version, "failed")
 
     async def stop(self) -> None:
         """Cancel the calls that batches left behind."""

@@ -131,7 +131,9 @@ class Embedders:
             except Unavailable:
                 raise
             except Exception as e:  # whatever a client library raises: an embedder's outage is an outage, never poison
-                raise Unavailable(f"the embedder failed: {type(e).__name__}", store=EMBED + name, operation="embed") from e
+                raise Unavailable(
+                    f"the embedder failed: {type(e).__name__}", store=EMBED + name, operation="embed"
+                ) from e
             if len(vectors) != len(batch) or any(len(v) != embedder.dimension for v in vectors):
                 raise DimensionMismatch(f"embedder {name!r} answered with another number of vectors or components")
             out += [pack(vector) for vector in vectors]

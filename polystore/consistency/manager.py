@@ -258,7 +258,9 @@ class DataConsistencyManager:
             if owner is None:
                 left_over = True
                 continue
-            line.take(SyncTask("propagate", line.home.name, written.version, change_of(write, written), written.targets))
+            line.take(
+                SyncTask("propagate", line.home.name, written.version, change_of(write, written), written.targets)
+            )
         if left_over:
             line.wake()
         return waits
@@ -268,12 +270,13 @@ class DataConsistencyManager:
         line: Line,
         waits: Sequence[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]],
         timeout_s: float,
-    ) -> dict[tuple[int, str], StoreStatus]:
+    ) -> dict[int, dict[str, StoreStatus]]:
+        """Write by its position -> store -> how far it got."""
         deadline = self.env.monotonic() + timeout_s
-        statuses: dict[tuple[int, str], StoreStatus] = {}
+        statuses: dict[int, dict[str, StoreStatus]] = {}
         try:
             for i, name, write, written, future in waits:
-                statuses[i, name] = await self._holds(
+                statuses.setdefault(i, {})[name] = await self._holds(
                     line, write.key.etype, name, write.h, written.version, future, deadline
                 )
         finally:
@@ -314,7 +317,7 @@ class DataConsistencyManager:
         line: Line,
         writes: Sequence[Write],
         committed: Committed,
-        statuses: Mapping[tuple[int, str], StoreStatus],
+        statuses: Mapping[int, Mapping[str, StoreStatus]],
     ) -> list[WriteResult]:
         home = line.home.name
         shared: dict[tuple[str, int], dict[str, StoreStatus]] = {}
@@ -324,8 +327,8 @@ class DataConsistencyManager:
             stores = shared.get(kind)
             if stores is None:
                 stores = shared[kind] = self._stores(line, *kind)
-            if statuses:
-                stores = {name: statuses.get((i, name), status) for name, status in stores.items()}
+            if i in statuses:
+                stores = {**stores, **statuses[i]}
             token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
             results.append(WriteResult(write.key.id, written.version or None, written.existed, token, stores))
         return results

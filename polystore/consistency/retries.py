@@ -167,7 +167,10 @@ class Retries:
             return {}
         try:
             vectors = await self.context.embedders.embed(
-                embedder, [text for _, _, text in wanted], purpose="document", timeout_s=self.context.settings.embed_timeout_s
+                embedder,
+                [text for _, _, text in wanted],
+                purpose="document",
+                timeout_s=self.context.settings.embed_timeout_s,
             )
         except PolystoreError as e:
             return {change.key: e for change, _, _ in wanted}
@@ -183,5 +186,6 @@ class Retries:
         """The vector copies of these records were waiting for their vectors."""
         for copy, etypes in self.context.vector_copies.items():
             waiting = [key for key in keys if key.etype in etypes]
-            if waiting and await self.home.call(SupportsJournal.awaken, copy, waiting, 0):
+            if waiting:
+                await self.home.call(SupportsJournal.awaken, copy, waiting, 0)
                 self.wake(copy)

@@ -48,9 +48,7 @@ class Targets:
         known = self._names.get((etype, mask))
         if known is None:
             rows = self._rows.get(etype, {})
-            known = tuple(
-                row.name for bit, row in sorted(rows.items()) if mask >> bit & 1 and row.status != "off"
-            )
+            known = tuple(row.name for bit, row in sorted(rows.items()) if mask >> bit & 1 and row.status != "off")
             self._names[etype, mask] = known
         return known
 

@@ -47,7 +47,7 @@ class Verifier:
         self._stores = stores
         self._placements = placements
         self._embedders = embedders
-        self._progress = progress or (lambda etype, store, records: None)
+        self._progress = progress or _quiet
 
     async def differences(self, etype: str) -> AsyncIterator[Difference]:
         """All differences of one entity type. Changes that are still being delivered would be reported too: settle
@@ -115,6 +115,10 @@ class Verifier:
             found = dict(there.vectors)
             if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != found:
                 yield Difference(copy.name, key, "vector", record.version, there.version)
+
+
+def _quiet(etype: str, store: str, records: int) -> None:
+    """No progress wanted."""
 
 
 def _difference(store: str, key: Key, here: Stamp, there: Stamp) -> Difference | None:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
+from polystore_adapters.memory import MemoryRepository, MemoryServer
+
 from polystore.consistency import DataConsistencyManager, Settings
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity, entity_types
@@ -17,7 +19,6 @@ from polystore.model import Body, Change, Key, Outcome, Placement, Record, Write
 from polystore.protocols import Layout, Repository, VectorSpec
 from polystore.store import Store
 from polystore.testing.simloop import run
-from polystore_adapters.memory import MemoryRepository, MemoryServer
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Copy:
         self.refuses: Callable[[Change], Exception | None] = lambda change: None
         self.poison: Callable[[Change], bool] = lambda change: False
         self.stall_s = 0.0
+        self.calls = 0
         self.batches: list[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -62,6 +64,7 @@ class Copy:
         return await self.inner.ping()
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        self.calls += 1
         await asyncio.sleep(self.stall_s)
         if self.down is not None:
             raise self.down
