@@ -42,7 +42,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Delivery:
-    """Applies changes of one home to its copies; every failure becomes a durable retry row before the outbox row goes."""
+    """Applies changes of one home to its copies; a failure becomes a durable retry row before the outbox row goes."""
 
     def __init__(self, context: Context, home: Store, targets: Targets, waiters: Waiters) -> None:
         self.context = context
@@ -150,7 +150,7 @@ class Delivery:
                 state="b",
                 next_us=env.now_us() + (0 if name.startswith(EMBED) else hour_us),
             )
-        row = owed(
+        return owed(
             name,
             change,
             claimed,
@@ -160,7 +160,6 @@ class Delivery:
             now_us=env.now_us(),
             previous=previous,
         )
-        return row
 
     # -- one copy ---------------------------------------------------------------------------------------------
 
@@ -196,7 +195,7 @@ class Delivery:
             outcomes = await store.deliver(changes)
         except StoreError as e:
             return dict.fromkeys((change.key for change in changes), e)
-        except Exception as e:  # the adapter could not say which item: find it
+        except Exception as e:  # noqa: BLE001 -- the adapter could not say which item: find it
             if len(changes) == 1:
                 return {changes[0].key: e}
             half = len(changes) // 2

@@ -85,7 +85,7 @@ class Line:
         self.context.env.crashpoint("lane.taken")
         try:
             await self.delivery.deliver(batch)
-        except Exception as e:  # the rows are still in the outbox: the sweep takes them up again
+        except Exception as e:  # noqa: BLE001 -- the rows are still in the outbox: the sweep takes them up again
             self.context.report(f"delivery from {self.home.name} failed: {type(e).__name__}: {e}")
         self.context.env.crashpoint("lane.settled")
 

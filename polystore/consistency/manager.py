@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from polystore.consistency.acks import POLL_FIRST_S, POLL_MAX_S, Wait, await_all, catch_up
 from polystore.consistency.delivery import Context
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
@@ -23,7 +24,6 @@ from polystore.model import (
     Change,
     Commit,
     Committed,
-    Key,
     OpId,
     Placement,
     StoreStatus,
@@ -40,8 +40,6 @@ TARGETS_MAX = 62
 """Bits of the outbox mask, a signed 64-bit integer in every commit store."""
 
 log = logging.getLogger("polystore.consistency")
-
-_POLL_FIRST_S, _POLL_MAX_S = 0.01, 0.1
 
 
 class DataConsistencyManager:
@@ -138,7 +136,7 @@ class DataConsistencyManager:
         self._closing = True
         self.env.crashpoint("drain")
         deadline = self.env.monotonic() + (self.settings.drain_s if timeout_s is None else timeout_s)
-        while any(line.in_hand for line in self.lines.values()) and self.env.monotonic() < deadline:
+        while any(line.in_hand for line in self.lines.values()) and self.env.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
@@ -208,7 +206,7 @@ class DataConsistencyManager:
             line.reserved -= len(writes)
         self.env.crashpoint("write.committed")
         waits = self._accept(line, writes, committed, owner, wanted)
-        statuses = await self._await_ack(line, waits, ack_timeout_s) if waits else {}
+        statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._results(line, writes, committed, statuses)
 
     def _acked_stores(self, ack: Ack, etypes: set[str]) -> frozenset[str] | None:
@@ -243,16 +241,16 @@ class DataConsistencyManager:
         committed: Committed,
         owner: str | None,
         wanted: frozenset[str] | None,
-    ) -> list[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]]:
+    ) -> list[Wait]:
         """Queue what was committed, and register who waits for what before anything can be applied."""
-        waits: list[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]] = []
+        waits: list[Wait] = []
         left_over = False
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
             if wanted and written.version:
                 for name in self.placements[write.key.etype].copies():
                     if name in wanted:
                         future = line.waiters.watch(name, write.key, written.version)
-                        waits.append((i, name, write, written, future))
+                        waits.append(Wait(i, name, write.key, write.h, written.version, future))
             if not written.changed or not written.targets or committed.repeated:
                 continue
             if owner is None:
@@ -265,53 +263,6 @@ class DataConsistencyManager:
             line.wake()
         return waits
 
-    async def _await_ack(
-        self,
-        line: Line,
-        waits: Sequence[tuple[int, str, Write, Written, asyncio.Future[StoreStatus]]],
-        timeout_s: float,
-    ) -> dict[int, dict[str, StoreStatus]]:
-        """Write by its position -> store -> how far it got."""
-        deadline = self.env.monotonic() + timeout_s
-        statuses: dict[int, dict[str, StoreStatus]] = {}
-        try:
-            for i, name, write, written, future in waits:
-                statuses.setdefault(i, {})[name] = await self._holds(
-                    line, write.key.etype, name, write.h, written.version, future, deadline
-                )
-        finally:
-            for _, name, write, _, future in waits:
-                line.waiters.forget(name, write.key, future)
-        return statuses
-
-    async def _holds(
-        self,
-        line: Line,
-        etype: str,
-        target: str,
-        h: int,
-        version: int,
-        future: asyncio.Future[StoreStatus],
-        deadline: float,
-    ) -> StoreStatus:
-        """Wait until a copy holds a version: told by this process, or seen in the journal."""
-        pause_s = _POLL_FIRST_S
-        while not future.done():
-            if version not in line.in_hand:
-                try:
-                    if not await line.home.call(SupportsJournal.pending, etype, target, [(h, version)]):
-                        return "applied"
-                except Unavailable:
-                    pass  # the write is committed: an outage now only leaves its status open
-                if future.done():
-                    break
-            left_s = deadline - self.env.monotonic()
-            if left_s <= 0:
-                return "pending"
-            await asyncio.wait((future,), timeout=min(left_s, pause_s))
-            pause_s = min(_POLL_MAX_S, pause_s * 2)
-        return future.result()
-
     def _results(
         self,
         line: Line,
@@ -320,7 +271,7 @@ class DataConsistencyManager:
         statuses: Mapping[int, Mapping[str, StoreStatus]],
     ) -> list[WriteResult]:
         home = line.home.name
-        shared: dict[tuple[str, int], dict[str, StoreStatus]] = {}
+        shared: dict[tuple[str, int], Mapping[str, StoreStatus]] = {}
         results: list[WriteResult] = []
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
             kind = (write.key.etype, written.targets)
@@ -328,7 +279,7 @@ class DataConsistencyManager:
             if stores is None:
                 stores = shared[kind] = self._stores(line, *kind)
             if i in statuses:
-                stores = {**stores, **statuses[i]}
+                stores = dict[str, StoreStatus]({**stores, **statuses[i]})
             token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
             results.append(WriteResult(write.key.id, written.version or None, written.existed, token, stores))
         return results
@@ -353,21 +304,7 @@ class DataConsistencyManager:
             token.pairs()
             return
         line = self.lines[placement.home]
-        pairs = token.pairs().get(placement.home, [])
-        deadline = self.env.monotonic() + timeout_s
-        for h, version in pairs:
-            task = line.in_hand.get(version)
-            key = task.change.key if task is not None else Key("", etype, "")
-            future = line.waiters.watch(store, key, version)
-            try:
-                status = await self._holds(line, etype, store, h, version, future, deadline)
-            finally:
-                line.waiters.forget(store, key, future)
-            if status != "applied":
-                raise StalenessTimeout(
-                    f"{store} does not hold the write that after= names after {timeout_s} s ({status}); read without "
-                    "after=, wait longer, or look at `polystore status`"
-                )
+        await catch_up(line, etype, store, token.pairs().get(placement.home, []), timeout_s)
 
     def readable(self, etype: str, store: str) -> None:
         """Raises Unavailable while a copy is still being filled."""
@@ -399,7 +336,7 @@ class DataConsistencyManager:
         """Return once every change committed so far is applied everywhere or parked. Raises StalenessTimeout naming
         what is still owed."""
         deadline = self.env.monotonic() + timeout_s
-        pause_s = _POLL_FIRST_S
+        pause_s = POLL_FIRST_S
         for line in self.lines.values():
             while True:
                 backlog = await line.home.call(SupportsJournal.backlog)
@@ -415,7 +352,7 @@ class DataConsistencyManager:
                 if not line.in_hand:
                     line.wake()
                 await asyncio.sleep(pause_s)
-                pause_s = min(_POLL_MAX_S, pause_s * 2)
+                pause_s = min(POLL_MAX_S, pause_s * 2)
 
 
 def change_of(write: Write, written: Written) -> Change:

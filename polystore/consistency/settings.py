@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 
 from polystore.errors import ConfigurationError
@@ -40,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         ladder = (self.call_timeout_s, self.batch_deadline_s, self.worker_dead_s, self.takeover_s)
-        if not all(a < b for a, b in zip(ladder, ladder[1:], strict=False)):
+        if not all(a < b for a, b in pairwise(ladder)):
             raise ConfigurationError(
                 "consistency settings: call_timeout_s < batch_deadline_s < worker_dead_s < takeover_s must hold, "
                 f"not {' < '.join(map(str, ladder))}"

@@ -151,5 +151,5 @@ def simulated(test: Callable[[World], Awaitable[T]], *, embedder: Embedder | Non
 
 async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

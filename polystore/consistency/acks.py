@@ -1,0 +1,77 @@
+"""Waiting until copies hold a version: told by this process, or seen in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from polystore.consistency.line import Line
+from polystore.errors import StalenessTimeout, Unavailable
+from polystore.model import Key, StoreStatus
+from polystore.protocols import SupportsJournal
+
+POLL_FIRST_S, POLL_MAX_S = 0.01, 0.1
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Write number `index` of a call waits for copy `store`."""
+
+    index: int
+    store: str
+    key: Key
+    h: int
+    version: int
+    told: asyncio.Future[StoreStatus]
+
+
+async def await_all(line: Line, waits: Sequence[Wait], timeout_s: float) -> dict[int, dict[str, StoreStatus]]:
+    """Write number -> store -> how far it got when it was there, failed, or the time was over. Raises nothing."""
+    deadline = line.context.env.monotonic() + timeout_s
+    statuses: dict[int, dict[str, StoreStatus]] = {}
+    try:
+        for wait in waits:
+            statuses.setdefault(wait.index, {})[wait.store] = await _holds(line, wait, deadline)
+    finally:
+        for wait in waits:
+            line.waiters.forget(wait.store, wait.key, wait.told)
+    return statuses
+
+
+async def catch_up(line: Line, etype: str, store: str, pairs: Sequence[tuple[int, int]], timeout_s: float) -> None:
+    """Return once `store` holds all (key hash, version) pairs. Raises StalenessTimeout."""
+    deadline = line.context.env.monotonic() + timeout_s
+    for h, version in pairs:
+        task = line.in_hand.get(version)
+        key = task.change.key if task is not None else Key("", etype, "")
+        wait = Wait(0, store, key, h, version, line.waiters.watch(store, key, version))
+        try:
+            status = await _holds(line, wait, deadline)
+        finally:
+            line.waiters.forget(store, key, wait.told)
+        if status != "applied":
+            raise StalenessTimeout(
+                f"{store} does not hold the write that after= names after {timeout_s} s ({status}); read without "
+                "after=, wait longer, or look at `polystore status`"
+            )
+
+
+async def _holds(line: Line, wait: Wait, deadline: float) -> StoreStatus:
+    pause_s = POLL_FIRST_S
+    while not wait.told.done():
+        if wait.version not in line.in_hand:
+            try:
+                pairs = [(wait.h, wait.version)]
+                if not await line.home.call(SupportsJournal.pending, wait.key.etype, wait.store, pairs):
+                    return "applied"
+            except Unavailable:
+                pass  # the write is committed: an outage now only leaves its status open
+            if wait.told.done():
+                break
+        left_s = deadline - line.context.env.monotonic()
+        if left_s <= 0:
+            return "pending"
+        await asyncio.wait((wait.told,), timeout=min(left_s, pause_s))
+        pause_s = min(POLL_MAX_S, pause_s * 2)
+    return wait.told.result()
