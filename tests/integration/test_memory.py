@@ -276,6 +276,7 @@ def test_a_unique_value_can_be_handed_over_within_a_commit() -> None:
     with pytest.raises(IntegrityViolation):
         commit(server, put("a", slug="one"), put("b", slug="two"))
     commit(server, delete("b"), put("d", slug="one"))
+    commit(server, put("f"), put("d"), put("f", slug="one"))  # the taker is staged before the giver
     for taken in ("one", "two", "three"):
         with pytest.raises(IntegrityViolation):
             commit(server, put("e", slug=taken))
@@ -291,6 +292,26 @@ def test_a_bad_change_is_rejected_alone_and_changes_nothing() -> None:
     assert [outcome.status for outcome in outcomes] == ["rejected", "rejected", "applied"]
     assert isinstance(outcomes[1].error, DimensionMismatch)
     assert (found(server, "old"), found(server, "new")) == (["a"], [])
+
+
+def test_scan_tells_the_hash_of_what_is_stored_not_the_one_that_was_sent() -> None:
+    server = home()
+    sent = change("a", 1, title="x")
+    server.apply([Change(sent.key, 1, sent.h, sent.body, b"wrong", 0)])
+    assert [stamp.hash for stamp in server.scan("note", "", EVERYTHING, None, 9).stamps] == [sent.hash]
+
+
+def test_a_deleted_text_no_longer_weighs_in_the_scores() -> None:
+    def scores(server: MemoryServer) -> list[float]:
+        return [match.score for match in server.search("note", "", query("x"), None, 9, None)]
+
+    server, other = home(), home()
+    for one in (server, other):
+        commit(one, put("a", title="x x"), put("b", title="x"), *(put(f"{i}", title="y") for i in range(5)))
+    commit(other, *(put(f"gone {i}", title="x z") for i in range(3)))
+    assert scores(server) != scores(other)
+    commit(other, *(delete(f"gone {i}") for i in range(3)))
+    assert scores(server) == scores(other)
 
 
 def test_copies_do_not_hold_records_to_unique_values() -> None:
@@ -383,6 +404,18 @@ def test_workers_live_for_five_seconds_by_the_servers_own_clock() -> None:
     assert server.beat("two") == {"one", "two"}
     clock.us += 1
     assert server.beat("two") == {"two"}
+
+
+def test_a_workers_own_old_rows_are_not_claimed_again() -> None:
+    """They may be in its hands still: `claimed` tells it which, and others may take them."""
+    clock = FakeEnv()
+    server = home(clock)
+    server.set_target(TargetRow("note", "copy", 0, "active"))
+    server.commit([Commit([put("a")], owner="one")])
+    clock.us += 61_000_000
+    assert server.claim("one", frozenset(), ["note"], 9) == []
+    assert [row.key for row in server.claimed("one", clock.us, 9)] == [key("a")]
+    assert [row.claims for row in server.claim("two", frozenset({"one"}), ["note"], 9)] == [0]
 
 
 def test_a_late_failure_of_an_older_version_does_not_park_the_newer_one() -> None:

@@ -210,13 +210,11 @@ class Tables:
                 del self.incoming[end]
 
     def unique_values(self, etype: str, body: Body) -> Iterator[tuple[str, Any]]:
-        """(field, value) of the unique fields that have one. Only a home holds records to them."""
-        layout = self.layout(etype)
-        if layout.home:
-            for field in layout.entity.unique:
-                value = body.get(field)
-                if value is not None:
-                    yield field, value
+        """(field, value) of the unique fields that have one. Only `commit` holds records to them."""
+        for field in self.layout(etype).entity.unique:
+            value = body.get(field)
+            if value is not None:
+                yield field, value
 
 
 def draft(layout: Layout, key: Key, version: int, h: int, body: Body, hash: bytes, updated_us: int) -> Row:
