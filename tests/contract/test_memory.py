@@ -9,11 +9,16 @@ from polystore_adapters.memory import forget_servers
 from polystore.testing.conformance import (
     CommitConformance,
     Connect,
+    FilterConformance,
     HistoriesConformance,
     InlineGetConformance,
     JournalConformance,
     RecordsConformance,
     RepositoryConformance,
+    SchemaConformance,
+    TextConformance,
+    TraversalConformance,
+    VectorConformance,
 )
 
 
@@ -50,3 +55,43 @@ class TestCommit(Memory, CommitConformance):
 
 class TestJournal(Memory, JournalConformance):
     pass
+
+
+class TestFilter(Memory, FilterConformance):
+    pass
+
+
+class TestFilterAtHome(TestFilter):
+    home = True
+
+
+class TestText(Memory, TextConformance):
+    pass
+
+
+class TestTextAtHome(TestText):
+    home = True
+
+
+class TestVector(Memory, VectorConformance):
+    pass
+
+
+class TestVectorAtHome(TestVector):
+    home = True
+
+
+class TestTraversal(Memory, TraversalConformance):
+    pass
+
+
+class TestTraversalAtHome(TestTraversal):
+    home = True
+
+
+class TestSchema(Memory, SchemaConformance):
+    pass
+
+
+class TestSchemaOfAHome(TestSchema):
+    home = True

@@ -20,19 +20,29 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
+from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
+from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
+from polystore.testing.conformance.text import TextConformance  # noqa: E402
+from polystore.testing.conformance.traversal import TraversalConformance  # noqa: E402
+from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
 __all__ = [
     "CommitConformance",
     "Conformance",
     "Connect",
+    "FilterConformance",
     "HistoriesConformance",
     "InlineGetConformance",
     "JournalConformance",
     "MovableEnv",
     "RecordsConformance",
     "RepositoryConformance",
+    "SchemaConformance",
+    "TextConformance",
+    "TraversalConformance",
+    "VectorConformance",
 ]
