@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import re
 import typing
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeGuard, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, InvalidFilter
-from polystore.facets import Edge, Embedding, Facet, FullText, Index, Needs, Relation, Unique
-from polystore.filters import All, AnyOf, Checked, Compare, Expr, Field, Not, Order, Sort, as_expr, path_of
-from polystore.kinds import Kind, UnsupportedType, defaults_of, encode_int, encode_str, is_pydantic, kind_of, members_of
-from polystore.model import KEY_BYTES_MAX, Body
+from polystore.classes import is_pydantic, members_of
+from polystore.conditions import Conditions, nearest
+from polystore.declaration import Declaration, Declared
+from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData
+from polystore.facets import Needs, Relation
+from polystore.filters import Checked, Expr, Field, Order, Sort, as_expr
+from polystore.kinds import encode_reference
+from polystore.model import Body
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _MARK = "__polystore_declaration__"
-_ORDERED = frozenset({"str", "int", "float", "datetime", "date", "decimal", "uuid"})
 _hash_encoder = msgspec.msgpack.Encoder(order="sorted")
-
-
-class Declaration(msgspec.Struct, frozen=True):
-    """The arguments of `@entity`, kept on the class until `open` compiles it."""
-
-    name: str
-    key: str
-    needs: Needs | None
-    data_type: str | None
-    renamed: Mapping[str, str]
-    facets: Mapping[str, Sequence[object]]
 
 
 def entity(
@@ -71,14 +59,6 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-class FieldSpec(msgspec.Struct, frozen=True):
-    """One field of an entity. `default` makes the value of rows written before the field existed; None: required."""
-
-    name: str
-    kind: Kind
-    default: Callable[[], Any] | None
-
-
 class EdgeRow(msgspec.Struct, frozen=True, gc=False):
     """One edge of a record: relation type, entity name and id of the other end, JSON-like properties."""
 
@@ -92,126 +72,30 @@ class EntityType(Generic[T]):
     """An entity, compiled: checks and flattens values on the way in, rebuilds them on the way out."""
 
     def __init__(self, cls: type[T], declaration: Declaration) -> None:
+        declared = Declared(cls, declaration)
         self.cls = cls
         self.name = declaration.name
+        self.key = declaration.key
         self.needs = declaration.needs
         self.data_type = declaration.data_type
         self.renamed = declaration.renamed
-        self._check_name()
-        hints = self._hints(declaration)
-        self.fields: dict[str, FieldSpec] = {}
-        self.full_text: tuple[str, ...] = ()
-        self.embeddings: dict[str, Embedding] = {}
-        self.relations: dict[str, Relation] = {}
-        self.unique: tuple[str, ...] = ()
-        self.index: tuple[str, ...] = ()
-        defaults = defaults_of(cls)
-        for field, hint in hints.items():
-            self._add_field(field, hint, defaults.get(field), declaration.facets.get(field, ()))
-        self.key = declaration.key
-        self._check_key()
-        self._check_renamed()
+        self.fields = declared.fields
+        self.full_text = declared.full_text
+        self.embeddings = declared.embeddings
+        self.relations = declared.relations
+        self.unique = declared.unique
+        self.index = declared.index
+        self._conditions = Conditions(cls.__name__, {name: spec.kind for name, spec in self.fields.items()})
         self._encoders = [(spec.name, spec.kind.encode) for spec in self.fields.values()]
         self._pydantic = is_pydantic(cls)
         self._plain_defaults: dict[str, Any] = {}
-
-    # -- declaration ------------------------------------------------------------------------------------------
-
-    def _fail(self, field: str, reason: str) -> EntityError:
-        where = f"{self.cls.__name__}.{field}" if field else self.cls.__name__
-        return EntityError(f"{where}: {reason}")
-
-    def _check_name(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name.startswith("ps_"):
-            raise self._fail(
-                "",
-                f"{self.name!r} cannot be an entity's name: it must be lower-case letters, digits and _, begin with a "
-                "letter and not with ps_, and have at most 48 characters; pass @entity(name=...)",
-            )
-
-    def _hints(self, declaration: Declaration) -> dict[str, Any]:
-        hints = members_of(self.cls)
-        if hints is None:
-            raise self._fail("", "an entity is a dataclass, a msgspec.Struct or a pydantic model; put @entity above it")
-        for field in declaration.facets:
-            if field not in hints:
-                raise self._fail(field, f"facets= names a field that does not exist{_nearest(field, hints)}")
-        for field in hints:
-            if not _NAME.fullmatch(field.lower()) or field.lower().startswith("ps_"):
-                raise self._fail(field, "a field's name must be letters, digits and _, and not begin with ps_ or _")
-        folded = {f.lower() for f in hints}
-        if len(folded) != len(hints):
-            raise self._fail("", "two fields differ only in upper and lower case, which stores cannot tell apart")
-        return hints
-
-    def _add_field(self, name: str, hint: Any, default: Callable[[], Any] | None, extra: Sequence[object]) -> None:
-        metadata = [*_metadata(hint), *extra]
-        try:
-            kind = kind_of(hint)
-        except UnsupportedType as e:
-            raise self._fail(name, str(e)) from None
-        self.fields[name] = FieldSpec(name, kind, default)
-        for facet in metadata:
-            if isinstance(facet, type) and issubclass(facet, (Facet, Relation)):
-                raise self._fail(name, f"{facet.__name__} is a class here; write {facet.__name__}() with parentheses")
-            if isinstance(facet, (Facet, Relation)):
-                self._add_facet(name, hint, kind, facet)
-
-    def _add_facet(self, name: str, hint: Any, kind: Kind, facet: Facet | Relation) -> None:
-        match facet:
-            case FullText():
-                if kind.name != "str":
-                    raise self._fail(name, "FullText() needs a str field")
-                self.full_text += (name,)
-            case Embedding(dimension=dimension):
-                if kind.shape == "list" and kind.item is not None and kind.item.name == "float":
-                    if dimension is None:
-                        raise self._fail(name, "Embedding() on list[float] needs dimension=, the length of the lists")
-                elif kind.name != "str":
-                    raise self._fail(name, "Embedding() needs a str field, or list[float] with dimension=")
-                self.embeddings[name] = facet
-            case Relation():
-                of_ids = kind.shape == "list" and kind.item is not None and kind.item.name == "str"
-                of_edges = kind.shape == "list" and _is_edge(hint)
-                if kind.name != "str" and not of_ids and not of_edges:
-                    raise self._fail(name, "Relation() needs a str, str | None, list[str] or list[Edge[...]] field")
-                if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", facet.type):
-                    raise self._fail(name, f"{facet.type!r} cannot be a relation's type; use letters, digits and _")
-                self.relations[name] = facet
-            case Unique() | Index():
-                if kind.name == "json":
-                    raise self._fail(name, f"{type(facet).__name__}() needs a field with a single value")
-                if isinstance(facet, Unique):
-                    self.unique += (name,)
-                else:
-                    self.index += (name,)
-            case _:
-                pass
-
-    def _check_key(self) -> None:
-        spec = self.fields.get(self.key)
-        if spec is None:
-            near = _nearest(self.key, self.fields)
-            raise self._fail(self.key, f"the key field does not exist{near}; name it with @entity(key=...)")
-        if spec.kind.name not in ("str", "int", "uuid") or spec.kind.optional:
-            raise self._fail(self.key, "the key must be str, int or UUID, and not optional")
-        for facets in (self.full_text, self.embeddings, self.relations, self.unique):
-            if self.key in facets:
-                raise self._fail(self.key, "the key is unique and found by itself: it takes no facets")
-
-    def _check_renamed(self) -> None:
-        for new, old in self.renamed.items():
-            if new not in self.fields:
-                raise self._fail(new, f"renamed= names a field that does not exist{_nearest(new, self.fields)}")
-            if old in self.fields:
-                raise self._fail(old, "renamed= says this field has a new name, but the class still has it")
 
     # -- values -----------------------------------------------------------------------------------------------
 
     def encode(self, value: T) -> dict[str, Any]:
         """The plain body of a value. Raises InvalidData, ValueTooLarge or DimensionMismatch naming class and field."""
-        if not isinstance(value, self.cls):
-            raise InvalidData(f"{self.name} holds {self.cls.__name__} values, not {type(value).__name__}")
+        if type(value) is not self.cls:
+            self._check_class(value)
         body: dict[str, Any] = {}
         name = ""
         try:
@@ -219,9 +103,21 @@ class EntityType(Generic[T]):
                 body[name] = encode(getattr(value, name))
         except InvalidData as e:
             raise type(e)(f"{self.cls.__name__}.{name}: {e}") from None
+        except AttributeError:
+            raise InvalidData(f"{self.cls.__name__}.{name}: the field has no value") from None
         if self.embeddings:
             self._check_dimensions(body)
         return body
+
+    def _check_class(self, value: object) -> None:
+        if not isinstance(value, self.cls):
+            raise InvalidData(f"{self.name} holds {self.cls.__name__} values, not {type(value).__name__}")
+        more = (members_of(type(value)) or {}).keys() - self.fields.keys()
+        if more:
+            raise InvalidData(
+                f"{type(value).__name__} has fields that {self.cls.__name__} lacks ({', '.join(sorted(more))}), which "
+                "would be lost; declare it as an entity of its own"
+            )
 
     def encode_patch(self, changes: Mapping[str, object]) -> dict[str, Any]:
         """The plain form of a mapping of changed fields. Raises InvalidData for an unknown field, the key, or a bad
@@ -230,7 +126,7 @@ class EntityType(Generic[T]):
         for name, value in changes.items():
             spec = self.fields.get(name)
             if spec is None:
-                raise InvalidData(f"{self.cls.__name__} has no field {name!r}{_nearest(name, self.fields)}")
+                raise InvalidData(f"{self.cls.__name__} has no field {name!r}{nearest(name, self.fields)}")
             if name == self.key:
                 raise InvalidData(f"{self.cls.__name__}.{name}: the key of a record cannot change; put a new record")
             try:
@@ -255,26 +151,22 @@ class EntityType(Generic[T]):
         """The value of a body. Raises DecodeError when it does not fit the class: corrupt is never "missing"."""
         try:
             if self._pydantic:
-                return typing.cast(T, typing.cast(Any, self.cls).model_validate(body))
+                return typing.cast(T, typing.cast(Any, self.cls).model_validate(body, by_name=True))
             return msgspec.convert(body, self.cls, dec_hook=_decode_foreign)
         except (msgspec.ValidationError, ValueError, TypeError) as e:
             id = body.get(self.key)
-            raise DecodeError(f"{self.name} {id!r}: the stored record does not fit {self.cls.__name__}: {e}") from e
+            # Without the cause: its text may show the value.
+            raise DecodeError(
+                f"{self.name} {id!r}: the stored record does not fit {self.cls.__name__}: {_why(e)}"
+            ) from None
 
     def key_id(self, value: object) -> str:
         """The text form of a key. Raises InvalidData for an empty, oversized or otherwise impossible key."""
-        kind = self.fields[self.key].kind.name
-        name = f"{self.cls.__name__}.{self.key}"
+        kind = self.fields[self.key].kind
         try:
-            if kind == "int":
-                return str(encode_int(value))
-            if kind == "uuid":
-                if isinstance(value, UUID):
-                    return str(value)
-                raise InvalidData(f"a UUID is needed, not {type(value).__name__}")
-            return check_key(encode_str(value))
+            return encode_reference(value) if kind.name == "str" else str(kind.encode(value))
         except InvalidData as e:
-            raise type(e)(f"{name}: {e}") from None
+            raise type(e)(f"{self.cls.__name__}.{self.key}: {e}") from None
 
     def key_value(self, id: str) -> str | int | UUID:
         """The plain key of its text form."""
@@ -303,9 +195,12 @@ class EntityType(Generic[T]):
         rows: dict[tuple[str, str, str], EdgeRow] = {}
         for field, relation in self.relations.items():
             value = body.get(field)
-            for one in value if isinstance(value, list) else () if value is None else (value,):  # pyright: ignore[reportUnknownVariableType]
-                edge = typing.cast(dict[str, Any], one) if isinstance(one, dict) else {"to": one, "properties": {}}
-                row = EdgeRow(relation.type, str(relation.to), str(edge["to"]), edge["properties"] or {})
+            ends: list[Any] = typing.cast(list[Any], value) if isinstance(value, list) else [value]
+            for end in ends:
+                if end is None:
+                    continue
+                edge: dict[str, Any] = typing.cast(dict[str, Any], end) if isinstance(end, dict) else {"to": end}
+                row = EdgeRow(relation.type, str(relation.to), edge["to"], edge.get("properties") or {})
                 rows[row.type, row.to_etype, row.to_id] = row
         return list(rows.values())
 
@@ -313,91 +208,11 @@ class EntityType(Generic[T]):
 
     def condition(self, where: Expr | Field | None) -> Checked | None:
         """The condition checked against this entity. Raises InvalidFilter for unknown fields and unfit values."""
-        return None if where is None else self._checked(as_expr(where))
-
-    def _checked(self, expr: Expr) -> Checked:
-        match expr.op:
-            case "and":
-                return All(tuple(self._checked(a) for a in expr.args))
-            case "or":
-                return AnyOf(tuple(self._checked(a) for a in expr.args))
-            case "not":
-                return Not(self._checked(expr.args[0]))
-            case _:
-                path, value = expr.args
-                return self._comparison(path, expr.op, value)
-
-    def _kind_at(self, path: tuple[str, ...]) -> Kind | None:
-        spec = self.fields.get(path[0])
-        if spec is None:
-            near = _nearest(path[0], self.fields)
-            raise InvalidFilter(f"{self.cls.__name__} has no field {path[0]!r}{near}")
-        kind: Kind | None = spec.kind
-        for i, name in enumerate(path[1:], 1):
-            if kind is None or (kind.members is None and kind.name == "json" and kind.item is None):
-                return None  # a free-form value: anything may be inside
-            if kind.members is not None:
-                if name not in kind.members:
-                    where = ".".join((self.cls.__name__, *path[:i]))
-                    raise InvalidFilter(f"{where} has no field {name!r}{_nearest(name, kind.members)}")
-                kind = kind.members[name]
-            else:
-                kind = kind.item
-        return kind
-
-    def _comparison(self, path: tuple[str, ...], op: str, value: Any) -> Compare:
-        kind = self._kind_at(path)
-        stored = "json" if len(path) > 1 else self.fields[path[0]].kind.name
-        where = ".".join((self.cls.__name__, *path))
-        if value is None:
-            if op not in ("==", "!="):
-                raise InvalidFilter(f"{where}: None can be compared with == and != only")
-            return Compare(path, typing.cast(Any, op), None, stored)
-        if op in ("<", "<=", ">", ">=") and kind is not None and kind.name not in _ORDERED:
-            raise InvalidFilter(f"{where}: a {kind.name} field has no order")
-        if kind is not None and kind.name == "json" and op != "contains":
-            raise InvalidFilter(f"{where}: a list or a nested value takes contains() and is_null() only")
-        if op == "startswith" and kind is not None and kind.name != "str":
-            raise InvalidFilter(f"{where}: startswith() needs a text field")
-        target = kind
-        if op == "contains" and kind is not None and kind.name == "json":
-            if kind.members is not None:
-                raise InvalidFilter(f"{where}: contains() needs a text or a list")
-            target = kind.item
-        elif op == "contains" and kind is not None and kind.name != "str":
-            raise InvalidFilter(f"{where}: contains() needs a text or a list")
-        encode = _free_value if target is None else target.nested_encode if stored == "json" else target.encode
-        try:
-            if op == "in":
-                return Compare(path, "in", tuple(encode(v) for v in value), stored)
-            return Compare(path, typing.cast(Any, op), encode(value), stored)
-        except InvalidData as e:
-            raise InvalidFilter(f"{where}: {e}") from None
+        return None if where is None else self._conditions.check(as_expr(where))
 
     def sort(self, order_by: Iterable[Field | Order]) -> tuple[Sort, ...]:
         """The checked order. Raises InvalidFilter. The key as the last tie-break is the caller's to add."""
-        out: list[Sort] = []
-        for one in order_by:
-            path, descending = (one.path, one.descending) if isinstance(one, Order) else (path_of(one), False)
-            kind = self._kind_at(path)
-            if len(path) > 1 or kind is None or kind.name not in _ORDERED | {"bool"}:
-                raise InvalidFilter(f"{self.cls.__name__}.{'.'.join(path)}: results can be sorted by plain fields only")
-            out.append(Sort(path, kind.name, descending))
-        return tuple(out)
-
-
-def check_key(text: str, *, bytes_max: int = KEY_BYTES_MAX) -> str:
-    """The NFC form of a key's text, so that the same word is the same key however it was typed. Raises InvalidData."""
-    if not text:
-        raise InvalidData("the key is empty")
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-        size = len(text.encode())
-    else:
-        size = len(text)
-    if size > bytes_max:
-        raise InvalidData(f"the key has {size} bytes of UTF-8, the limit is {bytes_max}")
-    return text
+        return self._conditions.check_order(order_by)
 
 
 def is_entity(value: object) -> TypeGuard[type[Any]]:
@@ -440,30 +255,16 @@ def entity_types(classes: Iterable[type[Any]]) -> dict[str, EntityType[Any]]:
     return types
 
 
-def _metadata(hint: Any) -> list[Any]:
-    if get_origin(hint) is Annotated:
-        return list(hint.__metadata__)
-    return [m for arg in get_args(hint) if get_origin(arg) is Annotated for m in arg.__metadata__]
-
-
-def _is_edge(hint: Any) -> bool:
-    if get_origin(hint) is Annotated:
-        return _is_edge(get_args(hint)[0])
-    return any((get_origin(arg) or arg) is Edge for arg in get_args(hint))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean {close[0]!r}?" if close else f"; its fields are {', '.join(sorted(known))}"
-
-
-def _free_value(value: Any) -> Any:
-    if isinstance(value, (str, int, float, bool)):
-        return encode_str(value) if isinstance(value, str) else value
-    raise InvalidData(f"a text, number or bool is needed here, not {type(value).__name__}")
-
-
 def _decode_foreign(hint: type[Any], value: Any) -> Any:
     if is_pydantic(hint):
-        return typing.cast(Any, hint).model_validate(value)
+        return typing.cast(Any, hint).model_validate(value, by_name=True)
     raise TypeError(f"{hint} cannot be read back")
+
+
+def _why(error: Exception) -> str:
+    """What does not fit and where, without the value."""
+    errors = getattr(error, "errors", None)
+    if errors is not None:  # pydantic
+        found: list[dict[str, Any]] = errors(include_input=False, include_url=False)
+        return "; ".join(f"{one['type']} at {'.'.join(map(str, one['loc']))}" for one in found)
+    return re.sub(r"\b[Vv]alue (?:'.*'|\S+) - at", "value - at", str(error))

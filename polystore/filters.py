@@ -28,10 +28,10 @@ class Expr:
         self.args = args
 
     def __and__(self, other: Expr | Field) -> Expr:
-        return Expr("and", (self, as_expr(other)))
+        return _joined("and", self, as_expr(other))
 
     def __or__(self, other: Expr | Field) -> Expr:
-        return Expr("or", (self, as_expr(other)))
+        return _joined("or", self, as_expr(other))
 
     def __invert__(self) -> Expr:
         return Expr("not", (self,))
@@ -50,6 +50,12 @@ class Expr:
             return f"~{self.args[0]!r}"
         path, value = self.args
         return f"(F.{'.'.join(path)} {self.op} {value!r})"
+
+
+def _joined(op: str, left: Expr, right: Expr) -> Expr:
+    # Flat, so that a condition made in a loop stays shallow however long it is.
+    parts = [one.args if one.op == op else (one,) for one in (left, right)]
+    return Expr(op, (*parts[0], *parts[1]))
 
 
 class Order:
@@ -112,7 +118,9 @@ class Field:
         return as_expr(self).__bool__()
 
     def in_(self, values: Sequence[object]) -> Expr:
-        """The value is one of `values`; an empty sequence matches nothing."""
+        """The value is one of `values`; an empty sequence matches nothing. Raises InvalidFilter for a single text."""
+        if isinstance(values, (str, bytes)):
+            raise InvalidFilter(f"F.{'.'.join(self._path)}.in_() takes a list of values, not one text")
         return Expr("in", (self._path, tuple(values)))
 
     def between(self, low: object, high: object) -> Expr:

@@ -8,11 +8,11 @@ decimals and UUIDs as text, bytes as base64), which `msgspec.convert` reads back
 from __future__ import annotations
 
 import base64
-import dataclasses
 import enum
 import math
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -21,8 +21,9 @@ from uuid import UUID
 
 import msgspec
 
+from polystore.classes import UnsupportedType, check_class, defaults_of, members_of
 from polystore.errors import InvalidData, ValueTooLarge
-from polystore.model import VALUE_BYTES_MAX
+from polystore.model import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 Encode = Callable[[Any], Any]
 
@@ -34,10 +35,6 @@ SUPPORTED = (
     "str, int, float, bool, bytes, datetime, date, Decimal, UUID, Enum, Literal, X | None, list[X], dict[str, X], "
     "dataclasses, msgspec.Struct and pydantic models"
 )
-
-
-class UnsupportedType(Exception):
-    """A type hint that no field can have; `str()` says which."""
 
 
 Shape = Literal["value", "list", "dict", "object", "any"]
@@ -77,6 +74,24 @@ def encode_str(value: Any) -> str:
     return value
 
 
+def encode_id(value: Any) -> str:
+    """A key as text in NFC, so that the same word is the same key however it was typed."""
+    text = encode_str(value)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    size = len(text.encode())
+    if size > KEY_BYTES_MAX:
+        raise ValueTooLarge(f"the key has {size} bytes of UTF-8, the limit is {KEY_BYTES_MAX}")
+    return text
+
+
+def encode_reference(value: Any) -> str:
+    """A key that must name a record."""
+    if text := encode_id(value):
+        return text
+    raise InvalidData("the key is empty")
+
+
 def encode_int(value: Any) -> int:
     if type(value) is not int:
         raise InvalidData(f"an int is needed, not {type(value).__name__}")
@@ -92,7 +107,8 @@ def encode_float(value: Any) -> float:
         value = float(encode_int(value))
     if not math.isfinite(value):
         raise InvalidData("NaN and infinity cannot be stored; use None for a missing number")
-    return value + 0.0  # -0.0 becomes 0.0: not every store keeps the sign of zero
+    number: float = value
+    return number + 0.0  # -0.0 becomes 0.0: not every store keeps the sign of zero
 
 
 def encode_bool(value: Any) -> bool:
@@ -102,7 +118,7 @@ def encode_bool(value: Any) -> bool:
 
 
 def encode_bytes(value: Any) -> bytes:
-    if not isinstance(value, (bytes, bytearray, memoryview)):
+    if not isinstance(value, (bytes, bytearray)):
         raise InvalidData(f"bytes are needed, not {type(value).__name__}")
     if len(value) > VALUE_BYTES_MAX:
         raise ValueTooLarge(f"the value has {len(value)} bytes, the limit is {VALUE_BYTES_MAX}; save it as a file")
@@ -154,15 +170,22 @@ def encode_json(value: Any) -> Any:
         return encode_int(value)
     if isinstance(value, float):
         return encode_float(value)
-    if isinstance(value, Mapping):
-        return {encode_str(k): encode_json(v) for k, v in typing.cast(Mapping[Any, Any], value).items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, dict):
+        return {encode_str(k): encode_json(v) for k, v in typing.cast(dict[Any, Any], value).items()}
+    if isinstance(value, (list, tuple)):
         return [encode_json(v) for v in typing.cast(Sequence[Any], value)]
     raise InvalidData(f"a JSON-like value is needed (text, number, bool, None, list, dict), not {type(value).__name__}")
 
 
 def _text_of(encode: Encode, text: Callable[[Any], str]) -> Encode:
-    return lambda value: text(encode(value))
+    def encode_text(value: Any) -> str:
+        return text(encode(value))
+
+    return encode_text
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 _SCALARS: Mapping[type, Kind] = {
@@ -170,7 +193,7 @@ _SCALARS: Mapping[type, Kind] = {
     int: Kind("int", False, encode_int, encode_int),
     float: Kind("float", False, encode_float, encode_float),
     bool: Kind("bool", False, encode_bool, encode_bool),
-    bytes: Kind("bytes", False, encode_bytes, _text_of(encode_bytes, lambda v: base64.b64encode(v).decode())),
+    bytes: Kind("bytes", False, encode_bytes, _text_of(encode_bytes, _base64)),
     datetime: Kind("datetime", False, encode_datetime, _text_of(encode_datetime, datetime.isoformat)),
     date: Kind("date", False, encode_date, _text_of(encode_date, date.isoformat)),
     Decimal: Kind("decimal", False, encode_decimal, _text_of(encode_decimal, str)),
@@ -191,7 +214,10 @@ def kind_of(hint: Any) -> Kind:
         return Kind("json", False, encode_json, encode_json, shape="any")
     if hint in _SCALARS:
         return _SCALARS[hint]
-    base = origin or hint
+    alias = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)
+    if alias is not None and not isinstance(hint, type):  # NewType, or `type X = ...`
+        return kind_of(alias)
+    base: Any = origin or hint
     if base is list:
         return _list(hint)
     if base is dict:
@@ -200,7 +226,9 @@ def kind_of(hint: Any) -> Kind:
         return _enum(base)
     members = members_of(hint)
     if members is not None:
-        return _nested(base, members)
+        cls = typing.cast(type[Any], base)
+        check_class(cls)
+        return _nested(cls, members)
     raise UnsupportedType(f"the type {getattr(hint, '__name__', hint)} is not supported; use {SUPPORTED}")
 
 
@@ -208,22 +236,28 @@ def _optional(hint: Any) -> Kind:
     args = [a for a in get_args(hint) if a is not type(None)]
     if len(args) != 1 or len(args) == len(get_args(hint)):
         raise UnsupportedType(f"the union {hint} is not supported; only X | None is")
-    inner = kind_of(args[0])
-    encode, nested = inner.encode, inner.nested_encode
-    return msgspec.structs.replace(
-        inner,
-        optional=True,
-        encode=lambda v: None if v is None else encode(v),
-        nested_encode=lambda v: None if v is None else nested(v),
-    )
+    return optional(kind_of(args[0]))
 
 
-def _one_of(allowed: list[Any], words: str) -> Kind:
-    kinds = {type(v) for v in allowed}
-    if len(kinds) != 1 or not kinds <= {str, int, bool}:
+def optional(kind: Kind) -> Kind:
+    """The kind whose value may be missing."""
+    encode, nested_encode = kind.encode, kind.nested_encode
+
+    def encode_optional(value: Any) -> Any:
+        return None if value is None else encode(value)
+
+    def nested_encode_optional(value: Any) -> Any:
+        return None if value is None else nested_encode(value)
+
+    return msgspec.structs.replace(kind, optional=True, encode=encode_optional, nested_encode=nested_encode_optional)
+
+
+def _one_of(allowed: Sequence[Any], words: str) -> Kind:
+    found: set[type] = {type(v) for v in allowed}
+    if len(found) != 1 or not found <= {str, int, bool}:
         raise UnsupportedType(f"{words}: the values must be all str, all int or all bool")
     choice = frozenset(allowed)
-    (value_type,) = kinds
+    value_type = found.pop()
 
     def encode(value: Any) -> Any:
         if type(value) is not value_type or value not in choice:
@@ -236,15 +270,19 @@ def _one_of(allowed: list[Any], words: str) -> Kind:
 def _enum(cls: type[enum.Enum]) -> Kind:
     kind = _one_of([member.value for member in cls], f"a {cls.__name__}")
     plain = kind.encode
-    return msgspec.structs.replace(
-        kind,
-        encode=lambda v: v.value if isinstance(v, cls) else plain(v),
-        nested_encode=lambda v: v.value if isinstance(v, cls) else plain(v),
-    )
+
+    def encode(value: Any) -> Any:
+        return value.value if isinstance(value, cls) else plain(value)
+
+    return msgspec.structs.replace(kind, encode=encode, nested_encode=encode)
 
 
 def _list(hint: Any) -> Kind:
-    item = kind_of((get_args(hint) or (Any,))[0])
+    return list_of(kind_of((get_args(hint) or (Any,))[0]))
+
+
+def list_of(item: Kind) -> Kind:
+    """The kind of lists of `item`s."""
     encode_item = item.nested_encode
 
     def encode(value: Any) -> list[Any]:
@@ -276,7 +314,7 @@ def _dict(hint: Any) -> Kind:
     return Kind("json", False, encode, encode, item=kind, shape="dict")
 
 
-def _nested(cls: type, members: Mapping[str, Any]) -> Kind:
+def _nested(cls: type[Any], members: Mapping[str, Any]) -> Kind:
     kinds = {name: kind_of(hint) for name, hint in members.items()}
     encoders = [(name, kind.nested_encode) for name, kind in kinds.items()]
 
@@ -289,57 +327,9 @@ def _nested(cls: type, members: Mapping[str, Any]) -> Kind:
                 out[name] = encode_member(getattr(value, name))
             except InvalidData as e:
                 raise type(e)(f"{name}: {e}") from None
+            except AttributeError:
+                raise InvalidData(f"{name}: the field has no value") from None
         return out
 
     required = frozenset(kinds).difference(defaults_of(cls))
     return Kind("json", False, encode, encode, members=kinds, shape="object", required=required)
-
-
-def is_pydantic(cls: Any) -> bool:
-    """True for a pydantic model class; pydantic itself is not imported."""
-    return isinstance(cls, type) and hasattr(cls, "model_fields") and hasattr(cls, "model_validate")
-
-
-def members_of(hint: Any) -> dict[str, Any] | None:
-    """Field name -> hint of a dataclass, msgspec.Struct or pydantic model (generic ones with their arguments); None
-    for any other type."""
-    cls = get_origin(hint) or hint
-    if not isinstance(cls, type):
-        return None
-    if dataclasses.is_dataclass(cls):
-        names = [f.name for f in dataclasses.fields(cls)]
-    elif issubclass(cls, msgspec.Struct):
-        names = list(cls.__struct_fields__)
-    elif is_pydantic(cls):
-        names = list(typing.cast(Any, cls).model_fields)
-    else:
-        return None
-    hints = typing.get_type_hints(cls, include_extras=True)
-    arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(hint), strict=False))
-    return {name: arguments.get(hints[name], hints[name]) for name in names}
-
-
-def defaults_of(cls: type[Any]) -> dict[str, Callable[[], Any]]:
-    """Field name -> how to make its default, for the fields that have one."""
-
-    def constant(value: Any) -> Callable[[], Any]:
-        return lambda: value
-
-    out: dict[str, Callable[[], Any]] = {}
-    if dataclasses.is_dataclass(cls):
-        for f in dataclasses.fields(cls):
-            if f.default is not dataclasses.MISSING:
-                out[f.name] = constant(f.default)
-            elif f.default_factory is not dataclasses.MISSING:
-                out[f.name] = f.default_factory
-    elif issubclass(cls, msgspec.Struct):
-        for s in msgspec.structs.fields(cls):
-            if s.default is not msgspec.NODEFAULT:
-                out[s.name] = constant(s.default)
-            elif s.default_factory is not msgspec.NODEFAULT:
-                out[s.name] = s.default_factory
-    elif is_pydantic(cls):
-        for name, info in typing.cast(Any, cls).model_fields.items():
-            if not info.is_required():
-                out[name] = lambda info=info: info.get_default(call_default_factory=True)
-    return out
