@@ -68,8 +68,12 @@ class Line:
 
     # -- fast path --------------------------------------------------------------------------------------------
 
+    def free(self) -> int:
+        """How many more tasks the queue takes."""
+        return self.context.settings.queue_max - len(self.in_hand) - self.reserved
+
     def has_room(self, n: int) -> bool:
-        return len(self.in_hand) + self.reserved + n <= self.context.settings.queue_max
+        return n <= self.free()
 
     def take(self, task: SyncTask) -> bool:
         """Queue a task unless its row is in hand already. False when there is no room: the row waits for the relay."""
@@ -130,12 +134,12 @@ class Line:
         await self.targets.refresh()
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
-        while self.has_room(settings.batch_max):
+        while (limit := min(settings.batch_max, self.free())) > 0:
             etypes = [name for name in self.context.types if name not in self.unreadable]
-            rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, settings.batch_max)
+            rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, limit)
             env.crashpoint("relay.claimed")
             await self._recover(rows)
-            if len(rows) < settings.batch_max:
+            if len(rows) < limit:
                 break
         await self._sweep()
         for row in self.targets.rows():
