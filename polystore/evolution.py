@@ -143,7 +143,7 @@ def _stored_kind(kind: Kind) -> StoredKind:
 
 def _facets(entity: EntityType[Any]) -> tuple[StoredFacet, ...]:
     vectors = [
-        StoredFacet(name, "vector", f"{one.embedder} {one.dimension or ''} {one.metric}".replace("  ", " "))
+        StoredFacet(name, "vector", f"{one.embedder} {one.dimension or '-'} {one.metric}")
         for name, one in entity.embeddings.items()
     ]
     edges = [StoredFacet(name, "graph", f"{one.type} {_end(one.to)}") for name, one in entity.relations.items()]
@@ -246,7 +246,7 @@ class _Plan:
         old = self.stored.retired.get(source) if retired else self.stored.fields[source]
         if old is None:
             self._check_case(field)
-            self.add.append((field, self._default(field, "is new and existing records have no value for it")))
+            self.add.append((field, self._default(field, "is new, and existing records have no value for it")))
             return
         reason = _misfit(old, kind, self.entity.fields[field].kind, top=True)
         if reason:
@@ -262,7 +262,7 @@ class _Plan:
         if old != kind:
             self.widened.append(field)
         if not kind.optional and (retired or old.optional):
-            why = "was retired, and records written since" if retired else "was optional, and records without"
+            why = "was retired, and records written since" if retired else "was optional, and some records may"
             self.fill.append((field, self._default(field, f"{why} have no value for it")))
 
     def _check_case(self, field: str) -> None:
