@@ -1,0 +1,262 @@
+"""Commits of a home: records, tombstones, the duty to deliver, op ids and marks, in one transaction.
+
+What stands is read once for all writes of a group, every write is decided in memory upon what the ones before it
+decided, and then everything is written at once. Deciding changes nothing in the file, so a write that must not happen
+takes nothing back and disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+
+from polystore.env import Env
+from polystore.errors import (
+    AlreadyExists,
+    IntegrityViolation,
+    InvalidData,
+    NotFound,
+    PolystoreError,
+    VersionConflict,
+)
+from polystore.model import CALLER, Body, Commit, Committed, Key, OpId, Vectors, Write, Written, text_hash
+from polystore_adapters.sqlite import records
+from polystore_adapters.sqlite.records import Tables
+from polystore_adapters.sqlite.table import Draft, RecordTable, Stored
+
+FIRST_VERSION = 1 << 42
+"""Epoch 1: a store that was restored to an older state continues in a later epoch, above all versions ever used."""
+
+_OUTBOX_SQL = (
+    "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, claims, created_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
+)
+_OP_SQL = "INSERT INTO ps_op (tenant, op_id, request_hash, answers, created_at) VALUES (?, ?, ?, ?, ?)"
+_FORGET_SQL = "DELETE FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ?"
+KEEP_SQL = (
+    "INSERT OR REPLACE INTO ps_vector (tenant, etype, id, field, embedder, text_hash, vec) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_KNOWN_SQL = (
+    "SELECT vec FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ? AND field = ? AND embedder = ? "
+    "AND text_hash = ?"
+)
+
+Done = tuple[bytes, Sequence[tuple[int, bool]]]
+"""Request hash, and (version, existed) of each write."""
+
+
+class Commits:
+    """The commits of one transaction, in the order they came."""
+
+    def __init__(self, db: sqlite3.Connection, tables: Tables, env: Env) -> None:
+        self._db = db
+        self._tables = tables
+        self._now = env.now_us()
+        (self._version,) = db.execute("SELECT v FROM ps_meta WHERE k = 'version'").fetchone()
+        self._masks: dict[str, int] = {}
+        for etype, bit in db.execute("SELECT etype, bit FROM ps_target WHERE status <> 'off'"):
+            self._masks[etype] = self._masks.get(etype, 0) | 1 << bit
+        self._stored: dict[Key, Stored] = {}
+        self._decided = _Decided()
+        self._mine = _Decided()  # of the commit that is being decided
+        self._claims: dict[tuple[str, str, str, object], str] = {}
+
+    def run(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        """The answer to each commit; what they decided is written to the file."""
+        first = self._version
+        self._read([write for commit in commits for write in commit.writes])
+        answers = [self._attempt(commit) for commit in commits]
+        self._write(first)
+        return answers
+
+    def _read(self, writes: Sequence[Write]) -> None:
+        """What stands of all keys; bodies where an answer or a new body is made of the one before."""
+        whole = {write.key for write in writes if write.kind in ("update", "insert")}
+        self._read_keys([write.key for write in writes if write.key not in whole], bodies=False)
+        self._read_keys(list(whole), bodies=True)
+
+    def _read_keys(self, keys: Sequence[Key], *, bodies: bool) -> None:
+        for (etype, tenant), ids in records.by_table(keys).items():
+            for id, row in self._tables[etype].stored(self._db, tenant, ids, bodies=bodies).items():
+                self._stored[Key(tenant, etype, id)] = row
+
+    def _write(self, first: int) -> None:
+        db, decided = self._db, self._decided
+        rids = {key: row.rid for key, row in self._stored.items()}
+        records.write(db, self._tables, rids, decided.drafts)
+        for sql, parameters in decided.vectors:
+            db.execute(sql, parameters)
+        if decided.outbox:
+            db.executemany(_OUTBOX_SQL, decided.outbox)
+        for (tenant, id), (request, answers) in decided.ops.items():
+            db.execute(_OP_SQL, (tenant, id, request, json.dumps(answers), self._now))
+        if decided.marks:
+            db.executemany("INSERT OR REPLACE INTO ps_mark (name, value) VALUES (?, ?)", decided.marks.items())
+        if self._version > first:
+            db.execute("UPDATE ps_meta SET v = ? WHERE k = 'version'", (self._version,))
+
+    # -- one commit -------------------------------------------------------------------------------------------
+
+    def _attempt(self, commit: Commit) -> Committed | Exception:
+        self._mine = mine = _Decided()
+        try:
+            if commit.op is not None and (done := self._done_before(commit.op)) is not None:
+                return done
+            written = [self._decide(write, commit.owner) for write in commit.writes]
+        except PolystoreError as error:
+            return error
+        if commit.op is not None:
+            answers = [(one.version, one.existed) for one in written]
+            mine.ops[commit.op.tenant, commit.op.id] = (commit.op.request_hash, answers)
+        mine.marks.update(commit.marks)
+        self._decided.add(mine)
+        return Committed(written)
+
+    def _done_before(self, op: OpId) -> Committed | None:
+        done = self._decided.ops.get((op.tenant, op.id))
+        if done is None:
+            sql = "SELECT request_hash, answers FROM ps_op WHERE tenant = ? AND op_id = ?"
+            row = self._db.execute(sql, (op.tenant, op.id)).fetchone()
+            if row is None:
+                return None
+            done = (row[0], json.loads(row[1]))
+        request, answers = done
+        if request != op.request_hash:
+            raise InvalidData(f"op_id {op.id!r} was used for another request; make a new one for every request")
+        return Committed([Written(version, existed, changed=False) for version, existed in answers], True)
+
+    def _decide(self, write: Write, owner: str | None) -> Written:
+        key, kind = write.key, write.kind
+        standing = self._standing(key)
+        _judge(write, standing)
+        if standing is None:
+            if kind == "delete":
+                return Written(0, existed=False, changed=False)
+        elif kind == "insert" or (kind == "skip" and standing.hash == write.hash):
+            body = standing.body if kind == "insert" else write.body
+            return Written(standing.version, True, False, 0, body, standing.hash, standing.updated_us)
+        self._version = version = self._version + 1
+        now, table = self._now, self._tables[key.etype]
+        draft = (
+            Draft(version, write.h, b"", now, None, None)
+            if kind == "delete"
+            else self._draft(table, write, standing, version)
+        )
+        mine = self._mine
+        mine.drafts[key] = draft
+        mask = self._masks.get(key.etype, 0)
+        if mask:
+            claimed = now if owner is not None else None
+            mine.outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, now))
+        if table.entity.embeddings:
+            self._keep(table, write, draft, existed=standing is not None)
+        return Written(version, standing is not None, True, mask, draft.body, draft.hash, now)
+
+    def _standing(self, key: Key) -> Stored | Draft | None:
+        """The live record as the writes decided so far leave it."""
+        draft = self._mine.drafts.get(key) or self._decided.drafts.get(key)
+        if draft is None:
+            return self._stored.get(key)
+        return None if draft.columns is None else draft
+
+    def _draft(self, table: RecordTable, write: Write, standing: Stored | Draft | None, version: int) -> Draft:
+        key, body, hash = write.key, write.body or {}, write.hash
+        vectors = records.fitting(table, write.vectors)
+        keep: frozenset[str] = frozenset()
+        if write.kind == "update" and standing is not None:
+            if table.vector is not None:
+                others = table.layout.vectors.keys() - body.keys() - vectors.keys()
+                before: Vectors = standing.vectors if isinstance(standing, Draft) else {}
+                vectors = {**{field: one for field, one in before.items() if field in others}, **vectors}
+                keep = (standing.keep & others) if isinstance(standing, Draft) else frozenset(others)
+            body = {**(standing.body or {}), **body}
+            hash = table.entity.content_hash(body)
+        columns = records.columns_of(table, key, body)
+        if table.unique:
+            self._check_unique(table, key, body, columns)
+        if table.vector is not None and len(vectors) + len(keep) < len(table.layout.vectors):
+            vectors = {**self._known_vectors(table, key, body, vectors.keys() | keep), **vectors}
+        return Draft(version, write.h, hash, self._now, body, columns, vectors, keep)
+
+    def _check_unique(self, table: RecordTable, key: Key, body: Body, columns: Sequence[object]) -> None:
+        """Raises IntegrityViolation when another record has a unique value, as the writes decided so far leave it."""
+        for field in table.unique:
+            value = body.get(field)
+            if value is None:
+                continue
+            slot = (key.etype, key.tenant, field, value)
+            stored = table.holder(self._db, key.tenant, field, columns[table.codec.names.index(field)])
+            for id in {self._claims.get(slot), stored} - {None, key.id}:
+                other = Key(key.tenant, key.etype, str(id))
+                draft = self._mine.drafts.get(other) or self._decided.drafts.get(other)
+                if draft is None or (draft.body is not None and draft.body.get(field) == value):
+                    raise IntegrityViolation(
+                        f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
+                    )
+            self._claims[slot] = key.id
+
+    # -- vectors ----------------------------------------------------------------------------------------------
+
+    def _known_vectors(self, table: RecordTable, key: Key, body: Body, have: Collection[str]) -> dict[str, bytes]:
+        """What the embedders made of the same texts before: unchanged text is never embedded again."""
+        known: dict[str, bytes] = {}
+        for field, spec in table.layout.vectors.items():
+            text = body.get(field)
+            if field not in have and isinstance(text, str):
+                place = (key.tenant, key.etype, key.id, field, spec.embedder, text_hash(text))
+                row = self._db.execute(_KNOWN_SQL, place).fetchone()
+                if row is not None:
+                    known[field] = row[0]
+        return known
+
+    def _keep(self, table: RecordTable, write: Write, draft: Draft, *, existed: bool) -> None:
+        """Store the vectors that the caller gave, forget those of what is gone, see `Write`."""
+        key, vectors = write.key, self._mine.vectors
+        place = (key.tenant, key.etype, key.id)
+        if existed and write.kind == "delete":
+            vectors.append((_FORGET_SQL, place))
+        elif existed and write.kind == "update":
+            for field in table.entity.embeddings.keys() & (write.body or {}).keys():
+                vectors.append((f"{_FORGET_SQL} AND embedder = ? AND field = ?", (*place, CALLER, field)))
+        elif existed:
+            vectors.append((f"{_FORGET_SQL} AND embedder = ?", (*place, CALLER)))
+        for field in write.keep:
+            text = (draft.body or {}).get(field)
+            made_of = text_hash(text) if isinstance(text, str) else b""
+            vectors.append((KEEP_SQL, (*place, field, CALLER, made_of, write.vectors[field])))
+
+
+class _Decided:
+    """What writes have decided and the file does not know yet."""
+
+    __slots__ = ("drafts", "marks", "ops", "outbox", "vectors")
+
+    def __init__(self) -> None:
+        self.drafts: dict[Key, Draft] = {}
+        self.outbox: list[tuple[object, ...]] = []
+        self.vectors: list[tuple[str, tuple[object, ...]]] = []
+        self.ops: dict[tuple[str, str], Done] = {}
+        self.marks: dict[str, str] = {}
+
+    def add(self, other: _Decided) -> None:
+        self.drafts.update(other.drafts)
+        self.outbox += other.outbox
+        self.vectors += other.vectors
+        self.ops.update(other.ops)
+        self.marks.update(other.marks)
+
+
+def _judge(write: Write, standing: Stored | Draft | None) -> None:
+    """Whether the write may happen upon this record. Raises NotFound, VersionConflict or AlreadyExists."""
+    key, expected = write.key, write.expect_version
+    if standing is None:
+        if write.kind == "update" or expected is not None:
+            raise NotFound(f"{key.etype} {key.id!r} does not exist")
+    elif expected is not None and expected != standing.version:
+        raise VersionConflict(
+            f"{key.etype} {key.id!r} is at version {standing.version}, not at {expected}; read it again",
+            actual=standing.version,
+        )
+    elif write.kind == "create":
+        raise AlreadyExists(f"{key.etype} {key.id!r} exists already")

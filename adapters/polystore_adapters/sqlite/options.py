@@ -1,0 +1,28 @@
+"""The options of a SQLite store in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from polystore.errors import ConfigurationError
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """page_limit: most pages of 4 KiB that the file may have; none by default. vector_cache_bytes: memory for vectors
+    of one entity type that are compared at once; beyond it they are read in parts. readers: threads that read."""
+
+    page_limit: int | None = None
+    vector_cache_bytes: int = 256 << 20
+    readers: int = 2
+
+
+def parse(options: Mapping[str, Any]) -> Options:
+    """Raises ConfigurationError for an unknown option or a value of another type."""
+    try:
+        return msgspec.convert(dict(options), Options)
+    except msgspec.ValidationError as e:
+        known = ", ".join(Options.__struct_fields__)
+        raise ConfigurationError(f"options of a sqlite: store: {e}; known: {known}") from None

@@ -1,0 +1,63 @@
+"""Tables of a SQLite file: what every file has, and what the entities of this program need."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from polystore.errors import SchemaMismatch
+from polystore_adapters.sqlite.commit import FIRST_VERSION
+
+SCHEMA_VERSION = 1
+"""Of the `ps_*` tables. A file of a newer one is refused; an older one would be brought up here."""
+
+_TABLES = """
+CREATE TABLE ps_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+CREATE TABLE ps_placement (etype TEXT PRIMARY KEY, placement TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE ps_tombstone (tenant TEXT NOT NULL, etype TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL,
+    h INTEGER NOT NULL, deleted_at INTEGER NOT NULL, PRIMARY KEY (tenant, etype, id)) WITHOUT ROWID;
+CREATE TABLE ps_vector (tenant TEXT NOT NULL, etype TEXT NOT NULL, id TEXT NOT NULL, field TEXT NOT NULL,
+    embedder TEXT NOT NULL, text_hash BLOB NOT NULL, vec BLOB NOT NULL,
+    PRIMARY KEY (tenant, etype, id, field, embedder)) WITHOUT ROWID;
+CREATE TABLE ps_outbox (version INTEGER PRIMARY KEY, tenant TEXT NOT NULL, etype TEXT NOT NULL, id TEXT NOT NULL,
+    h INTEGER NOT NULL, targets INTEGER NOT NULL, owner TEXT, claimed_at INTEGER, claims INTEGER NOT NULL,
+    created_at INTEGER NOT NULL);
+CREATE TABLE ps_retry (target TEXT NOT NULL, tenant TEXT NOT NULL, etype TEXT NOT NULL, id TEXT NOT NULL,
+    h INTEGER NOT NULL, version INTEGER NOT NULL, min_version INTEGER NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, hard_fails INTEGER NOT NULL, first_us INTEGER NOT NULL, next_us INTEGER NOT NULL,
+    error_class TEXT NOT NULL, error TEXT NOT NULL, PRIMARY KEY (target, tenant, etype, id)) WITHOUT ROWID;
+CREATE INDEX ps_retry_due ON ps_retry (target, next_us) WHERE state <> 'p';
+CREATE INDEX ps_retry_h ON ps_retry (target, etype, h, min_version);
+CREATE TABLE ps_target (etype TEXT NOT NULL, name TEXT NOT NULL, bit INTEGER NOT NULL, status TEXT NOT NULL,
+    cursor TEXT, PRIMARY KEY (etype, name), UNIQUE (etype, bit)) WITHOUT ROWID;
+CREATE TABLE ps_op (tenant TEXT NOT NULL, op_id TEXT NOT NULL, request_hash BLOB NOT NULL, answers TEXT NOT NULL,
+    created_at INTEGER NOT NULL, PRIMARY KEY (tenant, op_id)) WITHOUT ROWID;
+CREATE TABLE ps_mark (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def check_file(db: sqlite3.Connection, path: str) -> bool:
+    """Whether the file has polystore's tables; False: it is empty. Raises SchemaMismatch for another program's file and
+    for one that a newer polystore wrote."""
+    names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "ps_meta" not in names:
+        if names:
+            raise SchemaMismatch(f"{path}: the database of another program; name another file")
+        return False
+    row = db.execute("SELECT v FROM ps_meta WHERE k = 'schema'").fetchone()
+    found = row[0] if row is not None else None
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{path}: written by a newer polystore (schema version {found}, this one knows {SCHEMA_VERSION}); update "
+            "polystore"
+        )
+    return True
+
+
+def create_tables(db: sqlite3.Connection, path: str) -> None:
+    """Make the tables of an empty file, inside the caller's transaction."""
+    if check_file(db, path):
+        return
+    for statement in _TABLES.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute("INSERT INTO ps_meta (k, v) VALUES ('schema', ?), ('version', ?)", (SCHEMA_VERSION, FIRST_VERSION))

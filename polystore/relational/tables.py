@@ -1,0 +1,49 @@
+"""An entity as a table: typed columns of its fields, and the columns that polystore keeps beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from polystore.entity import EntityType
+from polystore.errors import EntityError
+from polystore.relational.dialect import Dialect
+
+TABLE_COLUMNS = ("ps_rid", "ps_tenant", "ps_version", "ps_h", "ps_hash", "ps_updated_at")
+"""What polystore keeps of each record: row number (what hangs off a row refers to it), tenant, version, hash of the
+key, content hash, time of the last write in microseconds since the epoch."""
+
+
+def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa.Table:
+    """The table of an entity. Only a home holds values unique: a copy may meet two records' changes in either order.
+
+    Fields are nullable, whatever the class says: a column that is added later has no value in the rows of before.
+    Raises EntityError for a name that SQL stores keep for themselves.
+    """
+    if entity.name.startswith(("sqlite_", "pg_")):
+        raise EntityError(f"{entity.cls.__name__}: tables cannot be named {entity.name!r}; pass @entity(name=...)")
+    types = dialect.types
+    fields = [
+        sa.Column(name, types[spec.kind.name], nullable=name != entity.key) for name, spec in entity.fields.items()
+    ]
+    table = sa.Table(
+        entity.name,
+        sa.MetaData(),
+        sa.Column("ps_rid", sa.Integer(), primary_key=True),
+        sa.Column("ps_tenant", sa.Text(), nullable=False),
+        sa.Column("ps_version", sa.BigInteger(), nullable=False),
+        sa.Column("ps_h", sa.BigInteger(), nullable=False),
+        sa.Column("ps_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("ps_updated_at", sa.BigInteger(), nullable=False),
+        *fields,
+    )
+    name, tenant, columns = entity.name, table.c.ps_tenant, table.c
+    sa.Index(f"ps_key_{name}", tenant, columns[entity.key], unique=True)
+    sa.Index(f"ps_h_{name}", tenant, columns.ps_h)
+    for field in entity.unique:
+        sa.Index(f"ps_{'unique' if home else 'index'}_{name}_{field}", tenant, columns[field], unique=home)
+    for field in entity.index:
+        if field not in entity.unique and field != entity.key:
+            sa.Index(f"ps_index_{name}_{field}", tenant, columns[field])
+    return table
