@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar, cast
 
 import msgspec
 
+from polystore.config import StoreConfig
 from polystore.env import Env
 from polystore.errors import ConfigurationError, PolystoreError, StoreError, Unavailable, UnsupportedOperation
 from polystore.layers import stack, tracing
@@ -29,6 +30,7 @@ from polystore.protocols import (
     SupportsTraversal,
     SupportsVectorSearch,
 )
+from polystore.registry import connect
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -55,6 +57,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS = Settings()
+
+
+async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
+    """Connect one store of the configuration. Raises ConfigurationError and StoreErrors that name it."""
+    try:
+        repository = await connect(config.url, config.options, env)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"stores.{name}: {error}") from error.__cause__
+    except StoreError as error:
+        error.store, error.operation = error.store or name, error.operation or "connect"
+        raise
+    try:
+        settings = Settings(timeout_s=config.timeout_s)
+        return Store(name, repository, env=env, roles=config.roles, required=config.required, settings=settings)
+    except BaseException:
+        await repository.aclose()
+        raise
 
 
 class Store:
@@ -123,7 +142,8 @@ class Store:
 
     async def deliver(self, changes: Sequence[Change]) -> list[Outcome]:
         """`Repository.apply`, tried once: delivery has retries of its own."""
-        return await self._run(Operation[list[Outcome]]("apply", (changes,), Repository), self._once)
+        operation: Operation[list[Outcome]] = Operation("apply", (changes,), Repository)
+        return await self._run(operation, self._once)
 
     async def get(self, keys: Sequence[Key]) -> Records:
         """The records in the order asked, as `Repository.get`; keys may be of several types and tenants.
@@ -136,7 +156,8 @@ class Store:
                 return [self.get_now(keys[0])]
             except Unavailable:
                 pass  # it would have to be waited for
-        return await self._run(Operation[Records]("get", (keys,), Repository), self._get)
+        operation: Operation[Records] = Operation("get", (keys,), Repository)
+        return await self._run(operation, self._get)
 
     def get_now(self, key: Key) -> Record | None:
         """`SupportsInlineGet.get_now`. Raises Unavailable when the record has to be waited for: use `get`."""
@@ -162,7 +183,8 @@ class Store:
         """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
         together. A commit whose caller is cancelled is carried out all the same."""
         self._require(SupportsCommit, "commit")
-        return await self._run(Operation[Committed]("commit", (commit,), SupportsCommit), self._commit)
+        operation: Operation[Committed] = Operation("commit", (commit,), SupportsCommit)
+        return await self._run(operation, self._commit)
 
     async def aclose(self) -> None:
         """Close the repository; calls under way end with an error or their result. Idempotent."""
@@ -222,7 +244,8 @@ class Store:
         return answers
 
     def _read(self, keys: Sequence[Key]) -> Awaitable[Records]:
-        return self._layered(Operation[Records]("get", (keys,), Repository))
+        operation: Operation[Records] = Operation("get", (keys,), Repository)
+        return self._layered(operation)
 
     async def _read_part(self, keys: Sequence[Key]) -> Sequence[Record | Exception | None]:
         try:
@@ -238,7 +261,7 @@ class Store:
         the contract nothing was written."""
         answers: list[Committed | Exception] = []
         for part in _by_writes(commits, self.limits.batch_max):
-            operation = Operation[list[Committed | Exception]]("commit", (part,), SupportsCommit)
+            operation: Operation[list[Committed | Exception]] = Operation("commit", (part,), SupportsCommit)
             try:
                 done = await self._layered(operation)
             except Exception as error:  # noqa: BLE001 -- it is raised where the commit was asked for

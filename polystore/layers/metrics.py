@@ -32,12 +32,13 @@ class VerbMetrics:
         self.ms_total += ms
         if ms > self.ms_max:
             self.ms_max = ms
-        self.histogram[min(int(seconds * 1_000_000).bit_length(), _BUCKETS - 1)] += 1
+        bucket = int(seconds * 1_000_000).bit_length()
+        self.histogram[bucket if bucket < _BUCKETS else -1] += 1
 
     def quantile_ms(self, q: float) -> float:
         """The duration that the fraction `q` of the calls did not exceed, from above: exact to a factor of two."""
         rest = q * self.count
-        for i, count in enumerate(self.histogram):
+        for i, count in enumerate(self.histogram[:-1]):
             rest -= count
             if rest <= 0:
                 return float(min(2**i / 1000, self.ms_max))

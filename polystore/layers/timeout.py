@@ -14,18 +14,6 @@ UNBOUNDED = frozenset({"prepare"})
 """What may take as long as it takes: a change of schema reads all there is."""
 
 
-class _Waiting:
-    """A call under way: its task, how many cancellations that had before, and whether the deadline has passed."""
-
-    __slots__ = ("before", "deadline", "expired", "task")
-
-    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
-        self.task = task
-        self.before = task.cancelling()
-        self.deadline = deadline
-        self.expired = False
-
-
 class Timeout:
     """Cancel a call that has not ended after `timeout_s`.
 
@@ -36,7 +24,7 @@ class Timeout:
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        self._waiting: dict[_Waiting, None] = {}
+        self._deadlines: dict[asyncio.Task[Any], float | None] = {}  # None: cancelled by us
         self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, operation: Operation[R], inner: Call) -> R:
@@ -44,35 +32,34 @@ class Timeout:
             return await inner(operation)
         task = asyncio.current_task()
         assert task is not None
+        before = task.cancelling()
         loop = task.get_loop()
-        waiting = _Waiting(task, loop.time() + self.timeout_s)
-        self._waiting[waiting] = None
+        deadline = self._deadlines[task] = loop.time() + self.timeout_s
         if self._timer is None:
-            self._timer = loop.call_at(waiting.deadline, self._expire)
+            self._timer = loop.call_at(deadline, self._expire)
         try:
             return await inner(operation)
         except asyncio.CancelledError as e:
-            # Of the cancellations since the start one is ours; with another, the caller's own, it stays one.
-            if waiting.expired and task.cancelling() - 1 <= waiting.before:
+            # One cancellation since the start is ours; with another, the caller's own, it stays a cancellation.
+            if self._deadlines[task] is None and task.cancelling() == before + 1:
                 raise self._error(operation) from e
             raise
         finally:
-            del self._waiting[waiting]
-            if waiting.expired:
+            if self._deadlines.pop(task) is None:
                 task.uncancel()
 
     def _expire(self) -> None:
         """Cancel what is overdue and set the timer for the next; no timer when nothing waits."""
         self._timer = None
         loop = asyncio.get_running_loop()
-        for waiting in self._waiting:
-            if waiting.expired:
+        for task, deadline in self._deadlines.items():
+            if deadline is None:
                 continue
-            if waiting.deadline > loop.time():
-                self._timer = loop.call_at(waiting.deadline, self._expire)
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._expire)
                 return
-            waiting.expired = True
-            waiting.task.cancel()
+            self._deadlines[task] = None
+            task.cancel()
 
     def _error(self, operation: Operation[Any]) -> StoreTimeout | OutcomeUnknown:
         text = f"no answer within {self.timeout_s:g} s"

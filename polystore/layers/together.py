@@ -25,7 +25,7 @@ class Together(Generic[A, R]):
         self._run = run
         self._detached = detached
         self._tick: list[tuple[A, asyncio.Future[R]]] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def ask(self, asked: A) -> R:
         """The answer, or the error, that `run` has for this."""
@@ -59,33 +59,40 @@ class Together(Generic[A, R]):
         return answer
 
     def _start(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(tick))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[id(tick)] = asyncio.get_running_loop().create_task(self._answer(tick))
 
     async def _answer(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
         if self._tick is tick:
             self._tick = None
         try:
-            try:
-                answers = list(zip(tick, await self._run([asked for asked, _ in tick]), strict=True))
-            except Exception as error:  # noqa: BLE001 -- it is raised where the call was made
-                answers = [(member, error) for member in tick]
-            for (_, future), answer in answers:
+            answers = await self._all([asked for asked, _ in tick])
+            for (_, future), answer in zip(tick, answers, strict=True):
                 if future.done():
                     continue  # its caller was cancelled
                 if isinstance(answer, Exception):
                     future.set_exception(_own(answer) if len(tick) > 1 else answer)
                 else:
                     future.set_result(answer)
-        finally:
+        except asyncio.CancelledError:
             for _, future in tick:
-                future.cancel()  # only when this task itself was cancelled
+                future.cancel()
+            raise
+        finally:
+            self._tasks.pop(id(tick), None)
+
+    async def _all(self, asked: list[A]) -> Sequence[R | Exception]:
+        try:
+            answers = await self._run(asked)
+            if len(answers) != len(asked):
+                raise AssertionError(f"{len(asked)} were asked, {len(answers)} answered")
+            return answers
+        except Exception as error:  # noqa: BLE001 -- it is raised where the call was made
+            return [error] * len(asked)
 
     async def drain(self) -> None:
         """Wait for what is under way."""
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
 
 
 def _own(error: Exception) -> Exception:
