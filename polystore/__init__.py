@@ -1,9 +1,156 @@
-"""polystore: one application, several databases, nothing lost between them."""
+"""polystore: one application, several databases, nothing lost between them.
 
+Everything public is here. What declares entities and names values is imported at once; what opens stores is imported
+from its module at its first use, so that `import polystore` loads no database and costs little.
+"""
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from importlib.metadata import version
+from __future__ import annotations
 
-        return version("polystore-hybrid")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+from typing import TYPE_CHECKING
+
+from polystore.embedding import Embedder, HashedEmbedder, InlineEmbedder
+from polystore.entity import entity
+from polystore.env import new_id
+from polystore.errors import (
+    AlreadyExists,
+    Backpressure,
+    CircuitOpen,
+    ConfigurationError,
+    Conflict,
+    DecodeError,
+    DimensionMismatch,
+    EntityError,
+    IntegrityViolation,
+    InvalidData,
+    InvalidFilter,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    PolystoreError,
+    RateLimited,
+    SchemaMismatch,
+    StalenessTimeout,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreTimeout,
+    Unavailable,
+    UnsupportedOperation,
+    ValueTooLarge,
+    VersionConflict,
+)
+from polystore.facets import Edge, Embedding, FullText, Index, Needs, Relation, Unique
+from polystore.filters import Condition, Expr, F, Field, Order
+from polystore.model import (
+    Ack,
+    Direction,
+    Found,
+    Hit,
+    ImportReport,
+    Related,
+    Stored,
+    StoreStatus,
+    Token,
+    WriteResult,
+)
+
+if TYPE_CHECKING:
+    from polystore.architecture import HybridDataArchitecture, Opening
+    from polystore.collection import Collection, KeyValue, Transaction
+    from polystore.collection.untyped import Parts, Query, ReadResult
+
+    __version__: str
+
+_LATER = {
+    "Collection": "polystore.collection",
+    "HybridDataArchitecture": "polystore.architecture",
+    "KeyValue": "polystore.collection",
+    "Opening": "polystore.architecture",
+    "Parts": "polystore.collection.untyped",
+    "Query": "polystore.collection.untyped",
+    "ReadResult": "polystore.collection.untyped",
+    "Transaction": "polystore.collection",
+}
+
+__all__ = [
+    "Ack",
+    "AlreadyExists",
+    "Backpressure",
+    "CircuitOpen",
+    "Collection",
+    "Condition",
+    "ConfigurationError",
+    "Conflict",
+    "DecodeError",
+    "DimensionMismatch",
+    "Direction",
+    "Edge",
+    "Embedder",
+    "Embedding",
+    "EntityError",
+    "Expr",
+    "F",
+    "Field",
+    "Found",
+    "FullText",
+    "HashedEmbedder",
+    "Hit",
+    "HybridDataArchitecture",
+    "ImportReport",
+    "Index",
+    "InlineEmbedder",
+    "IntegrityViolation",
+    "InvalidData",
+    "InvalidFilter",
+    "KeyValue",
+    "Needs",
+    "NotFound",
+    "Opening",
+    "Order",
+    "OutcomeUnknown",
+    "Parts",
+    "PermissionDenied",
+    "PolystoreError",
+    "Query",
+    "RateLimited",
+    "ReadResult",
+    "Related",
+    "Relation",
+    "SchemaMismatch",
+    "StalenessTimeout",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreStatus",
+    "StoreTimeout",
+    "Stored",
+    "Token",
+    "Transaction",
+    "Unavailable",
+    "Unique",
+    "UnsupportedOperation",
+    "ValueTooLarge",
+    "VersionConflict",
+    "WriteResult",
+    "entity",
+    "new_id",
+]
+
+if not TYPE_CHECKING:  # a checker knows every name; with this function it would take any other one too
+
+    def __getattr__(name):
+        import importlib
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("polystore-hybrid")
+        module = _LATER.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(module), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_LATER})

@@ -412,13 +412,18 @@ class Token(str):
 
 
 class WriteResult(Value, frozen=True, gc=False):
-    """What one write did. `version` None: nothing was there to delete. `stores` says per store how far it got."""
+    """What one write did. `version` None: nothing was there to delete. `stores` says per store how far it got.
+
+    `changed` False: nothing was written, because nothing was there to delete, the content was the same
+    (`skip_unchanged`), the record was there already (an import that skips), or the same op_id had done it before.
+    """
 
     key: str
     version: int | None
     existed: bool
     token: Token
     stores: Mapping[str, StoreStatus]
+    changed: bool = True
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):

@@ -88,7 +88,9 @@ class Queries(Tables):
     def traverse(
         self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
     ) -> list[Reached]:
-        self._facet(etype, "graph")
+        # The start may be of a type that only others point to, and that this store knows nothing else of.
+        if not any("graph" in layout.facets for layout in self.layouts.values()):
+            raise UnsupportedOperation("no type was prepared with graph here")
         start = Key(tenant, etype, id)
         seen = {start}
         reached: list[Reached] = []

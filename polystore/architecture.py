@@ -1,0 +1,192 @@
+"""`HybridDataArchitecture`: opens the stores, places the entities, hands out collections, closes everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from polystore import opening
+from polystore.collection import Collection, KeyValue, Scope, Transaction, Wiring, untyped
+from polystore.consistency import DataConsistencyManager, Settings
+from polystore.embedding import Embedder
+from polystore.entity import EntityType
+from polystore.env import SYSTEM_ENV, Env
+from polystore.errors import InvalidData, ValueTooLarge
+from polystore.kinds import encode_reference
+from polystore.layers import tracing
+from polystore.model import TENANT_BYTES_MAX, Ack, WriteResult
+from polystore.selection import Remembered
+from polystore.store import Store
+
+T = TypeVar("T")
+
+
+class HybridDataArchitecture:
+    """One application, its entities and its stores.
+
+    Made by `open`. An object is one tenant's view (at first the tenant ""), `tenant` gives another's; all views share
+    the stores, and closing one closes all.
+    """
+
+    def __init__(
+        self, wiring: Wiring, remembered: Mapping[str, Remembered], exits: AsyncExitStack, tenant: str = ""
+    ) -> None:
+        self._wiring = wiring
+        self._remembered = remembered
+        self._exits = exits
+        self._tenant = tenant
+
+    @classmethod
+    def open(
+        cls,
+        config: str | PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        entities: Sequence[type[Any]] = (),
+        embedders: Mapping[str, Embedder] | None = None,
+        schema: Literal["create", "validate"] | None = None,
+        env: Env | None = None,
+        settings: Settings | None = None,
+    ) -> Opening:
+        """Connect the stores, place the entities, begin to deliver: `await` it, or use it as `async with`.
+
+        config: path of a polystore.toml, a URL such as "embedded:./data", or a mapping of the same shape; None:
+        `POLYSTORE_CONFIG`, else ./polystore.toml, else "embedded:./.polystore". entities: classes beside those that
+        the configuration names. embedders: by the name that `Embedding(embedder=...)` uses; "default" is the hashed
+        one of `polystore.embedding` unless another is given. schema: "create" (the default of embedded stores) makes
+        what is missing and carries out changes that lose nothing; "validate" only compares.
+
+        Raises ConfigurationError, EntityError, SchemaMismatch and what a required store raises; then everything that
+        was opened is closed again. A store with `required = false` that does not answer is left out: its copies are
+        owed what they miss, and searches that need it raise.
+        """
+
+        async def start() -> HybridDataArchitecture:
+            async with AsyncExitStack() as exits:
+                wiring, remembered = await opening.open_all(
+                    exits,
+                    config,
+                    entities,
+                    embedders or {},
+                    create=schema != "validate",
+                    env=env or SYSTEM_ENV,
+                    settings=settings,
+                )
+                return cls(wiring, remembered, exits.pop_all())
+            raise AssertionError  # pragma: no cover  (an exit stack of ours swallows nothing)
+
+        return Opening(start)
+
+    async def close(self) -> None:
+        """Deliver what is in hand (at most `settings.drain_s`), stop, close all stores. What is not delivered yet is
+        durable: the next one to open the stores goes on with it. Idempotent; everything is closed even when something
+        fails, and the first failure is raised."""
+        await self._exits.aclose()
+
+    # -- views --------------------------------------------------------------------------------------------------
+
+    def collection(self, cls: type[T]) -> Collection[T]:
+        """The records of an entity class. Raises ConfigurationError for a class that was not given to `open`."""
+        return Collection(Scope(self._wiring, self._wiring.entity(cls), self._tenant))
+
+    def tenant(self, tenant: str) -> HybridDataArchitecture:
+        """The view of one tenant: records of others cannot be reached from it, equal keys are different records.
+
+        Raises InvalidData: a tenant's name follows the rules of keys and has at most 128 bytes of UTF-8.
+        """
+        try:
+            name = encode_reference(tenant)
+        except InvalidData as e:
+            raise type(e)(f"tenant: {e}") from None
+        if len(name.encode()) > TENANT_BYTES_MAX:
+            raise ValueTooLarge(f"tenant: the name has more than {TENANT_BYTES_MAX} bytes of UTF-8")
+        return HybridDataArchitecture(self._wiring, self._remembered, self._exits, name)
+
+    # -- several records ----------------------------------------------------------------------------------------
+
+    def transaction(
+        self, *, op_id: UUID | None = None, ack: Ack = "committed", ack_timeout_s: float = 10.0
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """Collect writes inside the block and send them as one commit at its end; types of one home only.
+
+        An exception inside the block sends nothing. The commit raises what its writes raise, and then none is done.
+        """
+        return Transaction(self._wiring, self._tenant, op_id, ack, ack_timeout_s)
+
+    # -- untyped ------------------------------------------------------------------------------------------------
+
+    async def write_operation(
+        self,
+        data: untyped.Parts,
+        *,
+        entity: str | type[Any],
+        key: KeyValue,
+        op_id: UUID | None = None,
+        expect_version: int | None = None,
+        ack: Ack = "committed",
+        ack_timeout_s: float = 10.0,
+    ) -> WriteResult:
+        """Write a record given as parts, see `Parts`: as `Collection.put` with the part `core`, else as
+        `Collection.update`. Raises UnsupportedOperation for a part that no store takes, InvalidData for values."""
+        scope = untyped.scope_of(self._wiring, entity, self._tenant)
+        return await untyped.write(scope, data, key, op_id, expect_version, ack, ack_timeout_s)
+
+    async def read_operation(self, query: untyped.Query) -> untyped.ReadResult:
+        """Ask the store that is made for the kind of query, see `Query`; the result says who answered."""
+        return await untyped.read(self._wiring, self._tenant, query)
+
+    # -- the whole ----------------------------------------------------------------------------------------------
+
+    async def settle(self, timeout_s: float = 60.0) -> None:
+        """Return once every change committed so far is applied everywhere or parked. Raises StalenessTimeout naming
+        what is still owed."""
+        await self._wiring.manager.settle(timeout_s)
+
+    def trace(self) -> AbstractContextManager[tracing.Trace]:
+        """Collect which store answered what, and in how many ms: `with hda.trace() as trace: ...; trace.steps`."""
+        return tracing.collect()
+
+    # for tools that look at the parts: the command line, monitoring, tests
+
+    @property
+    def types(self) -> Mapping[str, EntityType[Any]]:
+        """Entity name -> compiled type."""
+        return self._wiring.types
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """The stores that answered when this was opened, by name."""
+        return self._wiring.stores
+
+    @property
+    def remembered(self) -> Mapping[str, Remembered]:
+        """Entity name -> its placement as it holds now, and what would be better."""
+        return self._remembered
+
+    @property
+    def manager(self) -> DataConsistencyManager:
+        return self._wiring.manager
+
+
+class Opening:
+    """An architecture about to be opened: `hda = await ...` (then `close` it), or `async with ... as hda`."""
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, HybridDataArchitecture]]) -> None:
+        self._start = start
+        self._opened: HybridDataArchitecture | None = None
+
+    def __await__(self) -> Generator[Any, None, HybridDataArchitecture]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> HybridDataArchitecture:
+        self._opened = await self._start()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.close()

@@ -1,0 +1,10 @@
+"""The typed view of one entity type, in parts: values and writes, pages, searches, imports, transactions.
+
+`scope.py` is what they share; `typed.py` is the whole of what an application sees.
+"""
+
+from polystore.collection.scope import KeyValue, Scope, Wiring
+from polystore.collection.transaction import Transaction
+from polystore.collection.typed import Collection
+
+__all__ = ["Collection", "KeyValue", "Scope", "Transaction", "Wiring"]

@@ -1,0 +1,185 @@
+"""`import_many`: any amount of values in commits of some hundred, each with the position reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from typing import Generic, Literal, NoReturn, TypeVar
+
+import msgspec
+
+from polystore.collection.scope import Scope
+from polystore.errors import Conflict, InvalidData
+from polystore.model import ImportReport, Key, Write
+from polystore.protocols import SupportsJournal
+
+T = TypeVar("T")
+
+CHUNK_MAX = 500
+"""Values of one commit. Larger commits gain little, and a bad value in one costs more to find."""
+CHUNK_CHARS_MAX = 4 << 20
+"""Characters and bytes of one commit, so that memory does not grow with the size of the values."""
+ERRORS_MAX = 100
+YIELD_EVERY = 32
+"""Values that are prepared before other tasks of this process get their turn, some milliseconds."""
+
+_Kind = Literal["skip", "insert", "create"]
+_KINDS: dict[str, _Kind] = {"overwrite": "skip", "skip": "insert", "error": "create"}
+
+
+class _Chunk:
+    """The writes of the next commit, with the position of each in the source. `end` is the position behind all that
+    is decided when this chunk is committed, rejected values included."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.positions: list[int] = []
+        self.keys: set[Key] = set()
+        self.chars = 0
+        self.end = 0
+
+    def add(self, write: Write, position: int) -> None:
+        self.writes.append(write)
+        self.positions.append(position)
+        self.keys.add(write.key)
+        self.chars += sum(len(v) for v in (write.body or {}).values() if isinstance(v, (str, bytes)))
+
+    @property
+    def full(self) -> bool:
+        return self.chars >= CHUNK_CHARS_MAX
+
+
+class Import(Generic[T]):
+    """One run of an import; see `Collection.import_many`."""
+
+    def __init__(
+        self,
+        scope: Scope[T],
+        on_conflict: str,
+        on_error: str,
+        resume: str | None,
+        progress: Callable[[ImportReport], None] | None,
+    ) -> None:
+        if on_conflict not in _KINDS:
+            raise InvalidData(f"on_conflict={on_conflict!r}: 'overwrite', 'skip' or 'error'")
+        if on_error not in ("stop", "collect"):
+            raise InvalidData(f"on_error={on_error!r}: 'stop' or 'collect'")
+        self._scope = scope
+        self._kind: _Kind = _KINDS[on_conflict]
+        self._stop = on_error == "stop"
+        self._mark = None if resume is None else mark_name(scope.tenant, scope.etype, resume)
+        self._progress = progress
+        self._size = min(CHUNK_MAX, scope.home.limits.batch_max)
+        self._read = self._written = self._skipped = self._rejected = 0
+        self._errors: list[tuple[int, str]] = []
+
+    def report(self) -> ImportReport:
+        return ImportReport(self._read, self._written, self._skipped, self._rejected, tuple(self._errors))
+
+    async def run(self, source: Iterable[T] | AsyncIterable[T]) -> ImportReport:
+        """One commit is under way while the next one is prepared."""
+        done = await self._position()
+        chunk = _Chunk()
+        sending: asyncio.Task[None] | None = None
+        try:
+            async for value in _each(source):
+                position = self._read
+                self._read += 1
+                if position < done:
+                    self._skipped += 1
+                    continue
+                write = self._prepare(value, position)
+                if isinstance(write, InvalidData):
+                    if self._stop:
+                        await self._flush(sending, chunk)
+                        self._raise(write, position)
+                    self._reject(write, position)
+                else:
+                    if write.key in chunk.keys or len(chunk.writes) >= self._size or chunk.full:
+                        sending, chunk = await self._next(sending, chunk), _Chunk()
+                    chunk.add(write, position)
+                chunk.end = self._read
+                if self._read % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
+            await self._flush(sending, chunk)
+            sending = None
+        finally:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+        return self.report()
+
+    def _prepare(self, value: T, position: int) -> Write | InvalidData:
+        try:
+            return self._scope.whole(self._kind, value)
+        except InvalidData as e:
+            return e
+
+    async def _position(self) -> int:
+        """How many values of the source earlier runs are done with."""
+        if self._mark is None:
+            return 0
+        return int(await self._scope.home.call(SupportsJournal.mark, self._mark) or 0)
+
+    async def _next(self, sending: asyncio.Task[None] | None, chunk: _Chunk) -> asyncio.Task[None]:
+        """Wait for the commit under way, then begin this one."""
+        if sending is not None:
+            await sending
+        await self._scope.manager.room(self._scope.etype)
+        return asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
+
+    async def _flush(self, sending: asyncio.Task[None] | None, chunk: _Chunk) -> None:
+        if sending is not None:
+            await sending
+        if chunk.writes or (chunk.end and self._mark is not None):
+            await self._send(chunk.writes, chunk.positions, chunk.end)
+
+    async def _send(self, writes: Sequence[Write], positions: Sequence[int], end: int) -> None:
+        """Commit the writes with the position behind them. A commit that one of them spoils is tried in halves, in
+        order, so that everything before the bad value is written and the bad one alone is not."""
+        marks = {} if self._mark is None else {self._mark: str(end)}
+        try:
+            results = await self._scope.manager.write(self._scope.etype, writes, marks=marks)
+        except (InvalidData, Conflict) as e:
+            if len(writes) > 1:
+                half = len(writes) // 2
+                await self._send(writes[:half], positions[:half], positions[half])
+                await self._send(writes[half:], positions[half:], end)
+                return
+            if self._stop:
+                self._raise(e, positions[0])
+            self._reject(e, positions[0])
+            if marks:
+                await self._scope.manager.write(self._scope.etype, (), marks=marks)
+        else:
+            changed = sum(result.changed for result in results)
+            self._written += changed
+            self._skipped += len(results) - changed
+        if self._progress is not None:
+            self._progress(self.report())
+
+    def _reject(self, error: Exception, position: int) -> None:
+        self._rejected += 1
+        if len(self._errors) < ERRORS_MAX:
+            self._errors.append((position, str(error)))
+
+    def _raise(self, error: Exception, position: int) -> NoReturn:
+        error.add_note(
+            f"import_many: this is value {position} of the source, counted from 0; everything before it is written. "
+            "Mend it and import again, or pass on_error='collect'"
+        )
+        raise error
+
+
+def mark_name(tenant: str, etype: str, resume: str) -> str:
+    """The name of an import's position in the journal."""
+    return msgspec.json.encode(["import", tenant, etype, resume]).decode()
+
+
+async def _each(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(source, AsyncIterable):
+        async for value in source:
+            yield value
+    else:
+        for value in source:
+            yield value

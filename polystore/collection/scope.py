@@ -1,0 +1,216 @@
+"""What the parts of the facade share: the wiring of one open architecture, and one entity type of one tenant in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from polystore.consistency import DataConsistencyManager
+from polystore.embedding import pack
+from polystore.entity import EntityType
+from polystore.env import Env
+from polystore.errors import (
+    ConfigurationError,
+    DimensionMismatch,
+    InvalidData,
+    InvalidFilter,
+    NotFound,
+    UnsupportedOperation,
+)
+from polystore.model import Key, Placement, Record, Stored, Token, Vectors, Write, key_hash
+from polystore.store import Store
+
+T = TypeVar("T")
+
+KeyValue = str | int | UUID
+"""What a record is called by: the type of the entity's key field."""
+Facet = Literal["full_text", "vector", "graph"]
+
+LIMIT_MAX = 10_000
+"""Most results of one call; more are had page by page, or by `stream`."""
+
+_DECLARED: Mapping[Facet, str] = {
+    "full_text": "FullText() on a str field",
+    "vector": "Embedding() on a str field",
+    "graph": "Relation() on a field of ids",
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Wiring:
+    """The parts of an open architecture. `stores` holds those that answered when it was opened."""
+
+    def __init__(
+        self,
+        env: Env,
+        types: Mapping[str, EntityType[Any]],
+        stores: Mapping[str, Store],
+        placements: Mapping[str, Placement],
+        manager: DataConsistencyManager,
+    ) -> None:
+        self.env = env
+        self.types = types
+        self.stores = stores
+        self.placements = placements
+        self.manager = manager
+        self._by_class: Mapping[type[Any], EntityType[Any]] = {one.cls: one for one in types.values()}
+
+    def entity(self, cls: type[T]) -> EntityType[T]:
+        """The compiled type of a class. Raises ConfigurationError when it was not given to `open`."""
+        one = self._by_class.get(cls)
+        if one is None:
+            known = ", ".join(sorted(known.__name__ for known in self._by_class))
+            name = getattr(cls, "__name__", repr(cls))
+            raise ConfigurationError(
+                f"{name} is not an entity of this architecture; known: {known}. Give it to open(entities=[...]), or "
+                "name its module under entities in polystore.toml"
+            )
+        return one
+
+    def store(self, name: str) -> Store:
+        """Raises ConfigurationError when the store did not answer at `open`, which only optional stores may do."""
+        store = self.stores.get(name)
+        if store is None:
+            raise ConfigurationError(f"{name} did not answer when this architecture was opened; open it again")
+        return store
+
+
+class Scope(Generic[T]):
+    """One entity type of one tenant: where it lives, how values become writes, how records come back."""
+
+    def __init__(self, wiring: Wiring, entity: EntityType[T], tenant: str) -> None:
+        self.wiring = wiring
+        self.manager = wiring.manager
+        self.entity = entity
+        self.etype = entity.name
+        self.tenant = tenant
+        self.placement = wiring.placements[entity.name]
+        self.home = wiring.store(self.placement.home)
+
+    def __repr__(self) -> str:
+        return f"{self.entity.cls.__name__} of tenant {self.tenant!r} in {self.placement.home}"
+
+    def key(self, value: object) -> Key:
+        """The identity of a record. Raises InvalidData for an impossible key."""
+        return Key(self.tenant, self.etype, self.entity.key_id(value))
+
+    # -- values become writes ---------------------------------------------------------------------------------
+
+    def whole(
+        self,
+        kind: Literal["create", "put", "skip", "insert"],
+        value: T,
+        *,
+        expect_version: int | None = None,
+        vectors: Mapping[str, Sequence[float]] | None = None,
+    ) -> Write:
+        """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
+        entity = self.entity
+        body = entity.encode(value)
+        id = str(body[entity.key])
+        given = self._given(vectors, body) if vectors else {}
+        return Write(
+            kind,
+            Key(self.tenant, self.etype, id),
+            key_hash(self.tenant, self.etype, id),
+            body,
+            entity.content_hash(body),
+            expect_version,
+            self._vectors(body, given) if entity.embeddings else {},
+            frozenset(given),
+        )
+
+    def patch(
+        self,
+        key: Key,
+        changes: Mapping[str, object],
+        *,
+        expect_version: int | None = None,
+        vectors: Mapping[str, Sequence[float]] | None = None,
+    ) -> Write:
+        """A write of some fields of a standing record. Raises InvalidData: nothing was written."""
+        body = self.entity.encode_patch(changes)
+        given = self._given(vectors, body) if vectors else {}
+        made: Vectors = self._vectors(body, given) if self.entity.embeddings else {}
+        return Write("update", key, self.hash_of(key), body, b"", expect_version, made, frozenset(given))
+
+    def removal(self, key: Key, *, expect_version: int | None = None) -> Write:
+        return Write("delete", key, self.hash_of(key), None, expect_version=expect_version)
+
+    @staticmethod
+    def hash_of(key: Key) -> int:
+        return key_hash(key.tenant, key.etype, key.id)
+
+    def _vectors(self, body: Mapping[str, Any], given: Vectors) -> Vectors:
+        """The vectors that travel with a write: those given, and those that can be made at once."""
+        rest = {field: body.get(field) for field in self.entity.embeddings if field not in given}
+        try:
+            return {**self.manager.inline_vectors(self.etype, rest), **given}
+        except (ValueError, OverflowError) as e:
+            raise InvalidData(f"{self.entity.cls.__name__}: {e}") from None
+
+    def _given(self, vectors: Mapping[str, Sequence[float]], body: Mapping[str, Any]) -> dict[str, bytes]:
+        """The caller's own vectors of text fields, packed."""
+        packed: dict[str, bytes] = {}
+        for field, vector in vectors.items():
+            where = f"{self.entity.cls.__name__}.{field}"
+            if field not in self.entity.embeddings:
+                fields = ", ".join(self.entity.embeddings) or "none"
+                raise InvalidData(f"vectors=: {where} has no Embedding(); fields that have: {fields}")
+            if self.entity.fields[field].kind.name != "str":
+                raise InvalidData(f"vectors=: {where} is itself a vector; give it as the value of the field")
+            if body.get(field) is None:
+                raise InvalidData(f"vectors=: {where} has no text in this write that the vector could belong to")
+            packed[field] = self.packed(field, vector)
+        return packed
+
+    def packed(self, field: str, vector: Sequence[float]) -> bytes:
+        """A vector given by the application, checked. Raises DimensionMismatch, InvalidData."""
+        where = f"{self.entity.cls.__name__}.{field}"
+        wanted = self.manager.embedders.dimension(self.entity, field)
+        if len(vector) != wanted:
+            raise DimensionMismatch(f"{where}: the vector has {len(vector)} components, the field has {wanted}")
+        try:
+            return pack(vector)
+        except (ValueError, TypeError, OverflowError) as e:
+            raise InvalidData(f"{where}: {e}") from None
+
+    # -- records come back ------------------------------------------------------------------------------------
+
+    def stored(self, record: Record) -> Stored[T]:
+        """A live record with its version and time."""
+        body = record.body
+        assert body is not None
+        return Stored(self.entity.decode(body), record.version, _EPOCH + timedelta(microseconds=record.updated_us))
+
+    def not_found(self, key: Key) -> NotFound:
+        return NotFound(f"{self.etype} {key.id!r} does not exist")
+
+    # -- who answers ------------------------------------------------------------------------------------------
+
+    def serving(self, facet: Facet) -> Store:
+        """The store of a facet. Raises UnsupportedOperation when no field has it."""
+        name = self.placement.facets.get(facet)
+        if name is None:
+            raise UnsupportedOperation(f"{self.entity.cls.__name__} is not placed for this: put {_DECLARED[facet]}")
+        return self.wiring.store(name)
+
+    async def ready(self, store: Store, after: Token | None) -> None:
+        """Return when `store` may be asked about this type: it is complete, and holds what `after` names. Raises
+        Unavailable, StalenessTimeout, InvalidData."""
+        self.manager.readable(self.etype, store.name)
+        if after is not None:
+            await self.manager.caught_up(self.etype, store.name, Token(after))
+
+
+def check_limit(limit: int) -> None:
+    if not 1 <= limit <= LIMIT_MAX:
+        raise InvalidFilter(f"limit={limit}: from 1 to {LIMIT_MAX}; read on with cursor=, or use stream()")
+
+
+def check_token(after: Token | None) -> None:
+    """A home holds every committed write, so there a token has nothing to wait for but must be one."""
+    if after is not None:
+        Token(after).pairs()

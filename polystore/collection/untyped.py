@@ -1,0 +1,281 @@
+"""Writes and reads as plain mappings, for callers that know entities by name only: scripts, tools, other languages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, cast
+from uuid import UUID
+
+import msgspec
+
+from polystore.collection.scope import KeyValue, Scope, Wiring
+from polystore.collection.searching import graph_of
+from polystore.collection.typed import Collection
+from polystore.collection.writing import send_one
+from polystore.entity import EntityType
+from polystore.errors import (
+    ConfigurationError,
+    DecodeError,
+    InvalidData,
+    InvalidFilter,
+    Unavailable,
+    UnsupportedOperation,
+)
+from polystore.filters import Condition, Field, Order
+from polystore.layers import tracing
+from polystore.model import Ack, Direction, Token, WriteResult
+
+QueryKind = Literal["key", "similarity", "relationship", "full_text", "hybrid", "filter"]
+
+
+class Parts(TypedDict, total=False):
+    """What `write_operation` writes, by what it is for; field names are the entity's own.
+
+    With `core` the parts together are the whole record, and fields that no part names get their defaults. Without
+    `core` they change a standing record: only the named fields.
+
+    core: plain values. searchable: texts of fields with FullText(). embeddings: the caller's own vectors, of texts
+    that this write holds, or of fields that are vectors. relationships: ids, or edges as {"to": id, "properties": ...},
+    of fields with Relation().
+    """
+
+    core: Mapping[str, object]
+    searchable: Mapping[str, str | None]
+    embeddings: Mapping[str, Sequence[float]]
+    relationships: Mapping[str, object]
+
+
+class _Target(TypedDict):
+    kind: QueryKind
+    entity: str | type[Any]
+
+
+class Query(_Target, total=False):
+    """What `read_operation` asks. By kind: key: `key`; similarity: `to` (text or vector), `field`; full_text and
+    hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`; filter: `order_by`, `cursor`.
+    All but key take `where` and `limit`, all take `after`."""
+
+    key: KeyValue
+    text: str
+    to: str | Sequence[float]
+    field: str
+    type: str
+    into: str | type[Any]
+    direction: Direction
+    depth: int
+    where: Condition
+    order_by: Sequence[Field | Order]
+    limit: int
+    cursor: str
+    after: Token
+
+
+class ReadResult(msgspec.Struct, frozen=True):
+    """items: values (key, filter), `Hit`s or `Related`s. source: the store that was asked first. cache: "off", no
+    cache is configured. degraded: a store that should have taken part was down, and the answer came without it. steps:
+    every call to a store, in the order in which they ended."""
+
+    items: Sequence[Any]
+    source: str
+    cache: Literal["off"]
+    degraded: bool
+    steps: Sequence[tracing.Step]
+    cursor: str | None = None
+
+
+def scope_of(wiring: Wiring, entity: str | type[Any], tenant: str) -> Scope[Any]:
+    """Raises ConfigurationError for an entity that is not known."""
+    if not isinstance(entity, str):
+        return Scope(wiring, wiring.entity(entity), tenant)
+    if entity not in wiring.types:
+        raise ConfigurationError(f"no entity is named {entity!r}; known: {', '.join(sorted(wiring.types))}")
+    return Scope(wiring, wiring.types[entity], tenant)
+
+
+# -- write --------------------------------------------------------------------------------------------------------
+
+_PARTS = frozenset(Parts.__annotations__)
+_LATER = frozenset({"cache_keys", "points", "documents", "files"})
+
+
+async def write(
+    scope: Scope[Any],
+    data: Parts,
+    key: KeyValue,
+    op_id: UUID | None,
+    expect_version: int | None,
+    ack: Ack,
+    ack_timeout_s: float,
+) -> WriteResult:
+    """See `HybridDataArchitecture.write_operation`."""
+    entity = scope.entity
+    for part in data:
+        if part in _LATER:
+            raise UnsupportedOperation(f"write_operation: no store of this version takes the part {part!r}")
+        if part not in _PARTS:
+            raise InvalidData(f"write_operation: there is no part {part!r}; parts: {', '.join(sorted(_PARTS))}")
+    fields: dict[str, object] = dict(data.get("core", {}))
+    _join(fields, data.get("searchable", {}), entity.full_text, "searchable", entity)
+    _join(fields, data.get("relationships", {}), entity.relations, "relationships", entity)
+    vectors: dict[str, Sequence[float]] = {}
+    for field, vector in data.get("embeddings", {}).items():
+        if field in entity.embeddings and entity.fields[field].kind.name != "str":
+            fields[field] = list(vector)
+        else:
+            vectors[field] = vector
+    if "core" in data:
+        value = _value(entity, {**fields, entity.key: key})
+        one = scope.whole("put", value, expect_version=expect_version, vectors=vectors)
+    else:
+        one = scope.patch(scope.key(key), fields, expect_version=expect_version, vectors=vectors)
+    return await send_one(scope, one, op_id, ack, ack_timeout_s)
+
+
+def _join(
+    fields: dict[str, object], part: Mapping[str, object], fit: object, name: str, entity: EntityType[Any]
+) -> None:
+    for field, value in part.items():
+        if field not in cast(Sequence[str], fit):
+            known = ", ".join(cast(Sequence[str], fit)) or "none"
+            raise InvalidData(
+                f"write_operation: {name} names {entity.cls.__name__}.{field}; fields it can have: {known}"
+            )
+        if field in fields:
+            raise InvalidData(f"write_operation: {entity.cls.__name__}.{field} is in {name} and in another part")
+        fields[field] = value
+
+
+def _value(entity: EntityType[Any], fields: Mapping[str, object]) -> Any:
+    for field in fields:
+        if field not in entity.fields:
+            known = ", ".join(entity.fields)
+            raise InvalidData(f"write_operation: {entity.cls.__name__} has no field {field!r}; its fields: {known}")
+    try:
+        return entity.decode(fields)
+    except DecodeError as e:
+        what = str(e).partition("the stored record does not fit ")[2]
+        raise InvalidData(f"write_operation: the parts do not fit {what}") from None
+
+
+# -- read ---------------------------------------------------------------------------------------------------------
+
+_COMMON = frozenset({"kind", "entity", "after"})
+_KEYS: Mapping[str, frozenset[str]] = {
+    "key": frozenset({"key"}),
+    "filter": frozenset({"where", "order_by", "limit", "cursor"}),
+    "full_text": frozenset({"text", "where", "limit", "cursor"}),
+    "similarity": frozenset({"to", "field", "where", "limit"}),
+    "hybrid": frozenset({"text", "where", "limit"}),
+    "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "limit"}),
+}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "key": ("key",),
+    "filter": (),
+    "full_text": ("text",),
+    "similarity": ("to",),
+    "hybrid": ("text",),
+    "relationship": ("key", "type"),
+}
+
+
+class _Answer(msgspec.Struct):
+    items: Sequence[Any]
+    cursor: str | None = None
+    degraded: bool = False
+
+
+async def read(wiring: Wiring, tenant: str, query: Query) -> ReadResult:
+    """See `HybridDataArchitecture.read_operation`."""
+    asked = _checked(query)
+    kind = cast(str, asked.pop("kind"))
+    scope = scope_of(wiring, asked.pop("entity"), tenant)
+    if isinstance(asked.get("into"), str):
+        asked["into"] = scope_of(wiring, asked["into"], tenant).entity.cls
+    source, answer = _WAYS[kind]
+    with tracing.collect() as trace:
+        found = await answer(Collection(scope), asked)
+    return ReadResult(found.items, source(scope, asked), "off", found.degraded, tuple(trace.steps), found.cursor)
+
+
+def _checked(query: Query) -> dict[str, Any]:
+    asked: dict[str, Any] = dict(query)
+    kind = str(asked.get("kind"))
+    if kind not in _KEYS:
+        raise InvalidFilter(f"read_operation: kind={kind!r}; kinds: {', '.join(_KEYS)}")
+    known = _KEYS[kind] | _COMMON
+    for name in asked:
+        if name not in known:
+            raise InvalidFilter(
+                f"read_operation: a query of kind {kind!r} takes no {name!r}; {', '.join(sorted(known))}"
+            )
+    for name in ("entity", *_NEEDED[kind]):
+        if name not in asked:
+            raise InvalidFilter(f"read_operation: a query of kind {kind!r} needs {name!r}")
+    return asked
+
+
+async def _by_key(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    value = await records.get(**asked)
+    return _Answer([] if value is None else [value])
+
+
+async def _by_filter(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    page = await records.find(**asked)
+    return _Answer(page, page.cursor)
+
+
+async def _by_words(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    page = await records.search(**asked)
+    return _Answer(page, page.cursor)
+
+
+async def _by_vector(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    return _Answer(await records.similar(**asked))
+
+
+async def _by_both(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    """When one of the two stores is down, the other one answers alone, and the result says so."""
+    try:
+        return _Answer(await records.hybrid(**asked))
+    except Unavailable:
+        try:
+            return _Answer(await records.search(**asked), degraded=True)
+        except Unavailable:
+            rest = {name: value for name, value in asked.items() if name != "text"}
+            return _Answer(await records.similar(asked["text"], **rest), degraded=True)
+
+
+async def _by_relation(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+    return _Answer(await records.related(**asked))
+
+
+def _home(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
+    return scope.placement.home
+
+
+def _words(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
+    return scope.serving("full_text").name
+
+
+def _vectors(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
+    return scope.serving("vector").name
+
+
+def _graph(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
+    return graph_of(scope, asked["type"])[0].name
+
+
+_WAYS: Mapping[
+    str,
+    tuple[
+        Callable[[Scope[Any], Mapping[str, Any]], str],
+        Callable[[Collection[Any], Mapping[str, Any]], Awaitable[_Answer]],
+    ],
+] = {
+    "key": (_home, _by_key),
+    "filter": (_home, _by_filter),
+    "full_text": (_words, _by_words),
+    "similarity": (_vectors, _by_vector),
+    "hybrid": (_words, _by_both),
+    "relationship": (_graph, _by_relation),
+}

@@ -1,0 +1,230 @@
+"""What `HybridDataArchitecture.open` does, step by step.
+
+Connect all stores, ask the journals where each entity type lives, place what is new, prepare the stores for it,
+remember it, and start the consistency manager. Everything opened is put on an exit stack at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from os import PathLike
+from typing import Any, cast
+
+import msgspec
+
+from polystore.collection import Wiring
+from polystore.config import Config, StoreConfig, load_config, resolve_entities
+from polystore.consistency import DataConsistencyManager, Settings
+from polystore.embedding import Embedder, HashedEmbedder
+from polystore.entity import EntityType, entity_types
+from polystore.env import Env
+from polystore.errors import ConfigurationError, StoreError, StoreTimeout
+from polystore.model import Backlog, Placement, TargetRow
+from polystore.protocols import Layout, SupportsJournal, SupportsSchema, VectorSpec
+from polystore.registry import connect, scheme_of
+from polystore.selection import Candidate, Remembered, place, reconcile
+from polystore.store import Settings as StoreSettings
+from polystore.store import Store
+
+log = logging.getLogger("polystore")
+
+
+async def open_all(
+    exits: AsyncExitStack,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+    entities: Sequence[type[Any]],
+    embedders: Mapping[str, Embedder],
+    *,
+    create: bool,
+    env: Env,
+    settings: Settings | None,
+) -> tuple[Wiring, Mapping[str, Remembered]]:
+    """The running parts of an architecture; `exits` closes them again, in the right order."""
+    loaded = load_config(config)
+    types = entity_types([*resolve_entities(loaded), *entities])
+    if not types:
+        raise ConfigurationError(
+            f"{loaded.source}: no entities; give their classes to open(entities=[...]), or name their modules under "
+            "entities in polystore.toml"
+        )
+    _check_pins(loaded, types)
+    known_embedders = _embedders(loaded, embedders)
+    stores = await _connect(exits, loaded, env)
+    journals = await _stored_placements(stores)
+    remembered = await _placed(loaded, types, stores, journals)
+    placements = {etype: one.placement for etype, one in remembered.items()}
+    for etype, placement in placements.items():
+        if placement.home not in stores:
+            raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
+    manager = DataConsistencyManager(env, types, stores, placements, known_embedders, settings)
+    await _prepare(stores, types, placements, manager, create)
+    await _remember(stores, remembered)
+    exits.push_async_callback(manager.stop)
+    await manager.start()
+    exits.push_async_callback(manager.drain)
+    return Wiring(env, types, stores, placements, manager), remembered
+
+
+def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:
+    for etype in config.pins:
+        if etype not in types:
+            known = ", ".join(sorted(types))
+            raise ConfigurationError(f"{config.source}: pins.{etype}: no entity has this name; known: {known}")
+
+
+def _embedders(config: Config, given: Mapping[str, Embedder]) -> Mapping[str, Embedder]:
+    configured = {
+        name: HashedEmbedder() if one.dimension is None else HashedEmbedder(one.dimension)
+        for name, one in config.embedders.items()
+    }
+    return {"default": HashedEmbedder(), **configured, **given}
+
+
+# -- stores -------------------------------------------------------------------------------------------------------
+
+
+async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str, Store]:
+    """All stores at the same time. An optional one that does not answer is left out."""
+    made = await asyncio.gather(
+        *(_store(exits, name, one, env) for name, one in config.stores.items()), return_exceptions=True
+    )
+    stores: dict[str, Store] = {}
+    for (name, one), result in zip(config.stores.items(), made, strict=True):
+        if isinstance(result, Store):
+            stores[name] = result
+        elif isinstance(result, StoreError) and not one.required:
+            log.warning("%s is left out: %s", name, result)
+        else:
+            raise result
+    return stores
+
+
+async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
+    try:
+        async with asyncio.timeout(config.timeout_s):
+            repository = await connect(config.url, config.options, env)
+    except StoreError as e:
+        e.store = e.store or name
+        e.operation = e.operation or "connect"
+        raise
+    except ConfigurationError as e:
+        raise ConfigurationError(f"stores.{name}: {e}") from e
+    except TimeoutError as e:
+        raise StoreTimeout(f"no answer within {config.timeout_s} s", store=name, operation="connect") from e
+    exits.push_async_callback(repository.aclose)
+    return Store(
+        name,
+        repository,
+        env=env,
+        roles=config.roles,
+        required=config.required,
+        settings=StoreSettings(timeout_s=config.timeout_s),
+    )
+
+
+# -- placements ---------------------------------------------------------------------------------------------------
+
+
+async def _stored_placements(stores: Mapping[str, Store]) -> Mapping[str, str]:
+    """Entity name -> remembered placement. A type's own home knows best; another journal that knows it belongs to a
+    store that was renamed, which `reconcile` reports."""
+    found: dict[str, str] = {}
+    for name, store in stores.items():
+        if store.supports(SupportsJournal):
+            for etype, text in (await store.call(SupportsJournal.placements)).items():
+                if etype not in found or _stored(text).home == name:
+                    found[etype] = text
+    return found
+
+
+class _Stored(msgspec.Struct):
+    home: str = ""
+    facets: Mapping[str, str] = {}
+
+
+def _stored(text: str) -> _Stored:
+    try:
+        return msgspec.json.decode(text, type=_Stored)
+    except msgspec.DecodeError:
+        return _Stored()  # `reconcile` says what is wrong with it
+
+
+async def _placed(
+    config: Config, types: Mapping[str, EntityType[Any]], stores: Mapping[str, Store], journals: Mapping[str, str]
+) -> dict[str, Remembered]:
+    candidates = [_candidate(name, one, stores.get(name), journals) for name, one in config.stores.items()]
+    remembered: dict[str, Remembered] = {}
+    for etype, one in types.items():
+        text = journals.get(etype)
+        wanted = place(one, candidates, config.pins.get(etype, {}))
+        owed = await _owed(None if text is None else stores.get(_stored(text).home))
+        remembered[etype] = reconcile(text, wanted, candidates, owed)
+    return remembered
+
+
+def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Mapping[str, str]) -> Candidate:
+    """A store as the selector sees it. One that does not answer keeps what it has and gets nothing new."""
+    scheme = scheme_of(config.url) or ""
+    if store is not None:
+        return Candidate(name, scheme, store.roles, store.capabilities)
+    kept = {facet for text in journals.values() for facet, by in _stored(text).facets.items() if by == name}
+    return Candidate(name, scheme, frozenset(kept))
+
+
+async def _owed(home: Store | None) -> Mapping[str, int]:
+    backlog = Backlog(0, None, {}, {}) if home is None else await home.call(SupportsJournal.backlog)
+    names = {*backlog.retry, *backlog.parked}
+    return {name: backlog.retry.get(name, 0) + backlog.parked.get(name, 0) for name in names}
+
+
+async def _prepare(
+    stores: Mapping[str, Store],
+    types: Mapping[str, EntityType[Any]],
+    placements: Mapping[str, Placement],
+    manager: DataConsistencyManager,
+    create: bool,
+) -> None:
+    """Tell each store what it holds. Not under the store's deadline: carrying records over takes its time."""
+    layouts: dict[str, list[Layout]] = {}
+    for etype, placement in placements.items():
+        for name in {placement.home, *placement.facets.values()} & stores.keys():
+            layout = _layout(types[etype], placement, name, manager)
+            layouts.setdefault(name, []).append(layout)
+
+    async def prepare(name: str, held: Sequence[Layout]) -> None:
+        try:
+            await cast(SupportsSchema, stores[name].repository).prepare(held, create=create)
+        except StoreError as e:
+            e.store, e.operation = e.store or name, e.operation or "prepare"
+            raise
+
+    await asyncio.gather(
+        *(prepare(name, held) for name, held in layouts.items() if stores[name].supports(SupportsSchema))
+    )
+
+
+def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: DataConsistencyManager) -> Layout:
+    facets = frozenset(facet for facet, by in placement.facets.items() if by == store)
+    vectors: dict[str, VectorSpec] = {}
+    if "vector" in facets:
+        for field, one in entity.embeddings.items():
+            vectors[field] = VectorSpec(manager.embedders.dimension(entity, field), one.metric, one.embedder)
+    return Layout(entity, store == placement.home, cast(Any, facets), vectors)
+
+
+async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered]) -> None:
+    """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
+    fills copies that it does not know."""
+    for etype, one in remembered.items():
+        if one.changed:
+            home = stores[one.placement.home]
+            for row in await home.call(SupportsJournal.targets):
+                if row.etype == etype and row.name in one.backfill and row.status == "active":
+                    again = TargetRow(etype, row.name, row.bit, "backfilling")
+                    await home.call(SupportsJournal.set_target, again)
+            await home.call(SupportsJournal.remember, etype, one.json)
+        for advice in one.advice:
+            log.warning("%s", advice)
