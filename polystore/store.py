@@ -227,7 +227,10 @@ class Store:
         """One call for each type and tenant and `batch_max` keys. An outage is everybody's; after another error those
         who asked for that part are answered apart. Who asks for the same record gets a copy of his own."""
         if len(asked) == 1 and len(asked[0]) == 1:
-            return [await self._read(asked[0])]
+            try:
+                return [await self._read(asked[0])]
+            except Exception as error:  # noqa: BLE001 -- it is raised where the key was asked for
+                return [error]
         wanted = [key for keys in asked for key in keys]
         parts = list(_by_type_and_tenant(dict.fromkeys(wanted), self.limits.batch_max))
         results = await asyncio.gather(*map(self._read_part, parts))

@@ -120,6 +120,10 @@ class Fake:
         await self.trouble(None)
         return Page([], None)
 
+    async def tenants(self, etype: str) -> list[str]:
+        await self.trouble(None)
+        return [""]
+
     async def ping(self) -> Instance:
         self.pings += 1
         await self.trouble(None)
