@@ -30,7 +30,6 @@ from polystore.selection.tree import (
     RULES,
     SEARCH_HEAVY,
     TIME_SERIES,
-    Choice,
     Requirements,
     select_database,
 )
@@ -122,7 +121,14 @@ class _Placing:
         """The rule that decides about the home, and the stores it prefers."""
         needs = self.entity.needs or Needs()
         row = None if self.entity.data_type is None else self._row(self.entity.data_type)
-        choice = self._choice(needs)
+        choice = select_database(
+            Requirements(
+                needs_transactions=needs.transactions,
+                complex_relations=needs.complex_relations,
+                real_time=needs.real_time,
+                data_size=needs.data_size,
+            )
+        )
         if row is not None and not needs.transactions:
             self.why.append(f"data_type {self.entity.data_type!r}: {row.why}")
             if needs != Needs():
@@ -166,19 +172,6 @@ class _Placing:
                 "leave data_type out"
             )
         return row
-
-    def _choice(self, needs: Needs) -> Choice:
-        try:
-            return select_database(
-                Requirements(
-                    needs_transactions=needs.transactions,
-                    complex_relations=needs.complex_relations,
-                    real_time=needs.real_time,
-                    data_size=needs.data_size,
-                )
-            )
-        except ConfigurationError as e:
-            raise self.fail(str(e)) from None
 
     # -- the home ---------------------------------------------------------------------------------------------
 

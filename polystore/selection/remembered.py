@@ -69,7 +69,7 @@ def reconcile(
         if owed.get(name):
             raise ConfigurationError(
                 f"{wanted.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not "
-                "done; configure it again and let them end (or drop its dead letters: `polystore dlq drop`), then remove it"
+                "done; configure it again and let them end, or drop them (`polystore dlq drop`), then remove it"
             )
     text = _json(kept)
     return Remembered(
@@ -134,9 +134,7 @@ def _kept(before: _Stored, wanted: Placement, home: Candidate, stores: Sequence[
         if one.role not in placed or placed[one.role] == today[one.role]:
             return one
         if one.store == today[one.role]:
-            return Considered(
-                one.role, one.store, False, f"today's answer, but {home.name} is the home since first use"
-            )
+            return Considered(one.role, one.store, False, f"today's answer, but the home stays {home.name}")
         if one.store == placed[one.role]:
             reason = "the home since first use" if one.role == "home" else "the home serves it, in its own commit"
             return Considered(one.role, one.store, True, reason)

@@ -5,8 +5,9 @@ from typing import get_args
 
 import pytest
 
+from polystore.config import Role
 from polystore.errors import ConfigurationError
-from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Role, Row, row_of, title
+from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Row, row_of, title
 
 ROWS = pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.data_type)
 

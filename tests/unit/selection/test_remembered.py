@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+
+from polystore.entity import entity, entity_type
+from polystore.errors import ConfigurationError
+from polystore.facets import Embedding, FullText, Relation
+from polystore.model import Considered, Placement
+from polystore.protocols import SupportsTextSearch
+from polystore.selection import Candidate, Remembered, place, reconcile
+
+EVERYTHING = frozenset({"home", "full_text", "vector", "graph"})
+
+
+@entity()
+@dataclass
+class Memory:
+    id: str
+    text: Annotated[str, FullText(), Embedding()]
+    about: Annotated[list[str], Relation("ABOUT", to="person")]
+
+
+@entity(name="memory")
+@dataclass
+class Plain:
+    id: str
+    text: str
+
+
+def store(name: str, scheme: str, *roles: str) -> Candidate:
+    return Candidate(name, scheme, frozenset(roles) or EVERYTHING)
+
+
+LITE = store("lite", "sqlite")
+POSTGRES = store("pg", "postgresql")
+ELASTIC = store("es", "elasticsearch", "full_text")
+NEO4J = store("neo", "neo4j", "graph")
+
+
+def remember(*steps: list[Candidate], cls: type[object] = Memory) -> Remembered:
+    """What holds after these configurations, one after the other."""
+    remembered: Remembered | None = None
+    for stores in steps:
+        wanted = place(entity_type(cls), stores)
+        remembered = reconcile(remembered.json if remembered else None, wanted, stores)
+    assert remembered is not None
+    return remembered
+
+
+def moves(remembered: Remembered) -> tuple[list[str], list[str], list[str]]:
+    """Copies to fill, facets to fill at the home, copies that end."""
+    return sorted(remembered.backfill), sorted(remembered.fill), sorted(remembered.dropped)
+
+
+def test_at_first_use_the_wanted_placement_holds_and_copies_need_no_filling() -> None:
+    stores = [POSTGRES, ELASTIC]
+    wanted = place(entity_type(Memory), stores)
+    assert reconcile(None, wanted, stores) == Remembered(wanted, remember(stores).json, changed=True)
+
+
+def test_the_same_configuration_changes_nothing() -> None:
+    remembered = remember([POSTGRES, ELASTIC], [POSTGRES, ELASTIC])
+    assert remembered == Remembered(place(entity_type(Memory), [POSTGRES, ELASTIC]), remembered.json, changed=False)
+
+
+def test_what_is_stored_is_small_versioned_and_stays_readable() -> None:
+    assert json.loads(remember([POSTGRES, ELASTIC]).json) == {
+        "format": 1,
+        "home": "pg",
+        "facets": {"full_text": "es", "graph": "pg", "vector": "pg"},
+        "rule": "otherwise",
+        "why": ["nothing special is asked for: one relational store does it all, joins included"],
+    }
+
+
+# -- the home -----------------------------------------------------------------------------------------------------
+
+
+def test_a_home_never_moves_because_a_better_store_appeared() -> None:
+    remembered = remember([LITE], [POSTGRES, LITE])
+    placement = remembered.placement
+    assert placement.home == "lite"
+    assert placement.facets == {"full_text": "lite", "vector": "lite", "graph": "lite"}
+    assert not remembered.changed
+    assert not remembered.backfill
+    assert remembered.advice == (
+        "memory lives in 'lite' since its first use and stays there. Today the rule 'otherwise' would choose 'pg'. "
+        "polystore does not move a home by itself: open an application whose journal is new on 'pg' and give the "
+        "records of this one (`stream`) to its `import_many`.",
+    )
+
+
+def test_the_explanation_of_a_home_that_stayed_is_its_own() -> None:
+    placement = remember([LITE], [POSTGRES, LITE]).placement
+    assert [one for one in placement.considered if one.role == "home"] == [
+        Considered("home", "lite", True, "the home since first use"),
+        Considered("home", "pg", False, "today's answer, but the home stays lite"),
+    ]
+    assert Considered("vector", "lite", True, "the home serves it, in its own commit") in placement.considered
+    assert "PostgreSQL" not in placement.cost
+    assert "No copies" in placement.cost
+
+
+def test_a_pinned_home_does_not_move_one_either() -> None:
+    stores = [POSTGRES, LITE]
+    wanted = place(entity_type(Memory), stores, {"home": "lite"})
+    remembered = reconcile(remember([POSTGRES]).json, wanted, stores)
+    assert remembered.placement.home == "pg"
+    assert "would choose 'lite'" in remembered.advice[0]
+
+
+def test_a_facet_that_the_remaining_home_cannot_serve_becomes_a_copy() -> None:
+    plain = store("plain", "sqlite", "home", "full_text")
+    before = reconcile(None, place(entity_type(Plain), [plain]), [plain])
+    stores = [POSTGRES, plain]
+    remembered = reconcile(before.json, place(entity_type(Memory), stores), stores)
+    assert remembered.placement.home == "plain"
+    assert remembered.placement.facets == {"full_text": "plain", "vector": "pg", "graph": "pg"}
+    assert remembered.backfill == {"pg"}
+    assert remembered.fill == {"full_text"}
+
+
+def test_a_home_that_is_not_configured_is_an_error_that_names_it() -> None:
+    wanted = place(entity_type(Memory), [POSTGRES])
+    with pytest.raises(ConfigurationError) as caught:
+        reconcile(remember([store("pgs", "sqlite")]).json, wanted, [POSTGRES])
+    assert str(caught.value) == (
+        "memory: its home is the store 'pgs', which is not configured, did you mean 'pg'?; configure it again under "
+        "this name: a home never moves because the configuration changed"
+    )
+
+
+def test_a_home_whose_name_went_to_a_store_that_cannot_commit_is_an_error() -> None:
+    impostor = Candidate("lite", "elasticsearch", frozenset({"full_text"}), frozenset({SupportsTextSearch}))
+    stores = [impostor, POSTGRES]
+    with pytest.raises(ConfigurationError, match=r"lite \(Elasticsearch\) cannot commit; give the name back"):
+        reconcile(remember([LITE]).json, place(entity_type(Memory), stores), stores)
+
+
+def test_a_home_that_lost_its_role_stays_while_it_can_commit() -> None:
+    stores = [store("lite", "sqlite", "full_text"), POSTGRES]
+    remembered = reconcile(remember([LITE]).json, place(entity_type(Memory), stores), stores)
+    assert remembered.placement.home == "lite"
+    assert remembered.advice
+
+
+# -- the copies ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_copy_is_filled_before_it_is_asked() -> None:
+    remembered = remember([POSTGRES], [POSTGRES, ELASTIC])
+    assert remembered.changed
+    assert remembered.backfill == {"es"}
+    assert remembered.dropped == frozenset()
+    assert remembered.placement.facets["full_text"] == "es"
+    assert not remember([POSTGRES], [POSTGRES, ELASTIC], [POSTGRES, ELASTIC]).backfill
+
+
+def test_a_copy_that_gets_another_facet_is_filled_again() -> None:
+    both = store("es", "elasticsearch", "full_text", "vector")
+    assert remember([POSTGRES, ELASTIC], [POSTGRES, both]).backfill == {"es"}
+    fewer = remember([POSTGRES, both], [POSTGRES, ELASTIC])
+    assert moves(fewer) == ([], ["vector"], [])
+
+
+def test_a_copy_that_is_no_longer_wanted_is_dropped_and_the_home_takes_over() -> None:
+    remembered = remember([POSTGRES, ELASTIC, NEO4J], [POSTGRES, NEO4J])
+    assert remembered.dropped == {"es"}
+    assert remembered.fill == {"full_text"}
+    assert remembered.backfill == frozenset()
+    assert remembered.changed
+
+
+def test_one_copy_can_take_the_place_of_another() -> None:
+    opensearch = store("os", "opensearch", "full_text")
+    remembered = remember([POSTGRES, ELASTIC], [POSTGRES, opensearch])
+    assert moves(remembered) == (["os"], [], ["es"])
+
+
+def test_a_class_that_gained_or_lost_facets_changes_its_copies_only() -> None:
+    stores = [POSTGRES, ELASTIC]
+    plain, memory = entity_type(Plain), entity_type(Memory)
+    before = reconcile(None, place(plain, stores), stores)
+    gained = reconcile(before.json, place(memory, stores), stores)
+    assert moves(gained) == (["es"], ["graph", "vector"], [])
+    lost = reconcile(gained.json, place(plain, stores), stores)
+    assert moves(lost) == ([], [], ["es"])
+
+
+def test_a_removed_store_that_is_owed_deliveries_is_an_error() -> None:
+    wanted = place(entity_type(Memory), [POSTGRES])
+    before = remember([POSTGRES, ELASTIC]).json
+    with pytest.raises(ConfigurationError) as caught:
+        reconcile(before, wanted, [POSTGRES], {"es": 3})
+    assert str(caught.value) == (
+        "memory: the store 'es' is not configured, but 3 deliveries to it are not done; configure it again and let "
+        "them end, or drop them (`polystore dlq drop`), then remove it"
+    )
+    assert reconcile(before, wanted, [POSTGRES], {"es": 0, "other": 9}).dropped == {"es"}
+
+
+def test_a_configured_store_that_is_no_copy_any_more_may_be_owed_deliveries() -> None:
+    stores = [POSTGRES, store("es", "elasticsearch", "document")]
+    before = remember([POSTGRES, ELASTIC]).json
+    assert reconcile(before, place(entity_type(Memory), stores), stores, {"es": 3}).dropped == {"es"}
+
+
+# -- the stored text ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", ["", "{", "[]", "{}", '{"home": 3, "facets": {}}'])
+def test_a_damaged_placement_is_an_error_and_no_first_use(stored: str) -> None:
+    wanted = place(entity_type(Memory), [POSTGRES])
+    with pytest.raises(ConfigurationError, match="memory: its stored placement cannot be read"):
+        reconcile(stored, wanted, [POSTGRES])
+
+
+def test_the_placement_of_a_newer_polystore_is_an_error() -> None:
+    wanted = place(entity_type(Memory), [POSTGRES])
+    with pytest.raises(ConfigurationError, match=r"memory: .* newer polystore \(format 2, .*\); upgrade polystore"):
+        reconcile('{"format": 2, "homes": ["pg"]}', wanted, [POSTGRES])
+
+
+def test_a_placement_in_words_of_its_own_is_kept_as_it_is() -> None:
+    wanted = Placement("memory", "pg", {}, rule="r", why=("w",))
+    assert json.loads(reconcile(None, wanted, [POSTGRES]).json)["why"] == ["w"]
