@@ -77,6 +77,7 @@ def test_every_entry_point_of_the_installed_wheel_leads_to_code(installed: Path)
     script = (
         "from importlib.metadata import entry_points\n"
         "for e in entry_points(group='polystore.adapters'): print(e.name, callable(e.load()))\n"
+        "for e in entry_points(group='polystore.profiles'): print(e.name, callable(e.load()))\n"
         "for e in entry_points(group='console_scripts', name='polystore'): print(e.name, callable(e.load()))\n"
     )
     answer = outside(installed, script)

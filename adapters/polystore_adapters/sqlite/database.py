@@ -160,6 +160,11 @@ class Database:
                 + "; open the architecture anew"
             )
 
+    @property
+    def exists(self) -> bool:
+        """False before the first `prepare` of a new file."""
+        return self._closed or self._inline is not None
+
     # -- reading ----------------------------------------------------------------------------------------------
 
     @property

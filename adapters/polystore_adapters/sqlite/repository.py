@@ -111,8 +111,9 @@ class SqliteRepository:
     async def ping(self) -> Instance:
         if self._db.is_open or self._closed:
             await self._db.read(lambda db: db.execute("PRAGMA schema_version").fetchone())
-        # A file does not restart: what it acknowledged is on the disk.
-        return Instance("sqlite", sqlite3.sqlite_version, "")
+        # A file does not restart, what it acknowledged is on the disk; but it can be replaced by another one.
+        run_id = await asyncio.to_thread(_identity, self.path)
+        return Instance("sqlite", sqlite3.sqlite_version, run_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         if not self._db.is_open:
@@ -273,7 +274,9 @@ class SqliteRepository:
         return await self._db.read(journal.backlog)
 
     async def placements(self) -> dict[str, str]:
-        return await self._db.read(journal.placements)
+        if not self._db.is_open and not self._closed:
+            return {}  # there is no file yet: nothing was ever placed
+        return await self._db.read(journal.placements, self.path)
 
     async def remember(self, etype: str, placement: str) -> None:
         await self._db.write_one(lambda db, _: journal.remember(db, etype, placement), None)
@@ -299,6 +302,14 @@ class SqliteRepository:
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._db.write_one(lambda db, _: journal.purge(db, now_us, tombstone_ttl_us), None)
+
+
+def _identity(path: str) -> str:
+    """Which file has this name."""
+    try:
+        return f"{Path(path).stat().st_ino:x}"
+    except FileNotFoundError:
+        return "absent"
 
 
 def _not_served(etype: str, what: str) -> UnsupportedOperation:
