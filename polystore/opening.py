@@ -21,13 +21,12 @@ from polystore.consistency import DataConsistencyManager, Settings
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
-from polystore.errors import ConfigurationError, StoreError, StoreTimeout
+from polystore.errors import ConfigurationError, StoreError
 from polystore.model import Backlog, Placement, TargetRow
 from polystore.protocols import Layout, SupportsJournal, SupportsSchema, VectorSpec
-from polystore.registry import connect, scheme_of
+from polystore.registry import scheme_of
 from polystore.selection import Candidate, Remembered, place, reconcile
-from polystore.store import Settings as StoreSettings
-from polystore.store import Store
+from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
 
@@ -103,26 +102,9 @@ async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str,
 
 
 async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
-    try:
-        async with asyncio.timeout(config.timeout_s):
-            repository = await connect(config.url, config.options, env)
-    except StoreError as e:
-        e.store = e.store or name
-        e.operation = e.operation or "connect"
-        raise
-    except ConfigurationError as e:
-        raise ConfigurationError(f"stores.{name}: {e}") from e
-    except TimeoutError as e:
-        raise StoreTimeout(f"no answer within {config.timeout_s} s", store=name, operation="connect") from e
-    exits.push_async_callback(repository.aclose)
-    return Store(
-        name,
-        repository,
-        env=env,
-        roles=config.roles,
-        required=config.required,
-        settings=StoreSettings(timeout_s=config.timeout_s),
-    )
+    store = await open_store(name, config, env)
+    exits.push_async_callback(store.aclose)
+    return store
 
 
 # -- placements ---------------------------------------------------------------------------------------------------

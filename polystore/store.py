@@ -11,7 +11,14 @@ import msgspec
 
 from polystore.config import StoreConfig
 from polystore.env import Env
-from polystore.errors import ConfigurationError, PolystoreError, StoreError, Unavailable, UnsupportedOperation
+from polystore.errors import (
+    ConfigurationError,
+    PolystoreError,
+    StoreError,
+    StoreTimeout,
+    Unavailable,
+    UnsupportedOperation,
+)
 from polystore.layers import stack, tracing
 from polystore.layers.breaker import Breaker
 from polystore.layers.limit import Limit
@@ -60,9 +67,13 @@ DEFAULTS = Settings()
 
 
 async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
-    """Connect one store of the configuration. Raises ConfigurationError and StoreErrors that name it."""
+    """Connect one store of the configuration. Every error names it: ConfigurationError, StoreTimeout when there is no
+    answer within the store's deadline, and whatever the adapter raises."""
     try:
-        repository = await connect(config.url, config.options, env)
+        async with asyncio.timeout(config.timeout_s):
+            repository = await connect(config.url, config.options, env)
+    except TimeoutError as error:
+        raise StoreTimeout(f"no answer within {config.timeout_s:g} s", store=name, operation="connect") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"stores.{name}: {error}") from error.__cause__
     except StoreError as error:
@@ -71,7 +82,7 @@ async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
     try:
         settings = Settings(timeout_s=config.timeout_s)
         return Store(name, repository, env=env, roles=config.roles, required=config.required, settings=settings)
-    except BaseException:
+    except ConfigurationError:
         await repository.aclose()
         raise
 

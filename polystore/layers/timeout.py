@@ -10,9 +10,6 @@ from polystore.operations import Call, Operation
 
 R = TypeVar("R")
 
-UNBOUNDED = frozenset({"prepare"})
-"""What may take as long as it takes: a change of schema reads all there is."""
-
 
 class Timeout:
     """Cancel a call that has not ended after `timeout_s`.
@@ -28,8 +25,6 @@ class Timeout:
         self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, operation: Operation[R], inner: Call) -> R:
-        if operation.verb in UNBOUNDED:
-            return await inner(operation)
         task = asyncio.current_task()
         assert task is not None
         before = task.cancelling()

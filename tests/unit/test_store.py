@@ -492,14 +492,20 @@ def test_opening_names_the_store_in_every_error(monkeypatch: pytest.MonkeyPatch)
     async def refuse(url: str, options: object, env: object) -> Repository:
         raise StoreCorrupt("not a database")
 
+    async def hang(url: str, options: object, env: object) -> None:
+        await asyncio.sleep(1000)
+
     async def main() -> None:
         with pytest.raises(ConfigurationError, match=r"stores\.main: the URL scheme 'nowhere' is not known"):
             await open_store("main", StoreConfig(url="nowhere:x"), LoopEnv())
         monkeypatch.setattr("polystore.store.connect", refuse)
         with pytest.raises(StoreCorrupt, match="main connect: not a database"):
             await open_store("main", StoreConfig(url="sqlite:x"), LoopEnv())
+        monkeypatch.setattr("polystore.store.connect", hang)
+        with pytest.raises(StoreTimeout, match="main connect: no answer within 10 s"):
+            await open_store("main", StoreConfig(url="sqlite:x"), LoopEnv())
 
-    asyncio.run(main())
+    virtually(main)
 
 
 def test_opening_takes_the_settings_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import pytest
 
 from polystore.errors import OutcomeUnknown, StoreTimeout
 from polystore.layers.timeout import Timeout
-from polystore.operations import Operation
-from polystore.protocols import SupportsSchema
 from tests.unit.doubles import COMMIT, GET, virtually, way
 
 
@@ -106,11 +104,3 @@ def test_an_answer_given_in_spite_of_the_cancellation_counts() -> None:
         assert task.cancelling() == 0
 
     virtually(main)
-
-
-def test_preparing_a_schema_takes_as_long_as_it_takes() -> None:
-    async def main() -> str:
-        prepare: Operation[str] = Operation("prepare", ([],), SupportsSchema)
-        return await Timeout(3).call(prepare, way(lambda: asyncio.sleep(1000, "prepared")))
-
-    assert virtually(main) == "prepared"
