@@ -26,22 +26,23 @@ class Schema(Tables):
     def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         plans = [(layout, self._planned(layout, create=create)) for layout in layouts]
         for layout, migration in plans:
-            etype = layout.entity.name
-            if migration is None:
-                self.layouts[etype], self._schemas[etype] = layout, describe(layout.entity)
-            else:
+            if migration is not None:
                 self._migrate(layout, migration)
+            else:
+                self.layouts[layout.entity.name] = layout
+                self._schemas.setdefault(layout.entity.name, describe(layout.entity))
 
     def _planned(self, layout: Layout, *, create: bool) -> Migration | None:
-        """What the layout changes about stored records; None for a new type."""
+        """What the layout changes about stored records; None when there are none, or nothing changes."""
         etype = layout.entity.name
-        if etype not in self.layouts:
-            if not create:
-                self.layout(etype)
+        old = self.layouts.get(etype) if create else self.layout(etype)
+        if old is None:
             return None
-        old, migration = self.layouts[etype], plan(self._schemas[etype], layout.entity)
+        migration = plan(self._schemas[etype], layout.entity)
         same = (old.home, old.facets, old.vectors) == (layout.home, layout.facets, layout.vectors)
-        if not create and (migration.needed or not same):
+        if same and not migration.needed:
+            return None
+        if not create:
             raise SchemaMismatch(f"{etype}: the declared class is not what is stored; prepare it with create=True")
         return migration
 
