@@ -287,7 +287,8 @@ class SupportsTraversal(Protocol):
         """Nodes within `depth` steps over edges of the given types, each once at its shortest depth, nearest first,
         then by entity and id; never the start itself. Cycles end. An end of an edge is a node also where no record is
         known of it, and no edge leaves the tenant. A path's edge reads from the record that has it, also where it was
-        walked against its direction."""
+        walked against its direction. The start may be of a type that only others point to: this store need not be
+        prepared for it."""
         ...
 
 

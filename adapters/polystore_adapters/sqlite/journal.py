@@ -29,6 +29,7 @@ from polystore.model import (
 from polystore_adapters.sqlite.commit import KEEP_SQL
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.records import Tables, fitting
+from polystore_adapters.sqlite.schema import check_file
 
 TAKEOVER_US = 60_000_000
 """Outbox rows claimed longer ago than this are anybody's."""
@@ -249,7 +250,9 @@ def backlog(db: sqlite3.Connection) -> Backlog:
 # -- placements, targets, marks -----------------------------------------------------------------------------------
 
 
-def placements(db: sqlite3.Connection) -> dict[str, str]:
+def placements(db: sqlite3.Connection, path: str) -> dict[str, str]:
+    if not check_file(db, path):
+        return {}
     return dict(db.execute("SELECT etype, placement FROM ps_placement"))
 
 

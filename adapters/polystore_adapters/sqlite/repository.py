@@ -118,7 +118,8 @@ class SqliteRepository:
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         if not self._db.is_open:
             if not create:
-                raise SchemaMismatch(f"{self.path}: does not exist yet; run `polystore init`")
+                names = ", ".join(repr(layout.entity.name) for layout in layouts)
+                raise SchemaMismatch(f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`")
             await self._open(create=True)
         tables = [RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts]
         if create and await self._db.read(self._differs, tables):
@@ -215,9 +216,9 @@ class SqliteRepository:
     async def traverse(
         self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
     ) -> list[Reached]:
-        if "graph" not in self._tables[etype].layout.facets:
-            raise _not_served(etype, "relations")
         edges = [(name, table.graph.table) for name, table in self._tables.items() if table.graph is not None]
+        if not edges:
+            raise _not_served(etype, "relations")
         return await self._db.read(traverse, edges, etype, tenant, id, types, direction, depth, limit)
 
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]] | None:
