@@ -1,11 +1,13 @@
 """The kit against the memory adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import pytest
 from polystore_adapters.memory import connect as connect_memory
 from polystore_adapters.memory import forget_servers
 
+from polystore.env import Env
+from polystore.protocols import Repository
 from polystore.testing.conformance import (
     CommitConformance,
     Connect,
@@ -19,79 +21,91 @@ from polystore.testing.conformance import (
     TextConformance,
     TraversalConformance,
     VectorConformance,
+    layered,
 )
 
 
-class Memory:
+class Bare:
     @pytest.fixture
     def connect(self) -> Iterator[Connect]:
-        yield lambda env: connect_memory("memory:kit", {}, env)
+        yield memory
         forget_servers()
 
 
-class TestRepository(Memory, RepositoryConformance):
+class BareAndLayered:
+    @pytest.fixture(params=["bare", "under all layers"])
+    def connect(self, request: pytest.FixtureRequest) -> Iterator[Connect]:
+        yield memory if request.param == "bare" else layered(memory)
+        forget_servers()
+
+
+def memory(env: Env) -> Awaitable[Repository]:
+    return connect_memory("memory:kit", {}, env)
+
+
+class TestRepository(BareAndLayered, RepositoryConformance):
     pass
 
 
-class TestRecords(Memory, RecordsConformance):
+class TestRecords(BareAndLayered, RecordsConformance):
     pass
 
 
-class TestRecordsOfAHome(TestRecords):
+class TestRecordsOfAHome(Bare, RecordsConformance):
     home = True
 
 
-class TestInlineGet(Memory, InlineGetConformance):
+class TestInlineGet(BareAndLayered, InlineGetConformance):
     pass
 
 
-class TestHistories(Memory, HistoriesConformance):
+class TestHistories(BareAndLayered, HistoriesConformance):
     pass
 
 
-class TestCommit(Memory, CommitConformance):
+class TestCommit(BareAndLayered, CommitConformance):
     pass
 
 
-class TestJournal(Memory, JournalConformance):
+class TestJournal(BareAndLayered, JournalConformance):
     pass
 
 
-class TestFilter(Memory, FilterConformance):
+class TestSchema(Bare, SchemaConformance):
     pass
 
 
-class TestFilterAtHome(TestFilter):
+class TestSchemaOfAHome(Bare, SchemaConformance):
     home = True
 
 
-class TestText(Memory, TextConformance):
+class TestFilter(BareAndLayered, FilterConformance):
     pass
 
 
-class TestTextAtHome(TestText):
+class TestFilterAtHome(Bare, FilterConformance):
     home = True
 
 
-class TestVector(Memory, VectorConformance):
+class TestText(BareAndLayered, TextConformance):
     pass
 
 
-class TestVectorAtHome(TestVector):
+class TestTextAtHome(Bare, TextConformance):
     home = True
 
 
-class TestTraversal(Memory, TraversalConformance):
+class TestVector(BareAndLayered, VectorConformance):
     pass
 
 
-class TestTraversalAtHome(TestTraversal):
+class TestVectorAtHome(Bare, VectorConformance):
     home = True
 
 
-class TestSchema(Memory, SchemaConformance):
+class TestTraversal(BareAndLayered, TraversalConformance):
     pass
 
 
-class TestSchemaOfAHome(TestSchema):
+class TestTraversalAtHome(Bare, TraversalConformance):
     home = True

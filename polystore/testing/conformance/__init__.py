@@ -23,6 +23,7 @@ from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
+from polystore.testing.conformance.layered import layered  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
 from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
@@ -45,4 +46,5 @@ __all__ = [
     "TextConformance",
     "TraversalConformance",
     "VectorConformance",
+    "layered",
 ]

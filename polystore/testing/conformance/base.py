@@ -125,7 +125,10 @@ class Conformance:
     async def write(self, repository: Repository, changes: Sequence[Change]) -> dict[Key, int]:
         """Bring the records to these states, by the way of a home or of a copy. Returns key -> version."""
         if not self.home:
-            for chunk in chunks(changes, repository.limits.batch_max):
+            parts = {(c.key.etype, c.key.tenant): list[Change]() for c in changes}
+            for c in changes:
+                parts[c.key.etype, c.key.tenant].append(c)
+            for chunk in (chunk for part in parts.values() for chunk in chunks(part, repository.limits.batch_max)):
                 outcomes = await repository.apply(chunk)
                 assert [o.status for o in outcomes] == ["applied"] * len(chunk), outcomes
             return {change.key: change.version for change in changes}

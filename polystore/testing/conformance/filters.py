@@ -120,7 +120,8 @@ class Conditions:
     def _choice(self) -> Condition:
         name = self._r.choice(CHOICES + RAW)
         value = self._value(name)
-        return self._r.choice((F[name] == value, F[name] != value))
+        tests: tuple[Expr, ...] = (F[name] == value, F[name] != value)
+        return self._r.choice(tests)
 
     def _flag(self) -> Condition:
         name = self._r.choice(FLAGS)

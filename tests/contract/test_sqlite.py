@@ -1,0 +1,111 @@
+"""The kit against the SQLite adapter: one file, real transactions, real threads."""
+
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+from polystore_adapters.sqlite import connect as connect_sqlite
+
+from polystore.env import Env
+from polystore.protocols import Repository
+from polystore.testing.conformance import (
+    CommitConformance,
+    Connect,
+    FilterConformance,
+    HistoriesConformance,
+    InlineGetConformance,
+    JournalConformance,
+    RecordsConformance,
+    RepositoryConformance,
+    SchemaConformance,
+    TextConformance,
+    TraversalConformance,
+    VectorConformance,
+    layered,
+)
+
+
+class Bare:
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Connect:
+        def connected(env: Env) -> Awaitable[Repository]:
+            return connect_sqlite(f"sqlite:{tmp_path}/kit.db", {}, env)
+
+        return connected
+
+
+class BareAndLayered(Bare):
+    @pytest.fixture(params=["bare", "under all layers"])
+    def connect(self, tmp_path: Path, request: pytest.FixtureRequest) -> Connect:
+        def connected(env: Env) -> Awaitable[Repository]:
+            return connect_sqlite(f"sqlite:{tmp_path}/kit.db", {}, env)
+
+        return connected if request.param == "bare" else layered(connected)
+
+
+class TestRepository(BareAndLayered, RepositoryConformance):
+    pass
+
+
+class TestRecords(BareAndLayered, RecordsConformance):
+    pass
+
+
+class TestRecordsOfAHome(Bare, RecordsConformance):
+    home = True
+
+
+class TestInlineGet(BareAndLayered, InlineGetConformance):
+    pass
+
+
+class TestHistories(BareAndLayered, HistoriesConformance):
+    pass
+
+
+class TestCommit(BareAndLayered, CommitConformance):
+    pass
+
+
+class TestJournal(BareAndLayered, JournalConformance):
+    pass
+
+
+class TestSchema(Bare, SchemaConformance):
+    pass
+
+
+class TestSchemaOfAHome(Bare, SchemaConformance):
+    home = True
+
+
+class TestFilter(BareAndLayered, FilterConformance):
+    pass
+
+
+class TestFilterAtHome(Bare, FilterConformance):
+    home = True
+
+
+class TestText(BareAndLayered, TextConformance):
+    pass
+
+
+class TestTextAtHome(Bare, TextConformance):
+    home = True
+
+
+class TestVector(BareAndLayered, VectorConformance):
+    pass
+
+
+class TestVectorAtHome(Bare, VectorConformance):
+    home = True
+
+
+class TestTraversal(BareAndLayered, TraversalConformance):
+    pass
+
+
+class TestTraversalAtHome(Bare, TraversalConformance):
+    home = True
