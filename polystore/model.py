@@ -275,7 +275,7 @@ class Settlement(Value, frozen=True, gc=False):
     """The result of a delivery, made durable in one transaction at the home.
 
     `delivered` are the CLAIMED outbox versions, never the loaded ones. `owed` rows are merged by (target, key):
-    version, attempts, hard_fails and next_us by maximum, min_version by minimum, first_us stays (0: none yet); state
+    version, attempts and hard_fails by maximum, min_version by minimum, first_us stays (0: none yet); state, next_us
     and error are those of the newer version, at equal versions `owed`'s, but a parked row stays parked unless `owed`
     is newer. `done` removes retry rows, parked ones too, whose version is not newer than the applied one.
     """

@@ -140,7 +140,8 @@ class Delivery:
         """The retry row of a failed attempt."""
         env = self.context.env
         if isinstance(error, Waiting):
-            hour_us = 3_600_000_000  # a safety net: the embedder awakens the row when it is done
+            # The embedder awakens the row when it is done; a look now and then finds what an awakening missed.
+            later_us = int(self.context.settings.retry_max_s * 1e6)
             return RetryRow(
                 target=name,
                 key=change.key,
@@ -148,7 +149,7 @@ class Delivery:
                 version=max(change.version, claimed),
                 min_version=min(claimed, previous.min_version if previous else claimed),
                 state="b",
-                next_us=env.now_us() + (0 if name.startswith(EMBED) else hour_us),
+                next_us=env.now_us() + (0 if name.startswith(EMBED) else later_us),
             )
         return owed(
             name,

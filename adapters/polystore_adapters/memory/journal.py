@@ -122,7 +122,6 @@ class Journal(Tables):
             attempts=max(old.attempts, new.attempts),
             hard_fails=max(old.hard_fails, new.hard_fails),
             first_us=old.first_us or new.first_us,
-            next_us=max(old.next_us, new.next_us),
         )
 
     # -- retry rows and dead letters --------------------------------------------------------------------------

@@ -52,7 +52,8 @@ ON CONFLICT (target, tenant, etype, id) DO UPDATE SET
     version = max(version, excluded.version), min_version = min(min_version, excluded.min_version),
     attempts = max(attempts, excluded.attempts), hard_fails = max(hard_fails, excluded.hard_fails),
     first_us = CASE WHEN first_us = 0 THEN excluded.first_us ELSE first_us END,
-    next_us = max(next_us, excluded.next_us)
+    next_us = CASE WHEN excluded.version > version OR (excluded.version = version AND state <> 'p')
+        THEN excluded.next_us ELSE next_us END
 """
 _RETRY_COLUMNS = (
     "target, tenant, etype, id, h, version, min_version, state, attempts, hard_fails, first_us, next_us, error_class, "

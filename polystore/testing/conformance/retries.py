@@ -56,6 +56,9 @@ class RetriesConformance(JournalCase):
         assert [r.next_us for r in await store.due("copy", TYPES, now - 21, 10)] == [now - 40]
         (row,) = await store.due("copy", TYPES, now, 10)
         assert (row.version, row.min_version, row.next_us, row.key.tenant) == (7, 2, now - 20, "")
+        # Taking a row puts it off; the next attempt's own time counts, also when that is sooner.
+        await store.settle(Settlement(owed=[owed("copy", "a", 7, next_us=now - 10)]))
+        assert [r.next_us for r in await store.due("copy", TYPES, now, 10)] == [now - 10]
 
     async def test_done_removes_what_is_owed_up_to_the_applied_version(self) -> None:
         store = await self.journal()
