@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -90,7 +90,7 @@ class Statements:
         if len(pairs) > VALUES_MAX:
             raise InvalidFilter(f"the condition has {len(pairs)} values, the limit is {VALUES_MAX}; ask in parts")
         # Inside JSON what SQL compares depends on the value's type, too.
-        types: tuple[type[object], ...] = tuple(type(value) for compare, value in pairs if compare.kind == "json")
+        types = tuple(type(cast(object, value)) for compare, value in pairs if compare.kind == "json")
         key = (name, None if where is None else shape(where), types)
         statement = self._cache.get(key)
         if statement is None:

@@ -18,6 +18,7 @@ import os
 import queue
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,10 @@ BUSY_TIMEOUT_S = 5.0
 _HOPELESS = (Unavailable, OutcomeUnknown, StoreCorrupt, PermissionDenied)
 
 
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+_inherited: list[object] = []
+
+
 class _Job(NamedTuple):
     handler: Handler[Any, Any]
     name: str
@@ -59,8 +64,7 @@ class Database:
         self.path = path
         self.options = options
         self.env = env
-        self._pid = os.getpid()
-        self._closed = False
+        self._unusable = "not prepared"
         self._inline: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._lock: FileLock | None = None
@@ -69,6 +73,7 @@ class Database:
         self._thread: threading.Thread | None = None
         self._readers = ThreadPoolExecutor(options.readers, "polystore-read")
         self._loop: asyncio.AbstractEventLoop | None = None
+        _open.add(self)
 
     # -- opening and closing ----------------------------------------------------------------------------------
 
@@ -135,45 +140,45 @@ class Database:
 
     async def aclose(self) -> None:
         """Finish the group under way, refuse what waits, close. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
-        await asyncio.to_thread(self._close)
+        inline, self._inline = self._inline, None
+        self._unusable = "closed"
+        if inline is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._close, inline)
 
-    def _close(self) -> None:
+    def _close(self, inline: sqlite3.Connection) -> None:
         self._readers.shutdown(wait=True)
         if self._thread is not None:
             self._thread.join()
-        for db in (*self._idle, self._inline, self._writer):
+        for db in (*self._idle, inline, self._writer):
             if db is not None:
                 db.close()
         if self._lock is not None:
             self._lock.close()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: be unusable, and never close the connections, which would end the parent's log."""
+        _inherited.append((self._inline, self._writer, self._idle))
+        self._inline = self._writer = None
+        self._unusable = "opened before a fork"
+
     def check(self) -> None:
         """Raises Unavailable when this cannot be used: not opened, closed, or inherited by a forked process."""
-        if self._closed or self._inline is None or self._pid != os.getpid():
-            raise Unavailable(
-                f"{self.path}: "
-                + ("closed" if self._closed else "not prepared" if self._inline is None else "opened before a fork")
-                + "; open the architecture anew"
-            )
+        if self._inline is None:
+            raise self._unavailable()
 
-    @property
-    def exists(self) -> bool:
-        """False before the first `prepare` of a new file."""
-        return self._closed or self._inline is not None
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(f"{self.path}: {self._unusable}; connect and prepare in this process first")
 
     # -- reading ----------------------------------------------------------------------------------------------
 
     @property
     def inline(self) -> sqlite3.Connection:
         """The connection for the event loop's own thread: it never waits for a lock. Raises Unavailable."""
-        if self._closed or self._inline is None or self._pid != os.getpid():
-            self.check()
-        assert self._inline is not None
-        return self._inline
+        inline = self._inline
+        if inline is None:
+            raise self._unavailable()
+        return inline
 
     async def read(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -316,3 +321,12 @@ class Database:
     def _crashpoints(self, names: dict[str, None], moment: str) -> None:
         for name in names:
             self.env.crashpoint(f"sqlite.{name}.{moment}")
+
+
+def _leave_to_parent() -> None:
+    for database in list(_open):
+        database.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

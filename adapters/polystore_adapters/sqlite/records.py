@@ -13,7 +13,7 @@ from polystore_adapters.sqlite.table import Draft, RecordTable
 
 _TOMBSTONE_SQL = "SELECT version, deleted_at FROM ps_tombstone WHERE tenant = ? AND etype = ? AND id = ?"
 _TOMBSTONES_SQL = (
-    "SELECT id, version, deleted_at FROM json_each(?) k "
+    "SELECT t.id, t.version, t.deleted_at FROM json_each(?) k "
     "CROSS JOIN ps_tombstone t ON t.tenant = ? AND t.etype = ? AND t.id = k.value"
 )
 _BURY_SQL = "INSERT OR REPLACE INTO ps_tombstone (tenant, etype, id, version, h, deleted_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -39,6 +39,8 @@ def get_one(db: sqlite3.Connection, table: RecordTable, key: Key) -> Record | No
 
 
 def get_many(db: sqlite3.Connection, tables: Tables, keys: Sequence[Key]) -> list[Record | None]:
+    if len(keys) == 1:
+        return [get_one(db, tables[keys[0].etype], keys[0])]
     found: dict[Key, Record] = {}
     for (etype, tenant), ids in by_table(keys).items():
         rows = tables[etype].stored(db, tenant, ids, bodies=True)

@@ -116,10 +116,14 @@ class SqliteRepository:
         return Instance("sqlite", sqlite3.sqlite_version, run_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        if self._closed:
+            self._db.check()
         if not self._db.is_open:
             if not create:
                 names = ", ".join(repr(layout.entity.name) for layout in layouts)
-                raise SchemaMismatch(f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`")
+                raise SchemaMismatch(
+                    f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`"
+                )
             await self._open(create=True)
         tables = [RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts]
         if create and await self._db.read(self._differs, tables):
