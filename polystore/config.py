@@ -35,6 +35,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import msgspec
 
 from polystore.errors import ConfigurationError
+from polystore.facets import DIMENSION_MAX
 from polystore.registry import profile, scheme_of, unknown
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -62,6 +63,7 @@ SINGLE = "main"
 """The name of the store when only one URL is given."""
 
 _PATHS = frozenset({"sqlite", "embedded"})
+_ENTITIES = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 
 
@@ -220,7 +222,7 @@ def _fill(struct: type[S], table: object, where: str) -> S:
             values[key] = msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as e:
             reason, _, inner = str(e).partition(" - at `$")
-            reason = reason.replace("Expected", "expected").replace("`object`", "`table`")
+            reason = reason.replace("Expected", "expected").replace(" | null", "").replace("`object`", "`table`")
             raise ConfigurationError(f"{place}{inner.rstrip('`')}: {reason}") from None
     missing = [name for name, field in fields.items() if field.required and name not in values]
     if missing:
@@ -258,6 +260,8 @@ def _embedder(name: str, table: object) -> EmbedderConfig:
     embedder = _fill(EmbedderConfig, table, f"embedders.{name}")
     if embedder.kind not in EMBEDDERS:
         raise unknown(f"embedders.{name}.kind: the kind", embedder.kind, EMBEDDERS)
+    if embedder.dimension is not None and not 1 <= embedder.dimension <= DIMENSION_MAX:
+        raise ConfigurationError(f"embedders.{name}.dimension: must be from 1 to {DIMENSION_MAX}")
     return embedder
 
 
@@ -272,8 +276,8 @@ def _pins(entity: str, table: object, stores: Mapping[str, StoreConfig]) -> dict
 def _absolute(url: str, base_dir: Path) -> str:
     """The URL with the path of a local store made absolute."""
     scheme, _, rest = url.partition(":")
-    if scheme.lower() not in _PATHS or not rest or rest.startswith("/"):
-        return url
+    if scheme.lower() not in _PATHS or not rest or rest[0] in "/:":
+        return url  # absolute, or something for the adapter to refuse
     path, question, options = rest.partition("?")
     return f"{scheme}:{os.path.normpath(base_dir / path)}{question}{options}"
 
@@ -303,6 +307,8 @@ def _classes(name: str, where: str) -> list[type[Any]]:
 
     from polystore.entity import is_entity
 
+    if not _ENTITIES.fullmatch(name):
+        raise ConfigurationError(f"{where}: {name!r} is neither a module, as in myapp.models, nor myapp.models:Class")
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -40,7 +40,8 @@ def scheme_of(url: str) -> str | None:
 
 
 @functools.cache
-def _installed(group: str) -> Mapping[str, EntryPoint]:
+def installed(group: str) -> Mapping[str, EntryPoint]:
+    """Name -> entry point of a group, looked up once in the life of the process."""
     from importlib.metadata import entry_points  # 10 ms that `import polystore` does not pay
 
     return {entry.name: entry for entry in reversed(entry_points(group=group))}  # the first on the path wins
@@ -48,7 +49,7 @@ def _installed(group: str) -> Mapping[str, EntryPoint]:
 
 def schemes() -> list[str]:
     """The schemes of all installed adapters."""
-    return sorted(_installed(ADAPTERS))
+    return sorted(installed(ADAPTERS))
 
 
 async def connect(url: str, options: Mapping[str, Any], env: Env) -> Repository:
@@ -57,7 +58,7 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> Repository:
     scheme = scheme_of(url)
     if scheme is None:
         raise ConfigurationError(f"a store's URL begins with a scheme and a colon; known: {', '.join(schemes())}")
-    entry = _installed(ADAPTERS).get(scheme)
+    entry = installed(ADAPTERS).get(scheme)
     if entry is None:
         raise unknown("the URL scheme", scheme, schemes())
     with _drivers(entry):
@@ -67,7 +68,7 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> Repository:
 def profile(url: str) -> Mapping[str, Mapping[str, Any]] | None:
     """The stores that a profile's URL stands for: name -> settings as in `[stores.<name>]`. None for other URLs."""
     scheme = scheme_of(url)
-    entry = _installed(PROFILES).get(scheme) if scheme else None
+    entry = installed(PROFILES).get(scheme) if scheme else None
     if entry is None:
         return None
     with _drivers(entry):

@@ -44,6 +44,9 @@ class Trace:
     def record(self, step: Step) -> None:
         self.steps.append(step)
 
+    def __repr__(self) -> str:
+        return f"Trace({self.steps!r})"
+
 
 current: ContextVar[Tracer | None] = ContextVar("polystore_tracer", default=None)
 
