@@ -61,9 +61,11 @@ DEFAULT_FILE = "polystore.toml"
 DEFAULT_URL = "embedded:.polystore"
 SINGLE = "main"
 """The name of the store when only one URL is given."""
+TIMEOUT_S_MAX = 86_400
 
 _PATHS = frozenset({"sqlite", "embedded"})
 _ENTITIES = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 
 
@@ -241,12 +243,14 @@ def _single(top: _File, base_dir: Path) -> Mapping[str, Any]:
 
 def _store(name: str, table: object, base_dir: Path) -> StoreConfig:
     where = f"stores.{name}"
+    if not _STORE.fullmatch(name):
+        raise ConfigurationError(f"{where}: a store's name is letters, digits, _ and -, and begins with a letter")
     store = _fill(StoreConfig, table, where)
     for i, role in enumerate(store.roles or ()):
         if role not in ROLES:
             raise unknown(f"{where}.roles[{i}]: the role", role, ROLES)
-    if store.timeout_s <= 0:
-        raise ConfigurationError(f"{where}.timeout_s: must be more than 0")
+    if not 0 < store.timeout_s <= TIMEOUT_S_MAX:
+        raise ConfigurationError(f"{where}.timeout_s: must be more than 0 and at most {TIMEOUT_S_MAX}")
     if scheme_of(store.url) is None:
         raise ConfigurationError(f"{where}.url: a URL begins with a scheme and a colon, such as sqlite:data.db")
     if profile(store.url) is not None:

@@ -126,6 +126,7 @@ def test_a_missing_or_unreadable_file_says_so(directory: Path) -> None:
         ({"url": "sqlite:x", "roles": "home"}, ".roles: expected `array`, got `str`"),
         ({"url": "sqlite:x", "required": "no"}, ".required: expected `bool`, got `str`"),
         ({"url": "sqlite:x", "timeout_s": 0}, ".timeout_s: must be more than 0"),
+        ({"url": "sqlite:x", "timeout_s": float("nan")}, ".timeout_s: must be more than 0"),
         ({"url": "sqlite:x", "timeout_s": "1"}, ".timeout_s: expected `float`, got `str`"),
         ({"url": "sqlite:x", "options": []}, ".options: expected `table`, got `array`"),
         ({"url": 3}, ".url: expected `str`, got `int`"),
@@ -143,6 +144,8 @@ def test_a_mistake_in_a_store_says_where_it_is_and_what_is_known(store: object, 
     [
         ({"storse": {}}, "the key 'storse' is not known, did you mean 'stores'? known: embedders, entities,"),
         ({"stores": []}, "stores: expected `table`, got `array`"),
+        ({"stores": {"embed:x": {"url": "sqlite:x"}}}, "stores.embed:x: a store's name is letters, digits, _ and -,"),
+        ({"stores": {1: {"url": "sqlite:x"}}}, "stores: expected `str`, got `int`"),
         ({"url": 3}, "url: expected `str`, got `int`"),
         ({"entities": "shop"}, "entities: expected `array`, got `str`"),
         (
