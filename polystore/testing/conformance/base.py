@@ -154,9 +154,13 @@ def _in_its_own_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable
 
 
 async def _whole(self: Conformance, test: Callable[..., Coroutine[Any, Any, None]], given: Mapping[str, Any]) -> None:
+    limit = asyncio.timeout(TEST_LIMIT_S)
     try:
-        async with asyncio.timeout(TEST_LIMIT_S):
+        async with limit:
             await test(self, **given)
+    except TimeoutError:
+        assert not limit.expired(), f"no end after {TEST_LIMIT_S} s"
+        raise
     finally:
         for repository in reversed(self.opened):
             await repository.aclose()

@@ -131,6 +131,7 @@ class OutboxConformance(JournalCase):
             got: list[int] = []
             while rows := await stores[number % 2].claim(f"w{number}", workers, TYPES, 7):
                 got += [r.version for r in rows]
+                assert len(got) <= len(written), "rows are handed out again"
             return got
 
         parts = await asyncio.gather(*(claimer(i) for i in range(6)))

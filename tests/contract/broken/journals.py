@@ -1,0 +1,134 @@
+"""Journals, broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from polystore_adapters.memory import MemoryServer
+
+from polystore.model import (
+    Done,
+    OutboxRow,
+    RetryRow,
+    Settlement,
+    StoredVector,
+    TargetRow,
+)
+from polystore.testing.conformance import (
+    JournalConformance,
+)
+from tests.contract.broken.registry import fails
+
+
+@fails(JournalConformance, "test_a_commit_owes_every_change_to_all_copies_that_are_not_off")
+class NothingOwed(MemoryServer):
+    def mask(self, etype: str) -> int:
+        return 0
+
+
+@fails(JournalConformance, "test_a_commit_owes_every_change_to_all_copies_that_are_not_off")
+class MaskWithTheOff(MemoryServer):
+    def mask(self, etype: str) -> int:
+        return sum(1 << row.bit for row in self.targets() if row.etype == etype)
+
+
+@fails(JournalConformance, "test_rows_of_the_dead_are_taken_over_and_counted_and_those_of_the_living_are_not")
+class ClaimsUncounted(MemoryServer):
+    def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
+        rows = super().claim(worker, live, etypes, limit)
+        return [msgspec.structs.replace(row, claims=0) for row in rows]
+
+
+@fails(JournalConformance, "test_rows_of_the_dead_are_taken_over_and_counted_and_those_of_the_living_are_not")
+class ClaimsFromTheLiving(MemoryServer):
+    def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
+        return super().claim(worker, frozenset({worker}), etypes, limit)
+
+
+@fails(JournalConformance, "test_many_claimers_at_once_share_the_rows")
+class ClaimedTwice(MemoryServer):
+    def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
+        rows = super().claim(worker, live, etypes, limit)
+        self.retire(worker)
+        return rows
+
+
+@fails(JournalConformance, "test_settle_removes_the_claimed_rows_and_no_other_and_may_be_repeated")
+class SettleTakesOlderRowsToo(MemoryServer):
+    def settle(self, settlement: Settlement) -> None:
+        super().settle(settlement)
+        for version in [v for v in self.outbox if settlement.delivered and v <= max(settlement.delivered)]:
+            del self.outbox[version]
+
+
+@fails(JournalConformance, "test_owed_rows_of_one_record_are_merged")
+class RetryRowOverwritten(MemoryServer):
+    def settle(self, settlement: Settlement) -> None:
+        forgotten = [Done(row.target, row.key, 1 << 60) for row in settlement.owed]
+        super().settle(Settlement(done=forgotten))
+        super().settle(settlement)
+
+
+@fails(JournalConformance, "test_done_removes_what_is_owed_up_to_the_applied_version")
+class DoneIgnoresTheVersion(MemoryServer):
+    def settle(self, settlement: Settlement) -> None:
+        done = [msgspec.structs.replace(one, version=1 << 60) for one in settlement.done]
+        super().settle(msgspec.structs.replace(settlement, done=done))
+
+
+@fails(JournalConformance, "test_a_parked_row_stays_parked_until_something_newer_is_owed")
+class ParkedForgotten(MemoryServer):
+    """A parked row becomes a retry row by any settlement that names it."""
+
+    def settle(self, settlement: Settlement) -> None:
+        self.redrive(None, [row.key for row in settlement.owed if row.state != "p"])
+        super().settle(settlement)
+
+
+@fails(JournalConformance, "test_a_parked_row_stays_parked_until_something_newer_is_owed")
+class ParkedIsDue(MemoryServer):
+    def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
+        rows, _ = self.parked(target, None, limit)
+        return [*super().due(target, etypes, now_us, limit), *rows]
+
+
+@fails(JournalConformance, "test_due_rows_come_oldest_first_and_stay_away_for_five_seconds")
+class DueForEverybody(MemoryServer):
+    def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
+        rows = super().due(target, etypes, now_us, limit)
+        self.awaken(target, [row.key for row in rows], 0)
+        return rows
+
+
+@fails(JournalConformance, "test_pending_tells_what_a_copy_still_misses")
+class PendingForgetsTheParked(MemoryServer):
+    def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
+        rows, _ = self.parked(target, None, 1_000)
+        parked = {row.h for row in rows}
+        return super().pending(etype, target, [pair for pair in pairs if pair[0] not in parked])
+
+
+@fails(JournalConformance, "test_a_backfill_owes_every_record_once_and_remembers_how_far_it_is")
+class BackfillOfOneTenant(MemoryServer):
+    def backfill(self, row: TargetRow, limit: int) -> TargetRow:
+        parts = self.parts(row.etype)
+        self._parts = {(row.etype, tenant): part for tenant, part in parts[:1]}
+        try:
+            return super().backfill(row, limit)
+        finally:
+            self._parts.update({(row.etype, tenant): part for tenant, part in parts})
+
+
+@fails(JournalConformance, "test_old_tombstones_go_only_when_nothing_waits_for_them")
+class PurgesWhatIsOwed(MemoryServer):
+    def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
+        self.outbox.clear()
+        return super().purge(now_us, tombstone_ttl_us)
+
+
+@fails(JournalConformance, "test_vectors_of_embedders_are_kept_for_the_text_they_were_made_of")
+class VectorsOfOldTextsKept(MemoryServer):
+    def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
+        for vector in vectors:
+            self.stored.setdefault(vector.key, {}).setdefault((vector.field, vector.embedder), vector)
