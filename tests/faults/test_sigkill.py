@@ -36,10 +36,10 @@ CRASHPOINTS = (
     "sqlite.settle.before",
     "sqlite.settle.inside",
     "sqlite.settle.after",
-    "sqlite.claim",
 )
-"""Those that a run of the worker passes. `relay.loaded` needs a predecessor that died, and is passed by the check after
-a kill; `backfill.step` has its own test."""
+"""Those that a run of the worker passes."""
+RECOVERY = ("sqlite.claim", "relay.claimed", "relay.loaded", "lane.taken", "delivery.applied", "sqlite.settle.inside")
+"""Those that only a process passes which finds what a dead one left behind, and the way on from there."""
 
 
 def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
@@ -95,3 +95,13 @@ def test_killed_at(crashpoint: str, tmp_path: Path) -> None:
     code, lines = run("work", str(directory), crashpoint, str(hit))
     assert code == -signal.SIGKILL, f"{crashpoint} was not passed {hit} times"
     check(directory, max((line["acked"] for line in lines if "acked" in line), default=-1))
+
+
+@pytest.mark.parametrize("crashpoint", RECOVERY)
+def test_killed_again_while_recovering_at(crashpoint: str, tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    code, lines = run("work", str(directory), "write.committed", "20")
+    assert code == -signal.SIGKILL
+    code, _ = run("recover", str(directory), crashpoint, "1")
+    assert code == -signal.SIGKILL, f"{crashpoint} was not passed"
+    check(directory, max(line["acked"] for line in lines if "acked" in line))

@@ -1,9 +1,9 @@
 """A child process that works on an embedded directory until it is done or killed. Run by the tests beside it.
 
-usage: worker.py work|check DIRECTORY [CRASHPOINT HIT]
+usage: worker.py work|recover|check DIRECTORY [CRASHPOINT HIT]
 
 work: carries out a fixed list of operations, printing a line when one is acknowledged; at the HIT-th pass of CRASHPOINT
-it ends itself with SIGKILL. check: opens, settles, verifies, prints what every store holds. Every crashpoint that was
+it ends itself with SIGKILL. recover: delivers what a killed process left behind. check: opens, settles, verifies, prints what every store holds. Every crashpoint that was
 passed is printed at the end of a run that is not killed.
 """
 
@@ -108,6 +108,19 @@ async def work(directory: str, env: KillAt) -> None:
     say({"passed": dict(env.passed)})
 
 
+async def recover(directory: str, env: KillAt) -> None:
+    opening = HybridDataArchitecture.open(
+        f"embedded:{directory}",
+        entities=[Note],
+        embedders={"slow": SlowEmbedder()},
+        env=env,
+        settings=Settings(poll_s=0.05),
+    )
+    async with opening as hda:
+        await hda.settle(30)
+    say({"passed": dict(env.passed)})
+
+
 async def check(directory: str) -> None:
     opening = HybridDataArchitecture.open(
         f"embedded:{directory}", entities=[Note], embedders={"slow": SlowEmbedder()}, settings=Settings(poll_s=0.05)
@@ -131,7 +144,10 @@ def say(message: object) -> None:
 
 if __name__ == "__main__":
     mode, place, *crash = sys.argv[1:]
+    env = KillAt(crash[0] if crash else None, int(crash[1]) if crash else 0)
     if mode == "work":
-        asyncio.run(work(place, KillAt(crash[0] if crash else None, int(crash[1]) if crash else 0)))
+        asyncio.run(work(place, env))
+    elif mode == "recover":
+        asyncio.run(recover(place, env))
     else:
         asyncio.run(check(place))
