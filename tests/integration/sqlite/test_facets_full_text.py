@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from polystore_adapters.sqlite.facets.full_text import FullTextFacet
 from polystore import text
 from polystore.entity import entity, entity_type
 from polystore.facets import FullText
-from tests.integration.sqlite.facet_file import FacetFile, facet_file
+from tests.integration.sqlite.facet_file import FacetFile, connect, facet_file
 
 
 @entity(name="order")  # a word of SQL
@@ -105,17 +106,20 @@ def test_equal_scores_are_sorted_by_id_and_pages_hold_every_match_once(notes: Fa
     assert [match.id for match in whole] == [f"{i:02}" for rest in range(3) for i in range(rest, 30, 3)]
     pages: list[str] = []
     after: tuple[float, str] | None = None
-    while page := notes.facet.search(notes.db, "", text.query("같은"), None, 4, after):
-        assert len(page) <= 4
+    for size in (4, 4, 4, 4, 4, 4, 4, 2):
+        page = notes.facet.search(notes.db, "", text.query("같은"), None, 4, after)
+        assert len(page) == size
         pages += [match.id for match in page]
         after = (page[-1].score, page[-1].id)
     assert pages == [match.id for match in whole]
+    assert found(notes, "같은", after=after) == []
 
 
 def test_the_condition_holds_before_the_limit(notes: FacetFile[FullTextFacet]) -> None:
     notes.put({"id": f"{i:02}", "text": "학교", "author": "me" if i % 10 == 9 else "you"} for i in range(40))
-    where = ("t.author = ? OR t.author = ?", ["me", "nobody"])
+    where = ("t.author = ? OR t.author = ?", ["nobody", "me"])
     assert found(notes, "학교", where=where, limit=3) == ["09", "19", "29"]
+    assert found(notes, "학교", where=where, limit=1, after=(1e6, "")) == ["09"]
     assert found(notes, "학교", where=where, tenant="other") == []
 
 
@@ -133,6 +137,22 @@ def test_a_match_tells_the_version_of_the_row(notes: FacetFile[FullTextFacet]) -
     assert found(notes, "first") == []
     (match,) = notes.facet.search(notes.db, "", text.query("second"), None, 10, None)
     assert (match.id, match.version) == ("1", 9)
+
+
+def test_a_write_during_a_search_is_not_seen_in_half(notes: FacetFile[FullTextFacet]) -> None:
+    notes.put({"id": str(i), "text": "학교 " + "가 " * i} for i in range(3))
+
+    def interfere(sql: str) -> None:
+        if "json_each" in sql:
+            reader.set_trace_callback(None)
+            notes.remove(["0"])
+            notes.put([{"id": "1", "text": "다른 말"}], version=2)
+
+    with closing(connect(notes.path)) as reader:
+        reader.set_trace_callback(interfere)
+        matches = notes.facet.search(reader, "", text.query("학교"), None, 10, None)
+        assert [(match.id, match.version) for match in matches] == [("0", 1), ("1", 1), ("2", 1)]
+        assert [match.id for match in notes.facet.search(reader, "", text.query("학교"), None, 10, None)] == ["2"]
 
 
 def test_number_keys_are_matched_as_text() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from polystore.entity import EntityType
@@ -11,7 +14,10 @@ from polystore.model import Body, Match
 from polystore.text import FTS5_TOKENIZE, Phrase, fts5_match, terms
 
 from . import FacetRow
-from .tables import follow, json_list
+from .tables import follow, json_list, snapshot
+
+_AHEAD = 6
+"""Hits looked up beyond a page, to see where its last score ends."""
 
 
 class FullTextFacet:
@@ -33,12 +39,11 @@ class FullTextFacet:
         )
         self._remove = f'DELETE FROM "{self._name}" WHERE rowid = ?'
         self._read = f'SELECT rowid, {names} FROM "{self._name}" WHERE rowid IN (SELECT value FROM json_each(?))'
-        # The scores are computed once per hit and before the join: `f.rank` in three places would run BM25 three times.
-        self._search = (
-            f'WITH hit AS MATERIALIZED (SELECT rowid AS rid, -rank AS score FROM "{self._name}" '
-            f'WHERE "{self._name}" MATCH ?) '
-            f'SELECT CAST(t."{entity.key}" AS TEXT) AS ps_id, hit.score, t.ps_version '
-            f'FROM hit CROSS JOIN "{entity.name}" AS t ON t.ps_rid = hit.rid WHERE t.ps_tenant = ?'
+        # The plus leaves sorting to SQLite: FTS5, which would sort by `rank` itself, computes every score twice then.
+        self._hits = f'SELECT rowid, rank FROM "{self._name}" WHERE "{self._name}" MATCH ? ORDER BY +rank'
+        self._records = (
+            f'SELECT t.ps_rid, CAST(t."{entity.key}" AS TEXT), t.ps_version FROM json_each(?) AS hit '
+            f'CROSS JOIN "{entity.name}" AS t ON t.ps_rid = hit.value WHERE t.ps_tenant = ?'
         )
 
     def create(self, db: sqlite3.Connection) -> bool:
@@ -72,19 +77,28 @@ class FullTextFacet:
         limit: int,
         after: tuple[float, str] | None,
     ) -> list[Match]:
-        """See `SupportsTextSearch.search`; `where` is SQL over the entity's table as `t`, with its parameters."""
+        """See `SupportsTextSearch.search`; `where` is SQL over the entity's table as `t`, with its parameters.
+
+        Records are looked up for the best hits only, in growing pieces, until the page is full and the next hit is
+        worse than its last: among equals the id decides.
+        """
         if not phrases or limit <= 0:
             return []
-        sql = self._search
-        parameters: list[Any] = [fts5_match(phrases), tenant]
-        if where is not None:
-            sql += f" AND ({where[0]})"
-            parameters += where[1]
-        if after is not None:
-            sql += " AND (hit.score < ? OR (hit.score = ? AND ps_id > ?))"
-            parameters += (after[0], after[0], after[1])
-        sql += " ORDER BY hit.score DESC, ps_id LIMIT ?"
-        return [Match(id, score, version) for id, score, version in db.execute(sql, (*parameters, limit))]
+        condition, parameters = where or ("TRUE", ())
+        sql = f"{self._records} AND ({condition})"
+        last = (-math.inf, "", 0) if after is None else (-after[0], after[1], sys.maxsize)
+        page: list[tuple[float, str, int]] = []
+        with snapshot(db), closing(db.execute(self._hits, (fts5_match(phrases),))) as hits:
+            size = limit + _AHEAD
+            while chunk := hits.fetchmany(size):
+                ranks = {rid: rank for rid, rank in chunk if rank >= last[0]}
+                records = db.execute(sql, (json_list(ranks), tenant, *parameters))
+                page += [one for rid, id, version in records if (one := (ranks[rid], id, version)) > last]
+                page.sort()
+                if len(page) >= limit and chunk[-1][1] > page[limit - 1][0]:
+                    break
+                size *= 2
+        return [Match(id, -rank, version) for rank, id, version in page[:limit]]
 
     def _terms(self, body: Body) -> list[str]:
         return [" ".join(terms(body.get(field) or "")) for field in self._fields]
