@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from polystore.consistency.line import Line
-from polystore.errors import StalenessTimeout, Unavailable
+from polystore.errors import PolystoreError, StalenessTimeout
 from polystore.model import Key, StoreStatus
 from polystore.protocols import SupportsJournal
 
@@ -65,8 +65,8 @@ async def _holds(line: Line, wait: Wait, deadline: float) -> StoreStatus:
                 pairs = [(wait.h, wait.version)]
                 if not await line.home.call(SupportsJournal.pending, wait.key.etype, wait.store, pairs):
                     return "applied"
-            except Unavailable:
-                pass  # the write is committed: an outage now only leaves its status open
+            except PolystoreError:
+                pass  # the write is committed: whatever the home says now only leaves its status open
             if wait.told.done():
                 break
         left_s = deadline - line.context.env.monotonic()

@@ -18,7 +18,7 @@ from polystore.consistency.tasks import SyncTask
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
-from polystore.errors import Backpressure, ConfigurationError, StalenessTimeout, Unavailable
+from polystore.errors import Backpressure, ConfigurationError, PolystoreError, StalenessTimeout, Unavailable
 from polystore.model import (
     Ack,
     Change,
@@ -150,7 +150,7 @@ class DataConsistencyManager:
             await line.stop()
             try:
                 await line.home.call(SupportsJournal.retire, self.worker)
-            except Unavailable as e:  # its rows are taken over when this worker is seen to be dead
+            except PolystoreError as e:  # its rows are taken over when this worker is seen to be dead
                 self.report(f"leaving {line.home.name}: {e}")
 
     def _put(self, task: SyncTask) -> bool:
@@ -274,14 +274,17 @@ class DataConsistencyManager:
         shared: dict[tuple[str, int], Mapping[str, StoreStatus]] = {}
         results: list[WriteResult] = []
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
-            kind = (write.key.etype, written.targets)
+            # Nothing written now: how far the standing version got is not known without asking, so it is not "applied".
+            owed = written.targets if written.changed or not written.version else -1
+            kind = (write.key.etype, owed)
             stores = shared.get(kind)
             if stores is None:
                 stores = shared[kind] = self._stores(line, *kind)
             if i in statuses:
                 stores = dict[str, StoreStatus]({**stores, **statuses[i]})
             token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
-            results.append(WriteResult(write.key.id, written.version or None, written.existed, token, stores))
+            version = written.version or None
+            results.append(WriteResult(write.key.id, version, written.existed, token, stores, written.changed))
         return results
 
     def _stores(self, line: Line, etype: str, mask: int) -> dict[str, StoreStatus]:
