@@ -72,6 +72,7 @@ class Field:
     """A field of an entity inside a condition. A boolean field is a condition by itself: `F.active`."""
 
     __slots__ = ("_path",)
+    __hash__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # == builds a condition
 
     def __init__(self, path: tuple[str, ...]) -> None:
         self._path = path
@@ -83,9 +84,6 @@ class Field:
 
     def __getitem__(self, name: str) -> Field:
         return Field((*self._path, *name.split(".")))
-
-    def __hash__(self) -> int:
-        return hash(self._path)
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return Expr("==", (self._path, other))

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, Optional
+from typing import Annotated, Any, ClassVar, Literal, Optional, cast
 from uuid import UUID
 
 import msgspec
@@ -512,7 +512,7 @@ def test_every_type_of_field_survives_the_plain_form() -> None:
     ],
 )
 def test_structs_and_pydantic_models_survive_it_too(value: Any) -> None:
-    cls: type[Any] = type(value)
+    cls = cast(type[Any], type(value))
     declared = entity_type(entity()(cls))
     body = declared.encode(value)
     assert list(body) == list(declared.fields)
