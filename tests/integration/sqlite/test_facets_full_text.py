@@ -101,13 +101,13 @@ def test_scores_are_positive_and_those_of_bm25(notes: FacetFile[FullTextFacet]) 
 
 
 def test_equal_scores_are_sorted_by_id_and_pages_hold_every_match_once(notes: FacetFile[FullTextFacet]) -> None:
-    notes.put({"id": f"{i:02}", "text": "같은 말 " + "더 " * (i % 3)} for i in reversed(range(30)))
+    notes.put({"id": f"{i:02}", "text": "같은 말 " + "더 " * (i % 3)} for i in reversed(range(90)))
     whole = notes.facet.search(notes.db, "", text.query("같은"), None, 100, None)
-    assert [match.id for match in whole] == [f"{i:02}" for rest in range(3) for i in range(rest, 30, 3)]
+    assert [match.id for match in whole] == [f"{i:02}" for rest in range(3) for i in range(rest, 90, 3)]
     pages: list[str] = []
     after: tuple[float, str] | None = None
-    for size in (4, 4, 4, 4, 4, 4, 4, 2):
-        page = notes.facet.search(notes.db, "", text.query("같은"), None, 4, after)
+    for size in (8,) * 11 + (2,):
+        page = notes.facet.search(notes.db, "", text.query("같은"), None, 8, after)
         assert len(page) == size
         pages += [match.id for match in page]
         after = (page[-1].score, page[-1].id)

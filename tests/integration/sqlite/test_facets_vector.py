@@ -176,6 +176,7 @@ def test_the_condition_holds_before_the_limit(notes: FacetFile[VectorFacet]) -> 
     assert ids(similar(notes, [1, 0], 3, where=where)) == ["09", "19", "29"]
     assert similar(notes, [1, 0], where=("t.author = ?", ["nobody"])) == []
     assert ids(similar(notes, [1, 0], 3, of=facet(cache_bytes=0), where=where)) == ["09", "19", "29"]
+    put(notes, {"you": [1, 0]}, tenant="other", author="you")
     for cache_bytes in (CACHE_BYTES, 0):
         assert similar(notes, [1, 0], of=facet(cache_bytes=cache_bytes), where=where, tenant="other") == []
 
