@@ -457,6 +457,7 @@ def test_a_ping_without_an_answer_does_not_stop_the_probing() -> None:
         await asyncio.sleep(10)
         assert fake.pings >= 3
         await store.aclose()
+        assert len(asyncio.all_tasks()) == 1
 
     virtually(main)
 
