@@ -71,7 +71,7 @@ class Delivery:
             if change.key not in failures[name]
         ]
         await self.settle(Settlement([task.version for task in batch], spilled, done))
-        for name in {row.target for row in spilled}:
+        for name in dict.fromkeys(row.target for row in spilled):  # an order that every run repeats
             self.targets.pace(name).owes = True
             self.wake_retries(name)
 

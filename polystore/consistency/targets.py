@@ -61,8 +61,8 @@ class Targets:
             return list(self._rows.get(etype, {}).values())
         return [row for rows in self._rows.values() for row in rows.values()]
 
-    def all_names(self) -> set[str]:
-        return {row.name for row in self.rows() if row.status != "off"}
+    def all_names(self) -> list[str]:
+        return list(dict.fromkeys(row.name for row in self.rows() if row.status != "off"))
 
     def etypes(self, target: str) -> list[str]:
         """The entity types that `target` has copies of."""
