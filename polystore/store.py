@@ -194,8 +194,8 @@ class Store:
         """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
         together. A commit whose caller is cancelled is carried out all the same."""
         self._require(SupportsCommit, "commit")
-        operation: Operation[Committed] = Operation("commit", (commit,), SupportsCommit)
-        return await self._run(operation, self._commit)
+        about: Operation[Committed] = Operation("commit", (commit.writes,), SupportsCommit)
+        return await self._run(about, lambda _: self._commits.ask(commit))
 
     async def aclose(self) -> None:
         """Close the repository; calls under way end with an error or their result. Idempotent."""
@@ -266,9 +266,6 @@ class Store:
             return await self._read(keys)
         except Exception as error:  # noqa: BLE001 -- it is raised where the keys were asked for
             return [error] * len(keys)
-
-    def _commit(self, operation: Operation[Committed]) -> Awaitable[Committed]:
-        return self._commits.ask(operation.args[0])
 
     async def _commit_all(self, commits: list[Commit]) -> Sequence[Committed | Exception]:
         """One call for each `batch_max` writes. After an error that is nobody's outage each commit is sent apart: by

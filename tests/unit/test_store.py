@@ -344,7 +344,7 @@ def test_a_commit_without_an_answer_is_of_unknown_outcome_at_the_deadline() -> N
     async def main() -> None:
         fake = Fake()
         fake.trouble = lambda _: asyncio.sleep(1000)
-        with pytest.raises(OutcomeUnknown, match="main commit: no answer within 2 s"):
+        with pytest.raises(OutcomeUnknown, match="main commit key 'a': no answer within 2 s"):
             await store_of(fake, timeout_s=2).commit(commit("a"))
 
     virtually(main)
@@ -375,10 +375,10 @@ def test_every_method_of_the_contract_can_be_called_and_is_traced() -> None:
         with tracing.collect() as trace:
             assert (await store.call(Repository.ping)).server == "fake"
             await store.get([key("a"), key("b")])
-            await asyncio.gather(store.commit(commit("a")), store.commit(commit("b")))
+            await asyncio.gather(store.commit(commit("a")), store.commit(commit("b", "c")))
             await store.deliver([change("a")])
         assert [(step.verb, step.n) for step in trace.steps] == [
-            ("ping", 1), ("get", 2), ("commit", 1), ("commit", 1), ("apply", 1),
+            ("ping", 1), ("get", 2), ("commit", 1), ("commit", 2), ("apply", 1),
         ]  # fmt: skip
         assert {verb: m.count for verb, m in store.metrics.verbs.items()} == {
             "ping": 1, "get": 1, "commit": 1, "apply": 1,
