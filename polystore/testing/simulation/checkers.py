@@ -1,0 +1,133 @@
+"""What must hold, each a pure function over what was recorded and how everything stands at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from polystore.model import Key
+from polystore.testing.simulation.history import HOME, Change, Final, History, State
+
+Checker = Callable[[History, Final], Iterator[str]]
+
+
+def _name(key: Key) -> str:
+    return f"{key.tenant}/{key.etype}/{key.id}"
+
+
+def converged(_history: History, final: Final) -> Iterator[str]:
+    """G2, G6: every copy equals the home by key, version, content and vector; nothing is owed; nothing is parked but
+    what a copy truly refuses."""
+    if not final.drained:
+        yield f"still owed when the time was over: {final.owed}"
+    for row in final.parked:
+        if (row.target, row.key) not in final.poisoned:
+            yield f"{row.target} {_name(row.key)} is parked at {row.version}, but nothing is wrong with it: {row.error}"
+    parked = {(row.target, row.key) for row in final.parked}
+    home = final.stores[HOME]
+    for store, records in final.stores.items():
+        if store == HOME:
+            continue
+        for key in sorted({*home, *records}, key=_name):
+            if store in final.copies[key.etype] and (store, key) not in parked:
+                yield from _compare(store, key, home.get(key), records.get(key), final)
+
+
+def _compare(store: str, key: Key, here: State | None, there: State | None, final: Final) -> Iterator[str]:
+    if here is None or here.deleted:
+        if there is not None and not there.deleted:
+            yield f"{store} {_name(key)} lives at {there.version}, but is deleted at home"
+        return
+    if there is None or there.deleted:
+        yield f"{store} {_name(key)} is missing, at home it is at {here.version}"
+    elif (there.version, there.hash) != (here.version, here.hash):
+        same = " with another content" if there.version == here.version else ""
+        yield f"{store} {_name(key)} is at {there.version}{same}, at home at {here.version}"
+    elif store == "vectors" and there.vector != final.vectors[key]:
+        yield f"{store} {_name(key)} has not the vector of its text at {here.version}"
+
+
+def monotonic(history: History, _final: Final) -> Iterator[str]:
+    """G4: a record's version never drops in any store, the home included; a tombstone has a version too."""
+    for change in (*history.commits, *history.changes):
+        if change.after < change.before:
+            yield f"{change.store} {_name(change.key)} went from {change.before} to {change.after or 'nothing'}"
+
+
+def no_phantom(history: History, _final: Final) -> Iterator[str]:
+    """What a copy holds at a version is what was committed at that version."""
+    committed = {(one.key, one.after): (one.deleted, one.hash) for one in history.commits}
+    for change in history.changes:
+        wanted = committed.get((change.key, change.after))
+        if change.after and wanted is None:
+            yield f"{change.store} {_name(change.key)} came to {change.after}, which nobody committed"
+        elif change.after and wanted != (change.deleted, change.hash):
+            yield f"{change.store} {_name(change.key)} came to {change.after} with another content than was committed"
+
+
+def no_resurrect(history: History, _final: Final) -> Iterator[str]:
+    """G5: what a copy has deleted does not come back by an older write."""
+    buried: dict[tuple[str, Key], int] = {}
+    for change in history.changes:
+        place = (change.store, change.key)
+        if change.deleted:
+            buried[place] = max(change.after or change.before, buried.get(place, 0))
+        elif change.after < buried.get(place, 0):
+            yield f"{change.store} {_name(change.key)}, deleted at {buried[place]}, came back at {change.after}"
+
+
+def no_lost_ack(history: History, final: Final) -> Iterator[str]:
+    """G1: what a caller was told is true: the write is at home, or a newer one; and a copy that is said to have
+    applied it had it in that moment. What failed for certain has left no trace."""
+    home = final.stores[HOME]
+    for attempt in history.attempts:
+        for key, result, held in zip(attempt.keys, attempt.results, attempt.held, strict=False):
+            version = result.version or 0
+            state = home.get(key)
+            if version and (state is None or state.version < version):
+                yield f"#{attempt.n} {_name(key)} was acknowledged at {version}, the home is at {state}"
+            for store, status in result.stores.items():
+                if status == "applied" and version and held.get(store, 0) < version:
+                    yield f"#{attempt.n} {_name(key)} at {version}: applied at {store}, which held {held.get(store, 0)}"
+    failed = {attempt.n: attempt for attempt in history.attempts if attempt.state == "failed" and not attempt.doubt}
+    for commit in history.commits:
+        if commit.n in failed:
+            yield f"#{commit.n} {_name(commit.key)} is committed, but the caller was told {failed[commit.n].error}"
+
+
+def no_lost_update(history: History, _final: Final) -> Iterator[str]:
+    """What a commit replaced is what the commit before it wrote: no write falls between."""
+    standing: dict[Key, Change] = {}
+    for commit in history.commits:
+        before = standing.get(commit.key)
+        if before is not None and commit.before != before.after:
+            yield f"{_name(commit.key)} at {commit.after} replaced {commit.before}, but {before.after} stood there"
+        standing[commit.key] = commit
+
+
+def applied_once(history: History, _final: Final) -> Iterator[str]:
+    """G1: however often a call is repeated with its op_id, it happens once, and every answer names the same versions."""
+    first: dict[tuple[str, str, int], Change] = {}
+    commits: dict[tuple[str, str], int] = {}
+    for commit in history.commits:
+        if commit.op:
+            commits[commit.key.tenant, commit.op] = commits.get((commit.key.tenant, commit.op), 0) + 1
+            first[commit.key.tenant, commit.op, commit.after] = commit
+    for attempt in history.attempts:
+        count = commits.get((attempt.keys[0].tenant, attempt.op), 0)
+        if attempt.op and count > len(attempt.keys):
+            yield f"#{attempt.n} {attempt.op}: {len(attempt.keys)} writes were carried out {count} times"
+
+
+def ryw(history: History, _final: Final) -> Iterator[str]:
+    """G8: a copy that is said to have caught up with a token shows no older state."""
+    for read in history.reads:
+        if read.found < read.wanted:
+            yield f"{read.process} read {_name(read.key)} at {read.store}: {read.found or 'nothing'} after {read.wanted}"
+
+
+CHECKERS: dict[str, Checker] = {
+    one.__name__: one
+    for one in (
+        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw,
+    )
+}  # fmt: skip

@@ -1,0 +1,94 @@
+"""What a simulation records, as nobody inside could: every change of every store, every call of every writer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from polystore.model import Key, RetryRow, Value, WriteResult
+
+HOME = "home"
+
+
+class Change(Value, frozen=True, gc=False):
+    """A store's record went from version `before` to `after`; 0: there was nothing, 0 after: it vanished."""
+
+    store: str
+    key: Key
+    before: int
+    after: int
+    deleted: bool
+    hash: bytes
+    n: int = 0
+    op: str = ""
+
+
+class Read(Value, frozen=True, gc=False):
+    """A read of a copy, after `caught_up` had said that it holds `wanted`, found `found` (0: nothing)."""
+
+    process: str
+    store: str
+    key: Key
+    wanted: int
+    found: int
+
+
+@dataclass
+class Attempt:
+    """One call of `manager.write`, by number. `state` invoked: it never came back, its process died. `doubt`: a try of
+    it, this one or one before with the same op_id, ended with an unknown outcome, so that it may still happen."""
+
+    n: int
+    process: str
+    keys: Sequence[Key]
+    op: str
+    state: Literal["invoked", "ok", "failed", "unknown"] = "invoked"
+    doubt: bool = False
+    error: str = ""
+    results: Sequence[WriteResult] = ()
+    held: Sequence[Mapping[str, int]] = ()
+    """For each result: the version that each copy truly held in the moment of the answer."""
+
+
+@dataclass
+class History:
+    """Everything in the order in which it happened. `log`, when set, hears of it as text."""
+
+    commits: list[Change] = field(default_factory=list[Change])
+    changes: list[Change] = field(default_factory=list[Change])
+    """Of copies."""
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    reads: list[Read] = field(default_factory=list[Read])
+    covered: Counter[str] = field(default_factory=Counter[str])
+    """How often each fault, crashpoint and kill came about."""
+    log: Callable[[str], None] | None = None
+
+    def note(self, text: str) -> None:
+        if self.log is not None:
+            self.log(text)
+
+
+class State(Value, frozen=True, gc=False):
+    """What a store holds of one record."""
+
+    version: int
+    deleted: bool
+    hash: bytes = b""
+    vector: bytes | None = None
+
+
+class Final(Value, frozen=True):
+    """How everything stands at the end. `drained` False: what was owed when the time was over is in `owed`."""
+
+    stores: Mapping[str, Mapping[Key, State]]
+    copies: Mapping[str, frozenset[str]]
+    """Entity type -> its copies."""
+    poisoned: frozenset[tuple[str, Key]]
+    """(copy, record): the copy refuses what the home holds now."""
+    vectors: Mapping[Key, bytes]
+    """The vector that each live record should have, where its vectors are stored."""
+    drained: bool
+    owed: str
+    parked: Sequence[RetryRow]

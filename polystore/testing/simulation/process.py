@@ -1,0 +1,121 @@
+"""One simulated process: its own stores, its own manager, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from polystore.consistency import DataConsistencyManager, Settings
+from polystore.embedding import Embedder
+from polystore.env import Env
+from polystore.errors import PolystoreError
+from polystore.store import Settings as StoreSettings
+from polystore.store import Store
+from polystore.testing.simloop import SimLoop, current_process
+from polystore.testing.simulation.history import HOME, History
+from polystore.testing.simulation.network import Link, Network, SimRepository
+from polystore.testing.simulation.scenario import Scenario
+from polystore.testing.simulation.servers import TYPES, SimServer, placements
+
+START_US = 1_700_000_000_000_000
+
+
+class SimEnv(Env):
+    """Time is the loop's, randomness the seed's, and at the scenario's crashpoint the process that passes it dies."""
+
+    def __init__(self, loop: SimLoop, scenario: Scenario, history: History) -> None:
+        self.random = random.Random(f"env {scenario.seed}")
+        self._loop = loop
+        self._history = history
+        self._crash_at = scenario.crash_at
+        self._hits_left = scenario.crash_hit
+
+    def now_us(self) -> int:
+        return START_US + int(self._loop.time() * 1e6)
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def crashpoint(self, name: str) -> None:
+        self._history.covered[f"passed {name}"] += 1
+        process = current_process()
+        if name != self._crash_at or process is None or not process.alive:
+            return
+        self._hits_left -= 1
+        if self._hits_left == 0:
+            self._history.covered[f"died at {name}"] += 1
+            self._history.note(f"{process.name} dies at {name}")
+            process.kill()
+
+
+class Node:
+    """A process of the application. A restart is a new Node."""
+
+    def __init__(
+        self,
+        name: str,
+        env: SimEnv,
+        network: Network,
+        servers: dict[str, SimServer],
+        scenario: Scenario,
+        embedder: Embedder,
+    ) -> None:
+        self.name = name
+        self.process = network.loop.process(name)
+        self.network = network
+        self.servers = servers
+        self.env = env
+        self.manager: DataConsistencyManager | None = None
+        self._scenario = scenario
+        self._embedder = embedder
+
+    async def open(self) -> DataConsistencyManager:
+        """Connect and start, as often as it takes."""
+        while True:
+            manager = self._manager()
+            try:
+                await manager.start()
+            except PolystoreError as e:
+                self.network.history.note(f"{self.name} cannot start: {e}")
+                await self._close(manager)
+                await asyncio.sleep(self.env.random.uniform(0.1, 1.0))
+            else:
+                self.manager = manager
+                return manager
+
+    def _manager(self) -> DataConsistencyManager:
+        scenario = self._scenario
+        stores = {
+            name: Store(
+                name,
+                SimRepository(server, self.env, Link(self.network, self.name, server), scenario.batch_max),
+                env=self.env,
+                settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
+            )
+            for name, server in self.servers.items()
+        }
+        settings = Settings(
+            queue_max=scenario.queue_max,
+            lanes=2,
+            batch_max=scenario.batch_max,
+            backfill_chunk=4,
+            embed_timeout_s=3.0,
+        )
+        embedders = {"default": self._embedder}
+        return DataConsistencyManager(self.env, TYPES, stores, placements(scenario), embedders, settings)
+
+    async def leave(self) -> None:
+        """End as a process should: deliver what is in hand, say goodbye, close."""
+        manager = self.manager
+        if manager is None:
+            self.process.kill()
+            return
+        await manager.drain(2.0)
+        await self._close(manager)
+        self.network.history.note(f"{self.name} has left")
+        self.process.kill()
+
+    async def _close(self, manager: DataConsistencyManager) -> None:
+        await manager.stop()
+        for store in manager.stores.values():
+            await store.aclose()

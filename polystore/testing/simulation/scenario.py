@@ -1,0 +1,71 @@
+"""What one seed is about: who takes part, and what goes wrong how often."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from polystore.model import Value
+
+CRASHPOINTS = (
+    "write.committed",
+    "lane.taken",
+    "lane.settled",
+    "delivery.applied",
+    "delivery.applied.search",
+    "delivery.applied.vectors",
+    "delivery.applied.graph",
+    "delivery.park",
+    "relay.claimed",
+    "relay.loaded",
+    "retry.loaded",
+    "retry.settled",
+    "embed.stored",
+    "backfill.step",
+    "drain",
+)
+"""Where production code calls `Env.crashpoint`; the names of copies are the simulation's."""
+
+
+class Scenario(Value, frozen=True):
+    """Drawn from a seed. Chances are per call, amounts per seed."""
+
+    seed: int
+    processes: int
+    three_copies: bool
+    operations: int
+    pause_s: float
+    """Mean pause of a writer between two operations."""
+    fault: float
+    """Chance of each kind of fault of a call."""
+    disturbances: int
+    """Kills, pauses, outages, cut links and departures."""
+    poison: bool
+    embedder: Literal["inline", "slow", "flaky"]
+    queue_max: int
+    batch_max: int
+    crash_at: str
+    crash_hit: int
+    """The process that passes `crash_at` for the `crash_hit`th time dies there."""
+    preloaded: bool
+    """The home has records from before the copies were there: they are filled in while all goes on."""
+
+    @classmethod
+    def draw(cls, seed: int) -> Scenario:
+        r = random.Random(f"scenario {seed}")
+        return cls(
+            seed=seed,
+            processes=r.choice((2, 2, 3)),
+            three_copies=r.random() < 0.6,
+            operations=r.randint(60, 100),
+            pause_s=r.choice((0.05, 0.2, 0.4)),
+            fault=r.choice((0.0, 0.004, 0.01, 0.02)),
+            disturbances=r.randint(1, 5),
+            poison=r.random() < 0.3,
+            embedder=r.choice(("inline", "slow", "flaky")),
+            queue_max=r.choice((6, 40, 1000)),
+            batch_max=r.choice((2, 5, 50)),
+            crash_at=CRASHPOINTS[seed % len(CRASHPOINTS)],
+            crash_hit=r.choice((1, 2, 5, 20)),
+            preloaded=r.random() < 0.25,
+        )

@@ -1,0 +1,210 @@
+"""The database servers of the simulation: memory servers that tell the history what happened to them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Annotated, Any
+
+from polystore.embedding import Embedder, HashedEmbedder, Purpose, pack
+from polystore.entity import EntityType, entity, entity_types
+from polystore.env import Env
+from polystore.errors import InvalidData
+from polystore.facets import Embedding, FullText, Relation
+from polystore.model import CALLER, Change, Commit, Committed, Key, Outcome, Placement, text_hash
+from polystore.protocols import Layout, VectorSpec
+from polystore.testing.simulation import history
+from polystore.testing.simulation.history import HOME, History, State
+from polystore.testing.simulation.scenario import Scenario
+from polystore_adapters.memory import MemoryServer
+
+POISON = "poison"
+"""A text that begins so is refused by the poisoned copy."""
+POISONED = "search"
+DIMENSION = 4
+
+
+@entity(name="person")
+@dataclass
+class Person:
+    id: str
+    n: int
+    text: Annotated[str, FullText()]
+
+
+@entity(name="note")
+@dataclass
+class Note:
+    id: str
+    n: int
+    text: Annotated[str, FullText(), Embedding()]
+    about: Annotated[list[str], Relation("ABOUT", to=Person)] = dataclass_field(default_factory=list[str])
+
+
+TYPES: dict[str, EntityType[Any]] = entity_types([Person, Note])
+
+
+def placements(scenario: Scenario) -> dict[str, Placement]:
+    graph = "graph" if scenario.three_copies else "search"
+    return {
+        "note": Placement("note", HOME, {"full_text": "search", "vector": "vectors", "graph": graph}),
+        "person": Placement("person", HOME, {"full_text": "search"}),
+    }
+
+
+class SimEmbedder:
+    """An embedder behind a network: slow, and in a flaky seed it fails."""
+
+    name = "sim-1"
+    dimension = DIMENSION
+    batch_max = 3
+    chars_max = 100
+
+    def __init__(self, env: Env, *, flaky: bool) -> None:
+        self._random = env.random
+        self._flaky = flaky
+        self.down = False
+
+    def heal(self) -> None:
+        self._flaky = self.down = False
+
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose) -> Sequence[Sequence[float]]:
+        await asyncio.sleep(self._random.expovariate(1 / 0.2))
+        if self.down or (self._flaky and self._random.random() < 0.3):
+            raise ConnectionError("the embedder does not answer")
+        return [_vector(text) for text in texts]
+
+
+def _vector(text: str) -> list[float]:
+    return random.Random(zlib.crc32(text.encode())).choices((-1.0, -0.5, 0.5, 1.0), k=DIMENSION)
+
+
+def embedder_of(scenario: Scenario, env: Env) -> SimEmbedder | HashedEmbedder:
+    if scenario.embedder == "inline":
+        return HashedEmbedder(DIMENSION)
+    return SimEmbedder(env, flaky=scenario.embedder == "flaky")
+
+
+def oracle(embedder: Embedder, text: str) -> bytes:
+    """The vector that a text should have, whatever the way it took."""
+    return embedder.embed_now([text])[0] if isinstance(embedder, HashedEmbedder) else pack(_vector(text))
+
+
+class SimServer(MemoryServer):
+    """A memory server under observation. `refuses`: it takes no poison."""
+
+    def __init__(self, name: str, env: Env, seen: History, *, refuses: bool) -> None:
+        super().__init__(env)
+        self.name = name
+        self.refuses = refuses
+        self._seen = seen
+
+    def standing(self, key: Key) -> State | None:
+        """What is there of a record, without going through any code of a copy."""
+        part = self.part(key.etype, key.tenant)
+        if (row := part.rows.get(key.id)) is not None:
+            vector = row.vectors.get("text")
+            return State(row.version, False, row.hash, None if vector is None else pack(vector))
+        tombstone = part.tombstones.get(key.id)
+        return None if tombstone is None else State(tombstone.version, True)
+
+    def version(self, key: Key) -> int:
+        state = self.standing(key)
+        return 0 if state is None else state.version
+
+    def contents(self) -> dict[Key, State]:
+        states: dict[Key, State] = {}
+        for etype in self.layouts:
+            for tenant, part in self.parts(etype):
+                for id in (*part.rows, *part.tombstones):
+                    key = Key(tenant, etype, id)
+                    state = self.standing(key)
+                    assert state is not None
+                    states[key] = state
+        return states
+
+    def poisons(self, change: Change) -> bool:
+        return self.refuses and change.body is not None and str(change.body["text"]).startswith(POISON)
+
+    def poisoned_at(self, refusing: Sequence[SimServer]) -> frozenset[tuple[str, Key]]:
+        """At a home: what each of the copies refuses of what is here now."""
+        return frozenset(
+            (server.name, Key(tenant, etype, id))
+            for server in refusing
+            for etype in self.layouts
+            for tenant, part in self.parts(etype)
+            for id, row in part.rows.items()
+            if str(row.body["text"]).startswith(POISON)
+        )
+
+    def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        bad = [self.poisons(change) for change in changes]
+        if any(bad) and changes[0].h % 2:
+            raise InvalidData("the index refuses a document")  # without a word about which
+        before = {change.key: self.version(change.key) for change in changes}
+        good = iter(super().apply([change for change, is_bad in zip(changes, bad, strict=True) if not is_bad]))
+        for key, version in before.items():
+            state = self.standing(key)
+            if state is None or state.version != version:
+                self._record(self._seen.changes, key, version, state)
+        error = InvalidData("the index refuses this document")
+        return [Outcome("rejected", error) if is_bad else next(good) for is_bad in bad]
+
+    def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        answers: list[Committed | Exception] = []
+        for commit in commits:
+            before = {write.key: self.version(write.key) for write in commit.writes}
+            (answer,) = super().commit([commit])
+            answers.append(answer)
+            if isinstance(answer, Exception) or answer.repeated:
+                continue
+            for write, written in zip(commit.writes, answer.written, strict=True):
+                if written.changed:
+                    n = int((write.body or {}).get("n", 0))
+                    state = State(written.version, write.kind == "delete", written.hash)
+                    self._record(self._seen.commits, write.key, before[write.key], state, n, commit)
+                    before[write.key] = written.version
+        return answers
+
+    def _record(
+        self,
+        where: list[history.Change],
+        key: Key,
+        before: int,
+        state: State | None,
+        n: int = 0,
+        commit: Commit | None = None,
+    ) -> None:
+        after, deleted, hash = (state.version, state.deleted, state.hash) if state else (0, True, b"")
+        op = commit.op.id if commit and commit.op else ""
+        where.append(history.Change(self.name, key, before, after, deleted, hash, n, op))
+        self._seen.note(f"{self.name} {key.tenant}/{key.etype}/{key.id}: {before} -> {after}{' deleted' * deleted}")
+
+    def wanted_vectors(self, embedder: Embedder) -> dict[Key, bytes]:
+        """At a home: the vector that each live note should have wherever vectors are stored."""
+        wanted: dict[Key, bytes] = {}
+        for tenant, part in self.parts("note"):
+            for id, row in part.rows.items():
+                key, text = Key(tenant, "note", id), str(row.body["text"])
+                given = self.stored.get(key, {}).get(("text", CALLER))
+                current = given is not None and given.text_hash == text_hash(text)
+                wanted[key] = given.vector if given is not None and current else oracle(embedder, text)
+        return wanted
+
+
+def layouts(name: str, scenario: Scenario, embedder: Embedder) -> list[Layout]:
+    """What the store of this name holds."""
+    specs = {"text": VectorSpec(DIMENSION, "cosine", "default")}
+    found: list[Layout] = []
+    for etype, placement in placements(scenario).items():
+        copies = placement.copies()
+        if name == HOME:
+            found.append(Layout(TYPES[etype], True, frozenset()))
+        elif name in copies:
+            facets: Any = copies[name]
+            found.append(Layout(TYPES[etype], False, facets, specs if "vector" in facets else {}))
+    return found

@@ -1,0 +1,216 @@
+"""One simulated history, from a seed: servers, processes, what disturbs them, and what is left at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from polystore.model import Commit, Key, Value, Write, key_hash
+from polystore.testing import simloop
+from polystore.testing.simloop import SimLoop
+from polystore.testing.simulation.checkers import CHECKERS
+from polystore.testing.simulation.history import HOME, Final, History
+from polystore.testing.simulation.network import LATE_S, Network
+from polystore.testing.simulation.process import Node, SimEnv
+from polystore.testing.simulation.scenario import Scenario
+from polystore.testing.simulation.servers import (
+    POISONED,
+    TYPES,
+    SimEmbedder,
+    SimServer,
+    embedder_of,
+    layouts,
+    placements,
+)
+from polystore.testing.simulation.workload import CLIENTS, Client, Plan
+
+DRAIN_S = 60.0
+"""How long after the last disturbance everything may take to be everywhere."""
+_LOOK_S = 0.5
+
+
+class Report(Value, frozen=True):
+    """How a seed went. `violations` are "checker: message"; an empty list is what is wanted."""
+
+    seed: int
+    violations: list[str]
+    covered: Counter[str]
+    problems: Counter[str]
+    trace: int
+    steps: int
+    virtual_s: float
+    writes: int
+
+
+class World:
+    def __init__(self, loop: SimLoop, scenario: Scenario, log: Callable[[str], None] | None) -> None:
+        self.loop = loop
+        self.scenario = scenario
+        self.history = History()
+        if log is not None:
+            self.history.log = lambda text: log(f"{loop.time():9.4f}  {text}")
+        self.env = SimEnv(loop, scenario, self.history)
+        self.random = self.env.random
+        self.network = Network(loop, self.env, self.history, scenario.fault)
+        self.embedder = embedder_of(scenario, self.env)
+        names = (HOME, *sorted({name for one in placements(scenario).values() for name in one.copies()}))
+        self.servers = {
+            name: SimServer(name, self.env, self.history, refuses=scenario.poison and name == POISONED)
+            for name in names
+        }
+        for name, server in self.servers.items():
+            server.prepare(layouts(name, scenario, self.embedder), create=True)
+        self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
+        self.nodes: list[Node] = []
+        self.problems: Counter[str] = Counter()
+
+    # -- processes --------------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> Node:
+        node = Node(name, self.env, self.network, self.servers, self.scenario, self.embedder)
+
+        async def main() -> None:
+            manager = await node.open()
+            self.history.note(f"{name} works as {manager.worker}")
+            await asyncio.gather(*(Client(node, manager, self.plan).run() for _ in range(CLIENTS)))
+
+        node.process.start(main)
+        self.nodes.append(node)
+        return node
+
+    def living(self) -> list[Node]:
+        """The nodes that live: never none, the operator starts another one."""
+        if not any(node.process.alive for node in self.nodes):
+            self.start(f"p{len(self.nodes)}")
+        return [node for node in self.nodes if node.process.alive]
+
+    def preload(self) -> None:
+        """Records that were there before any copy was."""
+        server = self.servers[HOME]
+        for i in range(10):
+            key = Key("a", "note", f"old{i}")
+            body = {"id": key.id, "n": 0, "text": "old", "about": []}
+            hash = TYPES["note"].content_hash(body)
+            server.commit([Commit([Write("put", key, key_hash("a", "note", key.id), body, hash)])])
+
+    # -- what goes wrong --------------------------------------------------------------------------------------
+
+    async def disturb(self) -> None:
+        for _ in range(self.scenario.disturbances):
+            await asyncio.sleep(self.random.expovariate(1 / 2.0))
+            await self.random.choice((self._kill, self._kill, self._pause, self._trouble, self._trouble, self._leave))()
+
+    async def _kill(self) -> None:
+        node = self.random.choice(self.living())
+        self.history.note(f"{node.name} is killed")
+        self.history.covered["killed"] += 1
+        node.process.kill(after_steps=self.random.randrange(100))
+        await self._replace()
+
+    async def _leave(self) -> None:
+        node = self.random.choice(self.living())
+        self.history.covered["left"] += 1
+        node.process.start(node.leave)
+        await self._replace()
+
+    async def _replace(self) -> None:
+        await asyncio.sleep(self.random.expovariate(1 / 1.0))
+        if len(self.living()) < self.scenario.processes:
+            self.start(f"p{len(self.nodes)}")
+
+    async def _pause(self) -> None:
+        node = self.random.choice(self.living())
+        seconds = self.random.choice((0.5, 4.0, 10.0, 30.0)) * self.random.random()
+        self.history.note(f"{node.name} pauses for {seconds:.1f} s")
+        self.history.covered["paused"] += 1
+        node.process.pause(seconds)
+
+    async def _trouble(self) -> None:
+        if isinstance(self.embedder, SimEmbedder) and self.random.random() < 0.2:
+            self.embedder.down = True
+            await asyncio.sleep(self.random.uniform(0, 8))
+            self.embedder.down = False
+            return
+        where = self.random.choice(list(self.servers))
+        if self.random.random() < 0.3:
+            where = f"{self.random.choice(self.living()).name}>{where}"
+        what = self.random.choice(("down", "full", "silent"))
+        self.history.note(f"{where} is {what}")
+        self.history.covered[f"{'link' if '>' in where else 'server'} {what}"] += 1
+        self.network.trouble[where] = what
+        await asyncio.sleep(self.random.choice((0.5, 3.0, 8.0)) * self.random.random())
+        self.network.trouble.pop(where, None)
+        self.history.note(f"{where} is back")
+
+    # -- from beginning to end --------------------------------------------------------------------------------
+
+    async def run(self) -> Final:
+        if self.scenario.preloaded:
+            self.preload()
+        for _ in range(self.scenario.processes):
+            self.start(f"p{len(self.nodes)}")
+        disturbing = asyncio.create_task(self.disturb())
+        while self.plan.left > 0 and not self.loop.failures:
+            await asyncio.sleep(_LOOK_S)
+            self.living()
+        await disturbing
+        self.network.heal()
+        if isinstance(self.embedder, SimEmbedder):
+            self.embedder.heal()
+        self.history.note("calm")
+        drained = await self._drained()
+        return self._final(drained)
+
+    async def _drained(self) -> bool:
+        """Wait until the last request has landed and every pause is over, then for what the journal still owes."""
+        resumes_at = max(node.process.resumes_at for node in self.living())
+        await asyncio.sleep(max(0.0, resumes_at - self.loop.time()) + LATE_S)
+        assert self.network.flying == 0
+        deadline = self.loop.time() + DRAIN_S
+        while self._owed() and self.loop.time() < deadline:
+            self.living()
+            await asyncio.sleep(_LOOK_S)
+        return not self._owed()
+
+    def _owed(self) -> str:
+        backlog = self.servers[HOME].backlog()
+        rows = [f"{version} of {owed.owner}" for version, owed in self.servers[HOME].outbox.items()]
+        return f"outbox {', '.join(rows) or 'empty'}, retry {dict(backlog.retry)}" if rows or backlog.retry else ""
+
+    def _final(self, drained: bool) -> Final:
+        for node in self.nodes:
+            self.problems.update(node.manager.problems if node.manager else {})
+        home = self.servers[HOME]
+        return Final(
+            stores={name: server.contents() for name, server in self.servers.items()},
+            copies={etype: frozenset(one.copies()) for etype, one in placements(self.scenario).items()},
+            poisoned=home.poisoned_at([s for s in self.servers.values() if s.refuses]),
+            vectors=home.wanted_vectors(self.embedder),
+            drained=drained,
+            owed=self._owed(),
+            parked=home.parked(None, None, 1_000_000)[0],
+        )
+
+
+def simulate(seed: int, log: Callable[[str], None] | None = None) -> Report:
+    """Run the seed's history and judge it. `log` hears of every event, with its virtual time."""
+    worlds: list[World] = []
+
+    async def main(loop: SimLoop) -> Report:
+        world = World(loop, Scenario.draw(seed), log)
+        worlds.append(world)
+        final = await world.run()
+        violations = [f"{name}: {text}" for name, check in CHECKERS.items() for text in check(world.history, final)]
+        return Report(
+            seed=seed,
+            violations=violations,
+            covered=world.history.covered,
+            problems=world.problems,
+            trace=loop.trace,
+            steps=loop.steps,
+            virtual_s=loop.time(),
+            writes=len(world.history.commits),
+        )
+
+    return simloop.run(seed, main)
