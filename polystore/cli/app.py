@@ -1,0 +1,44 @@
+"""`polystore`: the options before the command, and the list of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from polystore.cli import data, dead_letters, stores
+from polystore.cli.running import Context
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Look into an application's stores, check them, and mend what is owed.",
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage or configuration, 3 a store failed, 130 interrupted.",
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", metavar="FILE|URL", help="polystore.toml, or the URL of a store.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    tenant: Annotated[str, typer.Option(help="Look at this tenant's records.")] = "",
+) -> None:
+    context.obj = Context(config, json, tenant)
+
+
+app.command()(stores.init)
+app.command()(stores.check)
+app.command()(stores.explain)
+app.command()(stores.status)
+app.command()(data.get)
+app.command()(data.find)
+app.command()(data.search)
+app.command()(data.similar)
+app.command("import")(data.import_)
+app.command()(stores.verify)
+app.add_typer(dead_letters.app, name="dlq", help="Dead letters: records that a copy refused.")

@@ -1,0 +1,248 @@
+"""Commands about records: get, find, search, similar, import."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from polystore.cli.running import NO, Context, entity_named, key_of, plain, run
+from polystore.entity import EntityType
+from polystore.errors import ConfigurationError, InvalidData
+from polystore.filters import Expr, F, Field, path_of
+from polystore.model import Found, Hit, ImportReport
+
+_OPS = {"=": "==", "~": "contains"}
+_WHERE = re.compile(r"\s*([\w.]+)\s*(==|=|!=|<=|>=|<|>|~)\s*(.*)", re.DOTALL)
+
+_TYPES: Mapping[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "bytes": bytes,
+    "datetime": datetime,
+    "date": date,
+    "decimal": Decimal,
+    "uuid": UUID,
+}
+
+Entity = Annotated[str, typer.Argument(help="Name of the entity.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", "-w", metavar="FIELD OP VALUE", help="OP: = != < <= > >= ~ (contains). Repeated: all must hold."
+    ),
+]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
+
+
+def get(context: typer.Context, entity: Entity, key: Annotated[str, typer.Argument(help="The record's key.")]) -> None:
+    """Show one record with its version. Exit code 1 when there is none."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            one = entity_named(hda, entity)
+            stored = await hda.collection(one.cls).load(key_of(one, key))
+            record = {
+                "version": stored.version,
+                "written_at": stored.written_at.isoformat(),
+                **plain(one, stored.value),
+            }
+            if state.json:
+                state.emit(record)
+            else:
+                state.show([{"field": name, "value": value} for name, value in record.items()])
+
+    run(state, command)
+
+
+def find(
+    context: typer.Context,
+    entity: Entity,
+    where: Where = None,
+    order: Annotated[list[str] | None, typer.Option("--order", help="Field to sort by; -FIELD: descending.")] = None,
+    limit: Limit = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on after the page that ended with this cursor.")] = None,
+) -> None:
+    """List records that satisfy conditions."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            one = entity_named(hda, entity)
+            sort = [F[name[1:]].desc() if name.startswith("-") else F[name].asc() for name in order or ()]
+            page = await hda.collection(one.cls).find(conditions(one, where), order_by=sort, limit=limit, cursor=cursor)
+            rows = [plain(one, value) for value in page]
+            if state.json:
+                state.emit({"records": rows, "cursor": page.cursor})
+                return
+            state.show(rows)
+            if page.cursor:
+                state.say(f"more: --cursor {page.cursor}")
+
+    run(state, command)
+
+
+def search(
+    context: typer.Context,
+    entity: Entity,
+    text: Annotated[str, typer.Argument(help="Words to look for.")],
+    where: Where = None,
+    limit: Limit = 10,
+) -> None:
+    """Find records by the words in their texts."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            one = entity_named(hda, entity)
+            _show(state, one, await hda.collection(one.cls).search(text, where=conditions(one, where), limit=limit))
+
+    run(state, command)
+
+
+def similar(
+    context: typer.Context,
+    entity: Entity,
+    text: Annotated[str, typer.Argument(help="A text to compare with.")],
+    field: Annotated[str | None, typer.Option(help="The vector field, where there are several.")] = None,
+    where: Where = None,
+    limit: Limit = 10,
+) -> None:
+    """Find records whose texts are near to a text, as the configured embedder sees it."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            one = entity_named(hda, entity)
+            repository = hda.collection(one.cls)
+            _show(state, one, await repository.similar(text, field=field, where=conditions(one, where), limit=limit))
+
+    run(state, command)
+
+
+def _show(state: Context, entity: EntityType[Any], hits: Found[Hit[Any]]) -> None:
+    rows = [
+        {
+            "score": round(hit.score, 6),
+            "version": hit.version,
+            **plain(entity, hit.value),
+            **({"highlights": {k: list(v) for k, v in hit.highlights.items()}} if state.json else {}),
+        }
+        for hit in hits
+    ]
+    state.show(rows)
+
+
+def conditions(entity: EntityType[Any], texts: list[str] | None) -> Expr | None:
+    """`--where` options as one condition. Raises ConfigurationError for a text that is none."""
+    out: Expr | None = None
+    for text in texts or ():
+        found = _WHERE.fullmatch(text)
+        if found is None:
+            raise ConfigurationError(f"--where {text!r}: write FIELD OP VALUE, with OP one of = != < <= > >= ~")
+        one = _comparison(entity, F[found[1]], found[1], found[2], found[3])
+        out = one if out is None else out & one
+    return out
+
+
+def _comparison(entity: EntityType[Any], field: Field, name: str, op: str, text: str) -> Expr:
+    spec = entity.fields.get(name)
+    value: Any = text
+    if text == "null":
+        value = None
+    elif spec is not None and spec.kind.name not in ("str", "json"):
+        try:
+            value = msgspec.convert(text, _TYPES[spec.kind.name], strict=False)
+        except msgspec.ValidationError:
+            raise ConfigurationError(f"--where {name}: {text!r} is no {spec.kind.name}") from None
+    return Expr(_OPS.get(op, op), (path_of(field), value))
+
+
+def import_(
+    context: typer.Context,
+    entity: Entity,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines, or CSV with a header.")],
+    on_conflict: Annotated[
+        str, typer.Option(help="overwrite, skip or error: what to do with keys that exist.")
+    ] = "overwrite",
+    on_error: Annotated[str, typer.Option(help="stop or collect: what to do with records that do not fit.")] = "stop",
+) -> None:
+    """Import records from a file. A second run of the same file goes on where the first stopped."""
+    state: Context = context.obj
+
+    async def command() -> int:
+        async with state.opened() as hda:
+            one = entity_named(hda, entity)
+            total = sum(1 for _ in _rows(file))
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=state.errors, transient=True, disable=state.json) as progress:
+                bar = progress.add_task(file.name, total=total)
+
+                def seen(report: ImportReport) -> None:
+                    progress.update(bar, completed=report.read)
+
+                report = await hda.collection(one.cls).import_many(
+                    _values(one, file),
+                    on_conflict=_choice("--on-conflict", on_conflict, "overwrite", "skip", "error"),
+                    on_error=_choice("--on-error", on_error, "stop", "collect"),
+                    resume=f"{file.name}-{_digest(file)}",
+                    progress=seen,
+                )
+                progress.update(bar, description="delivering")
+                await hda.settle(600.0)
+            if state.json:
+                state.emit(report)
+            else:
+                state.say(f"{report.read:,} read, {report.written:,} written, {report.skipped:,} skipped")
+                for position, message in report.errors:
+                    state.say(f"rejected, record {position}: {message}")
+            return NO if report.rejected else 0
+
+    run(state, command)
+
+
+def _choice(option: str, given: str, *known: Any) -> Any:
+    if given not in known:
+        raise ConfigurationError(f"{option} {given!r}: one of {', '.join(known)}")
+    return given
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The records of a file as dicts. Raises InvalidData naming the line."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        if file.suffix.lower() == ".csv":
+            yield from csv.DictReader(stream)
+            return
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    yield msgspec.json.decode(line, type=dict[str, Any])
+                except msgspec.DecodeError as e:
+                    raise InvalidData(f"{file.name}, line {number}: not a JSON object: {e}") from None
+
+
+def _values(entity: EntityType[Any], file: Path) -> Iterator[Any]:
+    loose = file.suffix.lower() == ".csv"
+    for number, row in enumerate(_rows(file), 1):
+        known = {name: value for name, value in row.items() if name in entity.fields and not (loose and value == "")}
+        try:
+            yield msgspec.convert(known, entity.cls, strict=not loose)
+        except msgspec.ValidationError as e:
+            raise InvalidData(f"{file.name}, record {number}: {e}") from None

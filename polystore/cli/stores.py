@@ -1,0 +1,187 @@
+"""Commands about stores: init, check, explain, status, verify."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from polystore.cli.running import NO, USAGE, Context, entity_named, run
+from polystore.consistency.verify import Difference, Verifier
+from polystore.errors import PolystoreError, StalenessTimeout
+from polystore.protocols import Repository, SupportsJournal
+from polystore.selection.explain import as_builtins, explanation
+
+TEMPLATE = """\
+# Where the application's classes are: modules, or module:Class. Folders in import_paths are looked into first.
+entities = [{entities}]
+import_paths = ["."]
+
+# One URL for everything. Several stores are tables instead:
+#   [stores.main]
+#   url = "sqlite:data/main.db"
+url = "{url}"
+"""
+
+
+def init(
+    context: typer.Context,
+    entities: Annotated[list[str] | None, typer.Argument(help="Modules of the entities, such as myapp.models.")] = None,
+    url: Annotated[str, typer.Option(help="The store, or profile.")] = "embedded:data",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a polystore.toml."""
+    state: Context = context.obj
+    path = Path(state.config or "polystore.toml")
+    if path.exists() and not force:
+        state.errors.print(f"{path} exists; --force replaces it", highlight=False)
+        raise typer.Exit(USAGE)
+    named = ", ".join(f'"{name}"' for name in entities or ())
+    path.write_text(TEMPLATE.format(entities=named, url=url), encoding="utf-8")
+    state.say(f"wrote {path}")
+    if state.json:
+        state.emit({"wrote": str(path)})
+
+
+def check(context: typer.Context) -> None:
+    """Check the configuration, and ask every store who it is. Exit code 1 when one does not answer."""
+    state: Context = context.obj
+
+    async def command() -> int:
+        async with state.opened() as hda:
+            rows: list[dict[str, Any]] = []
+            for name in state.loaded().stores:
+                store = hda.stores.get(name)
+                row: dict[str, Any] = {"store": name, "answers": False, "server": "", "version": "", "ms": None}
+                if store is not None:
+                    started = time.perf_counter()
+                    try:
+                        instance = await store.call(Repository.ping)
+                        ms = round((time.perf_counter() - started) * 1000, 1)
+                        row |= {"answers": True, "server": instance.server, "version": instance.version, "ms": ms}
+                    except PolystoreError as e:
+                        row["server"] = str(e)
+                rows.append(row)
+            state.show(rows)
+            return 0 if all(row["answers"] for row in rows) else NO
+
+    run(state, command)
+
+
+def explain(
+    context: typer.Context, entity: Annotated[str | None, typer.Argument(help="One entity; else all.")] = None
+) -> None:
+    """Say where each entity lives, why, what else was considered, and what it costs."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            names = [entity_named(hda, entity).name] if entity else sorted(hda.types)
+            if state.json:
+                state.emit({name: as_builtins(hda.remembered[name]) for name in names})
+            for name in names:
+                state.say(explanation(hda.remembered[name]))
+
+    run(state, command)
+
+
+def status(context: typer.Context) -> None:
+    """Show what is owed to which copy, how old the oldest is, and who works on it."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        async with state.opened() as hda:
+            homes = list(dict.fromkeys(placement.home for placement in hda.manager.placements.values()))
+            answer: dict[str, Any] = {"homes": [], "copies": []}
+            for name in homes:
+                home = hda.stores[name]
+                backlog = await home.call(SupportsJournal.backlog)
+                live = await home.call(SupportsJournal.beat, hda.manager.worker)
+                now_us = hda.manager.env.now_us()
+                oldest_s = None if backlog.oldest_us is None else round((now_us - backlog.oldest_us) / 1e6, 3)
+                others = len(live - {hda.manager.worker})
+                answer["homes"].append({"home": name, "owed": backlog.outbox, "oldest_s": oldest_s, "workers": others})
+                for row in await home.call(SupportsJournal.targets):
+                    answer["copies"].append(
+                        {
+                            "entity": row.etype,
+                            "copy": row.name,
+                            "status": row.status,
+                            "retry": backlog.retry.get(row.name, 0),
+                            "dead letters": backlog.parked.get(row.name, 0),
+                        }
+                    )
+            if state.json:
+                state.emit(answer)
+                return
+            state.show(answer["homes"])
+            state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
+
+    run(state, command)
+
+
+def verify(
+    context: typer.Context,
+    entity: Annotated[str | None, typer.Argument(help="One entity; else all.")] = None,
+    limit: Annotated[int, typer.Option(help="Show at most this many differences; all are counted.")] = 20,
+) -> None:
+    """Compare every copy with its home: keys, versions, contents, vectors, both ways. Exit code 1 on a difference."""
+    state: Context = context.obj
+
+    async def command() -> int:
+        async with state.opened() as hda:
+            names = [entity_named(hda, entity).name] if entity else sorted(hda.types)
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            with Progress(*columns, console=state.errors, transient=True, disable=state.json) as progress:
+                bar = progress.add_task("settling")
+                await _settle(state, hda)
+                compared: dict[tuple[str, str], int] = {}
+
+                def seen(etype: str, store: str, records: int) -> None:
+                    compared[etype, store] = records
+                    progress.update(bar, description=f"{etype} at {store}: {records:,} records")
+
+                verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders, progress=seen)
+                shown: list[Difference] = []
+                count = 0
+                for name in names:
+                    async for difference in verifier.differences(name):
+                        count += 1
+                        if len(shown) < limit:
+                            shown.append(difference)
+            rows = [_row(one) for one in shown]
+            total = sum(compared.values())
+            if state.json:
+                state.emit({"compared": total, "differences": count, "shown": rows})
+            else:
+                if rows:
+                    state.show(rows)
+                state.say(f"{count} differences in {total:,} comparisons")
+            return NO if count else 0
+
+    run(state, command)
+
+
+async def _settle(state: Context, hda: Any) -> None:
+    """What is still on its way would look like a difference."""
+    try:
+        await hda.settle(30.0)
+    except StalenessTimeout as e:
+        state.errors.print(f"not everything is delivered: {e}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(one: Difference) -> dict[str, Any]:
+    key = one.key
+    return {
+        "store": one.store,
+        "entity": key.etype,
+        "tenant": key.tenant,
+        "key": key.id,
+        "problem": one.problem,
+        "home version": one.home_version,
+        "copy version": one.copy_version,
+        "detail": one.detail,
+    }
