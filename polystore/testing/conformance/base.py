@@ -25,7 +25,7 @@ from polystore.protocols import (
     SupportsVectorSearch,
     VectorSpec,
 )
-from polystore.testing.conformance.entities import ACCOUNT, KIT, STORED_DIMENSION, THING, Account, Thing
+from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, STORED_DIMENSION, THING, Account, Thing
 
 T = TypeVar("T")
 Connect = Callable[[Env], Awaitable[Repository]]
@@ -76,6 +76,8 @@ class Conformance:
     """The protocol that this class tests; the repository must claim it."""
     home: ClassVar[bool] = False
     """True: the store is prepared as the home and written by `commit`; False: as a copy, written by `apply`."""
+    types: ClassVar[Sequence[EntityType[Any]]] = (THING, NUMBERED)
+    """What the store is prepared for."""
 
     _connect: Connect
     env: MovableEnv
@@ -119,7 +121,7 @@ class Conformance:
             "`capabilities`, or leave this class out"
         )
         if SupportsSchema in repository.capabilities:
-            await cast(SupportsSchema, repository).prepare(layouts(repository, home=self.home), create=True)
+            await cast(SupportsSchema, repository).prepare(layouts(repository, self.types, home=self.home), create=True)
         return repository
 
     async def write(self, repository: Repository, changes: Sequence[Change]) -> dict[Key, int]:
@@ -182,9 +184,7 @@ def _soon(true: Callable[[], bool]) -> bool:
 # -- what tests say often -----------------------------------------------------------------------------------------
 
 
-def layouts(
-    repository: Repository, types: Iterable[EntityType[Any]] = tuple(KIT.values()), *, home: bool
-) -> list[Layout]:
+def layouts(repository: Repository, types: Iterable[EntityType[Any]], *, home: bool) -> list[Layout]:
     """The entity types with every facet that the repository can serve."""
     out: list[Layout] = []
     for one in types:

@@ -42,6 +42,7 @@ class CommitConformance(Conformance):
     """What a home answers to each kind of write, and what then stands there."""
 
     protocol = SupportsCommit
+    types = (THING, NUMBERED, ACCOUNT)
     home = True
 
     async def _gone(self, store: Home, key: Key = KEY) -> bool:
@@ -81,21 +82,20 @@ class CommitConformance(Conformance):
         assert second.changed
         assert second.version > first.version
 
-    @pytest.mark.parametrize("field", sorted(VALUES))
-    async def test_update_changes_the_named_fields_exactly_and_no_other(self, field: str) -> None:
+    async def test_update_changes_the_named_fields_exactly_and_no_other(self) -> None:
         store: Home = await self.open()
         before = Thing(id="a", word="before", number=7, maybe_word="x", tags=["t"], extra={"e": 1})
-        (first,) = await commit(store, write("put", THING, before))
-        for value in VALUES[field]:
-            patch = THING.encode_patch({field: value})
-            (done,) = await commit(store, update(THING, "a", {field: value}))
-            wanted = {**THING.encode(before), **patch}
-            version, body = await live(store, KEY)
-            assert same(dict(body), wanted)
-            assert done.body is not None
-            assert same(dict(done.body), wanted)
-            assert done.hash == THING.content_hash(wanted)
-            assert first.version < done.version == version
+        await commit(store, write("put", THING, before))
+        body = THING.encode(before)
+        for field, values in VALUES.items():
+            for value in (*values[-3:], *values[:1]):
+                body |= THING.encode_patch({field: value})
+                (done,) = await commit(store, update(THING, "a", {field: value}))
+                version, found = await live(store, KEY)
+                assert same(dict(found), body), field
+                assert done.body is not None
+                assert same(dict(done.body), body), field
+                assert (done.version, done.hash) == (version, THING.content_hash(body))
 
     async def test_update_needs_a_live_record(self) -> None:
         store: Home = await self.open()

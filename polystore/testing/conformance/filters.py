@@ -198,24 +198,25 @@ class FilterConformance(Conformance):
         sizes = [await self.check(store, bodies, conditions.any()) for _ in range(100)]
         assert len({size for size in sizes if 0 < size < len(bodies)}) > 10, "the conditions tell records apart"
 
-    @pytest.mark.parametrize("field", [*ORDERED, *ORDERED_MAYBE])
-    async def test_every_comparison_with_every_value(self, field: str) -> None:
+    async def test_every_comparison_with_every_value(self) -> None:
         store, bodies = await self.filled()
-        values = [v for v in SMALL[field] if v is not None]
-        for value in values if len(values) < 20 else values[::3]:
+        for field in (*ORDERED, *ORDERED_MAYBE):
+            values = [v for v in SMALL[field] if v is not None]
             one = F[field]
-            for condition in (one == value, one != value, one < value, one <= value, one > value, one >= value):
-                await self.check(store, bodies, condition)
-        await self.check(store, bodies, F[field].in_(values))
-        assert await self.check(store, bodies, F[field].in_([])) == 0
+            for value in values if len(values) < 20 else values[::3]:
+                for condition in (one == value, one != value, one < value, one <= value, one > value, one >= value):
+                    await self.check(store, bodies, condition)
+            await self.check(store, bodies, one.in_(values))
+            assert await self.check(store, bodies, one.in_([])) == 0
 
-    @pytest.mark.parametrize("field", ["word", "address.city", "extra.a"])
-    async def test_parts_and_beginnings_of_texts_are_taken_literally(self, field: str) -> None:
+    async def test_parts_and_beginnings_of_texts_are_taken_literally(self) -> None:
         store, bodies = await self.filled()
         every = [str(v) for v in (*SMALL["word"], *CITIES)]
-        for part in sorted({*every, *(word[:1] for word in every)}):
-            await self.check(store, bodies, F[field].contains(part))
-            await self.check(store, bodies, F[field].startswith(part))
+        parts = sorted({*every, *(word[:1] for word in every)})
+        for field in ("word", "address.city", "extra.a"):
+            for part in parts if field == "word" else parts[::3]:
+                await self.check(store, bodies, F[field].contains(part))
+                await self.check(store, bodies, F[field].startswith(part))
 
     async def test_missing_values_meet_only_null_and_unequal(self) -> None:
         store: Filtered = await self.open()
@@ -279,14 +280,14 @@ class FilterConformance(Conformance):
     # -- order ------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("descending", [False, True])
-    @pytest.mark.parametrize("field", [*ORDERED, *ORDERED_MAYBE, *CHOICES, *FLAGS])
-    async def test_sorted_by_any_field_with_missing_values_last(self, field: str, descending: bool) -> None:
+    async def test_sorted_by_any_field_with_missing_values_last(self, descending: bool) -> None:
         store, bodies = await self.filled()
-        wanted = in_order(bodies, (field, descending), ("id", False))
-        by = F[field].desc() if descending else F[field].asc()
-        for limit in (1_000, 7, 1):
-            records = await store.find(THING.name, "", None, order(by, F.id), limit)
-            assert [r.key.id for r in records] == wanted[:limit]
+        for field in (*ORDERED, *ORDERED_MAYBE, *CHOICES, *FLAGS):
+            wanted = in_order(bodies, (field, descending), ("id", False))
+            by = F[field].desc() if descending else F[field].asc()
+            for limit in (1_000, 7):
+                records = await store.find(THING.name, "", None, order(by, F.id), limit)
+                assert [r.key.id for r in records] == wanted[:limit], field
 
     async def test_sorted_by_several_fields_under_a_condition(self) -> None:
         store, bodies = await self.filled()

@@ -51,6 +51,7 @@ class JournalCase(Conformance):
     """A home with a journal."""
 
     protocol = SupportsJournal
+    types = (THING, NUMBERED, ACCOUNT, SPOT)
     home = True
 
     async def journal(self, *targets: TargetRow) -> Journal:

@@ -14,7 +14,7 @@ import pytest
 from polystore.errors import StoreError, Unavailable
 from polystore.model import EVERYTHING, HASH_SPACE, Change, HashSpan, Key, Page, Stamp, key_hash
 from polystore.protocols import Repository, SupportsInlineGet
-from polystore.testing.conformance.base import Conformance, change, key_of, live, removal, same, state
+from polystore.testing.conformance.base import Conformance, change, chunks, key_of, live, removal, same, state
 from polystore.testing.conformance.entities import (
     CODED,
     NFC,
@@ -62,6 +62,7 @@ class RecordsConformance(Conformance):
     """What is written comes back: subclass it for the copy, and with `home = True` for the home."""
 
     protocol = Repository
+    types = (THING, NUMBERED, CODED)
 
     # -- get --------------------------------------------------------------------------------------------------
 
@@ -105,22 +106,26 @@ class RecordsConformance(Conformance):
         for u in UUIDS:
             assert same(dict((await live(store, key_of(CODED, u)))[1]), {"code": u, "word": str(u)})
 
-    @pytest.mark.parametrize("field", sorted(VALUES))
-    async def test_every_value_comes_back_exactly(self, field: str) -> None:
+    async def test_every_value_comes_back_exactly(self) -> None:
         store: Repository = await self.open()
-        changes = [thing(f"{field}-{i}", i + 1, **{field: value}) for i, value in enumerate(VALUES[field])]
+        changes = [
+            thing(f"{field}-{i}", version, **{field: value})
+            for version, (field, i, value) in enumerate(((f, i, v) for f in VALUES for i, v in enumerate(VALUES[f])), 1)
+        ]
         versions = await self.write(store, changes)
-        for wanted in changes:
-            record = await state(store, wanted.key)
+        records = [r for part in chunks(changes, 200) for r in await store.get([c.key for c in part])]
+        for wanted, record in zip(changes, records, strict=True):
+            field = wanted.key.id.partition("-")[0]
             assert record is not None
             assert record.body is not None
             assert wanted.body is not None
             found = record.body[field]
-            assert same(found, wanted.body[field]), f"{wanted.body[field]!r:.100} came back as {found!r:.100}"
+            assert same(found, wanted.body[field]), f"{field}: {wanted.body[field]!r:.100} came back as {found!r:.100}"
             assert record.body.keys() == THING.fields.keys()
             assert THING.content_hash(record.body) == wanted.hash == record.hash
             assert record.version == versions[wanted.key]
             assert self.home or record.updated_us == wanted.updated_us
+        assert {s.id: s.hash for s in await pages(store, limit=100)} == {c.key.id: c.hash for c in changes}
 
     async def test_negative_zero_is_zero_and_texts_keep_their_form(self) -> None:
         store: Repository = await self.open()

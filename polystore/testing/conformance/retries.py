@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from polystore.model import (
     Done,
     RetryRow,
@@ -46,19 +48,28 @@ class RetriesConformance(JournalCase):
         assert await store.due("copy", [NUMBERED.name], now + HOUR_US, 10) == []
 
     async def test_owed_rows_of_one_record_are_merged(self) -> None:
+        """Amounts only grow; the time of the next attempt and the error are those of the newer version."""
         store = await self.journal()
         now = self.env.now_us()
-        for version, min_version, next_us in ((5, 5, now - 30), (7, 6, now - 20), (6, 2, now - 25)):
-            await store.settle(Settlement(owed=[owed("copy", "a", version, min_version=min_version, next_us=next_us)]))
+
+        def told(version: int, min_version: int, next_us: int, attempts: int, **fields: Any) -> RetryRow:
+            fields |= {"min_version": min_version, "next_us": next_us, "attempts": attempts, "error": f"of {version}"}
+            return owed("copy", "a", version, **fields)
+
+        for row in (
+            told(5, 5, now - 20, 4, hard_fails=1, first_us=now - 100),
+            told(7, 6, now - 30, 1, first_us=now - 50),
+            told(6, 2, now - 10, 2),
+            told(7, 7, now - 25, 3),
+        ):
+            await store.settle(Settlement(owed=[row]))
         other = key_of(THING, "a", "acme")
         await store.settle(Settlement(owed=[owed("copy", "a", 1, key=other, next_us=now - 40)]))
         await store.settle(Settlement(owed=[owed("search", "a", 4, next_us=now - 40)]))
-        assert [r.next_us for r in await store.due("copy", TYPES, now - 21, 10)] == [now - 40]
-        (row,) = await store.due("copy", TYPES, now, 10)
-        assert (row.version, row.min_version, row.next_us, row.key.tenant) == (7, 2, now - 20, "")
-        # Taking a row puts it off; the next attempt's own time counts, also when that is sooner.
-        await store.settle(Settlement(owed=[owed("copy", "a", 7, next_us=now - 10)]))
-        assert [r.next_us for r in await store.due("copy", TYPES, now, 10)] == [now - 10]
+        assert [r.key for r in await store.due("copy", TYPES, now - 26, 10)] == [other]
+        assert await store.due("copy", TYPES, now, 10) == [
+            told(7, 2, now - 25, 4, hard_fails=1, first_us=now - 100, state="r")
+        ]
 
     async def test_done_removes_what_is_owed_up_to_the_applied_version(self) -> None:
         store = await self.journal()

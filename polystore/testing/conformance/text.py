@@ -88,6 +88,7 @@ class TextConformance(Conformance):
     """`search`."""
 
     protocol = SupportsTextSearch
+    types = (ARTICLE,)
 
     async def search(
         self, store: Searchable, text: str, *, where: Checked | None = None, limit: int = 1_000, tenant: str = ""

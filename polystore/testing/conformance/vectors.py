@@ -64,6 +64,7 @@ class VectorConformance(Conformance):
     """`similar`."""
 
     protocol = SupportsVectorSearch
+    types = (SPOT,)
 
     async def ready(self, field: str, vectors: Mapping[str, Vector | None]) -> Comparable:
         """The store with these vectors. Every store that compares vectors knows the three metrics."""
