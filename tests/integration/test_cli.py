@@ -1,0 +1,188 @@
+"""The command line on a real embedded directory: what it prints, as tables and as JSON, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from polystore.cli.app import app
+
+MODELS = """
+from dataclasses import dataclass, field
+from typing import Annotated
+from polystore import Embedding, FullText, Relation, Unique, entity
+
+@entity()
+@dataclass(kw_only=True)
+class Person:
+    id: int
+    email: Annotated[str, Unique()]
+
+@entity(name="note")
+@dataclass(kw_only=True)
+class CliNote:
+    id: str
+    text: Annotated[str, FullText(), Embedding()]
+    stars: int = 0
+    about: Annotated[list[str], Relation("ABOUT", to="Person")] = field(default_factory=list)
+"""
+NOTES = [
+    {"id": "a", "text": "학교에서 만난 친구", "stars": 3},
+    {"id": "b", "text": "바다에 가고 싶다", "stars": 5},
+    {"id": "c", "text": "memories of the sea", "about": ["1"]},
+]
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`polystore` in a folder of its own, with a configuration and an application's module."""
+    monkeypatch.chdir(tmp_path)
+    module = f"models_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{module}.py").write_text(MODELS, encoding="utf-8")
+    (tmp_path / "notes.jsonl").write_text(
+        "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in NOTES), encoding="utf-8"
+    )
+    runner = CliRunner()
+
+    def call(*arguments: str, code: int = 0, text: str | None = None) -> Result:
+        result = runner.invoke(app, list(arguments), input=text)
+        assert result.exit_code == code, result.output + result.stderr
+        return result
+
+    call("init", module)
+    return call
+
+
+def answer(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_init_writes_a_configuration_that_works_and_replaces_none(cli: Cli, tmp_path: Path) -> None:
+    cli("check")
+    before = (tmp_path / "polystore.toml").read_text(encoding="utf-8")
+    assert "--force" in cli("init", "other", code=2).stderr
+    assert (tmp_path / "polystore.toml").read_text(encoding="utf-8") == before
+    cli("init", "other", "--force", "--url", "sqlite:one.db")
+    assert 'url = "sqlite:one.db"' in (tmp_path / "polystore.toml").read_text(encoding="utf-8")
+
+
+def test_check_asks_every_store(cli: Cli) -> None:
+    rows = answer(cli("--json", "check"))
+    assert [row["store"] for row in rows] == ["home", "full_text", "vector", "graph"]
+    assert all(row["answers"] and row["server"] == "sqlite" for row in rows)
+
+
+def test_import_goes_on_where_it_stopped_and_finds_nothing_to_do_the_second_time(cli: Cli) -> None:
+    assert answer(cli("--json", "import", "note", "notes.jsonl"))["written"] == 3
+    again = answer(cli("--json", "import", "note", "notes.jsonl"))
+    assert (again["written"], again["skipped"]) == (0, 3)
+
+
+def test_import_of_a_csv_file_converts_its_texts(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("id,email\n1,a@example.org\n2,b@example.org\n", encoding="utf-8-sig")
+    cli("import", "person", "people.csv")
+    assert answer(cli("--json", "get", "person", "2"))["email"] == "b@example.org"
+
+
+def test_import_says_which_record_does_not_fit(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": "x", "text": "good"}\n{"id": "y"}\n', encoding="utf-8")
+    assert "record 2" in cli("import", "note", "bad.jsonl", code=2).stderr
+
+
+def test_records_are_found_by_key_condition_words_and_likeness(cli: Cli) -> None:
+    cli("import", "note", "notes.jsonl")
+    assert answer(cli("--json", "get", "note", "a"))["text"] == "학교에서 만난 친구"
+    found = answer(cli("--json", "find", "note", "--where", "stars>=3", "--order", "-stars"))
+    assert [row["id"] for row in found["records"]] == ["b", "a"]
+    page = answer(cli("--json", "find", "note", "--limit", "2"))
+    rest = answer(cli("--json", "find", "note", "--limit", "2", "--cursor", page["cursor"]))
+    assert [row["id"] for row in page["records"] + rest["records"]] == ["a", "b", "c"]
+    (hit,) = answer(cli("--json", "search", "note", "친구"))
+    assert (hit["id"], hit["highlights"]) == ("a", {"text": ["학교에서 만난 <mark>친구</mark>"]})
+    assert answer(cli("--json", "search", "note", "memor", "-w", "about~1"))[0]["id"] == "c"
+    assert answer(cli("--json", "similar", "note", "바다에 가고 싶어", "--limit", "1"))[0]["id"] == "b"
+    assert "바다에 가고 싶다" in cli("find", "note").stdout
+
+
+def test_no_such_record_is_exit_code_1_and_bad_input_2(cli: Cli) -> None:
+    assert "does not exist" in cli("get", "note", "nobody", code=1).stderr
+    assert "did you mean" in cli("find", "note", "-w", "star=1", code=2).stderr
+    assert "known: note, person" in cli("get", "memo", "a", code=2).stderr
+    assert "'x'" in cli("get", "person", "x", code=2).stderr
+    assert "no file" in cli("-c", "nowhere.toml", "check", code=2).stderr
+
+
+def test_explain_says_home_copies_and_why(cli: Cli) -> None:
+    text = cli("explain", "note").stdout
+    assert "full_text (copy)" in text
+    assert "why" in text
+    assert answer(cli("--json", "explain"))["note"]["copies"] == {
+        "full_text": ["full_text"],
+        "graph": ["graph"],
+        "vector": ["vector"],
+    }
+
+
+def test_verify_finds_what_somebody_changed_by_hand(cli: Cli, tmp_path: Path) -> None:
+    cli("import", "note", "notes.jsonl")
+    assert answer(cli("--json", "verify"))["differences"] == 0
+    by_hand(tmp_path / "data/vector.db", "UPDATE note SET text = 'other' WHERE id = 'a'")
+    by_hand(tmp_path / "data/graph.db", "DELETE FROM note WHERE id = 'c'")
+    by_hand(tmp_path / "data/full_text.db", "UPDATE note SET ps_version = ps_version - 1 WHERE id = 'b'")
+    report = answer(cli("--json", "verify", code=1))
+    problems = {(row["store"], row["key"], row["problem"]) for row in report["shown"]}
+    assert problems == {("vector", "a", "content"), ("graph", "c", "missing"), ("full_text", "b", "older")}
+    assert "3 differences" in cli("verify", code=1).stdout
+
+
+def by_hand(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    db.create_collation("ps_decimal", lambda a, b: (a > b) - (a < b))
+    with db:
+        assert db.execute(statement).rowcount == 1
+    db.close()
+
+
+def test_status_shows_what_is_owed_and_the_dead_letters_can_be_tried_again(cli: Cli, tmp_path: Path) -> None:
+    cli("import", "note", "notes.jsonl")
+    cli("dlq", "list")
+    park = (
+        "INSERT INTO ps_retry (target, tenant, etype, id, h, version, min_version, state, attempts, hard_fails, "
+        "first_us, next_us, error_class, error) SELECT 'vector', '', 'note', id, ps_h, ps_version, ps_version, 'p', 3, "
+        "3, 1, 1, 'permanent:InvalidData', 'refused' FROM note WHERE id = 'a'"
+    )
+    by_hand(tmp_path / "data/home.db", park)
+    copies = {row["copy"]: row for row in answer(cli("--json", "status"))["copies"]}
+    assert copies["vector"]["dead letters"] == 1
+    assert [row["key"] for row in answer(cli("--json", "dlq", "list", code=1))] == ["a"]
+    assert "permanent:InvalidData" in cli("--json", "dlq", "show", "note", "a").stdout
+    assert answer(cli("--json", "dlq", "retry", "note", "a"))["count"] == 1
+    cli("verify")  # settles: the letter is delivered and gone
+    by_hand(tmp_path / "data/home.db", park)
+    cli("dlq", "drop", code=2, text="n\n")
+    cli("dlq", "drop", "note", "a", text="y\n")
+    cli("dlq", "list")
+    cli("dlq", "retry", code=1)
+
+
+def test_records_of_a_tenant_are_seen_by_its_name_only(cli: Cli) -> None:
+    cli("--tenant", "acme", "import", "note", "notes.jsonl")
+    assert answer(cli("--json", "find", "note"))["records"] == []
+    assert len(answer(cli("--json", "--tenant", "acme", "find", "note"))["records"]) == 3
+
+
+def test_the_installed_program_explains_itself() -> None:
+    program = Path(sys.executable).with_name("polystore")
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    for name in ("init", "check", "explain", "status", "get", "find", "search", "similar", "import", "verify", "dlq"):
+        assert name in done.stdout
+    assert "Exit codes" in done.stdout
