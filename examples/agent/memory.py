@@ -1,0 +1,152 @@
+"""The agent's memory: everything it does with polystore is in this file."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from agent.entities import Message, Person, Topic
+from agent.reading import Conversation
+from agent.topics import about, candidates, find_topics
+from polystore import F, Hit, HybridDataArchitecture, ImportReport, WriteResult, new_id
+
+CHAT = "chat"
+"""The source of what is said in the chat."""
+AGENT, USER = "agent", "you"
+RECALLED = 10
+CLOSE_KOREAN, CLOSE_OTHER = 0.47, 0.7
+"""Least cosine at which a message is a memory of what was asked although it does not hold all its words. By the hashed
+embedder unrelated Korean texts stay below 0.45; unrelated English ones, of only 26 letters, reach 0.67."""
+
+
+class Answer(msgspec.Struct):
+    """What the agent says, and why: the memory it answers from, the reply that was given then, what else came up."""
+
+    text: str
+    memory: Hit[Message] | None = None
+    reply: Message | None = None
+    people: Sequence[str] = ()
+    topics: Sequence[str] = ()
+    others: Sequence[Message] = ()
+    remembered: Sequence[WriteResult] = ()
+
+
+class Memory:
+    """What was said, who said it, and what it was about."""
+
+    def __init__(self, hda: HybridDataArchitecture) -> None:
+        self.hda = hda
+        self.messages = hda.collection(Message)
+        self.people = hda.collection(Person)
+        self.topics = hda.collection(Topic)
+
+    # -- conversations ------------------------------------------------------------------------------------------
+
+    async def learn(self, conversation: Conversation, progress: Callable[[ImportReport], None]) -> ImportReport:
+        """Remember a conversation. Interrupted at any moment, the next call goes on; repeated, it changes nothing. A
+        file of the same name with another content is a new edition: what differs is written over.
+
+        Returns when every store holds it.
+        """
+        topics = find_topics([line.text for line in conversation.lines])
+        await self.topics.import_many(Topic(id=word) for word in sorted(topics))
+        await self.meet({line.speaker for line in conversation.lines})
+        report = await self.messages.import_many(
+            _messages(conversation, topics), resume=f"{conversation.name} {conversation.digest}", progress=progress
+        )
+        await self.hda.settle()
+        return report
+
+    async def meet(self, names: Iterable[str]) -> None:
+        """Know these people."""
+        await self.people.import_many(Person(id=name) for name in sorted(names))
+
+    async def knows_only(self, sources: Sequence[str]) -> bool:
+        """Whether nothing is remembered but these sources and the chat."""
+        return not await self.messages.count(~F.source.in_([*sources, CHAT]))
+
+    async def counts(self) -> tuple[int, int, int]:
+        """Messages, people, topics."""
+        return await self.messages.count(), await self.people.count(), await self.topics.count()
+
+    async def last_said(self, limit: int) -> Sequence[Message]:
+        """The end of the chat, oldest first."""
+        found = await self.messages.find(F.source == CHAT, order_by=[F.id.desc()], limit=limit)
+        return list(reversed(found))
+
+    # -- the chat -----------------------------------------------------------------------------------------------
+
+    async def answer(self, text: str) -> Answer:
+        """Answer from what was said, then remember question and answer in one commit."""
+        answer = await self._recall(text)
+        answer.remembered = await self._remember(text, answer)
+        return answer
+
+    async def _recall(self, text: str) -> Answer:
+        """The reply that somebody gave to the most similar message that has one; else that message itself. What the
+        agent said is no memory of its own: it would listen to its echo."""
+        others = F.speaker != AGENT
+        fused, nearest = await asyncio.gather(
+            self.messages.hybrid(text, where=others, limit=RECALLED),
+            self.messages.similar(text, where=others, limit=RECALLED),
+        )
+        close = {hit.value.id for hit in nearest if hit.score >= (CLOSE_KOREAN if _korean(text) else CLOSE_OTHER)}
+        hits = [hit for hit in fused if hit.highlights or hit.value.id in close]
+        replies = await asyncio.gather(*(self._reply(hit.value) for hit in hits))
+        replied = [(hit, reply) for hit, reply in zip(hits, replies, strict=True) if reply]
+        memory, reply = next(iter([*replied, *((hit, None) for hit in hits if hit.value.text != text)]), (None, None))
+        if memory is None:
+            return Answer("그런 이야기는 기억나지 않아요." if _korean(text) else "I remember nothing like that.")
+        said = [memory.value, reply] if reply else [memory.value]
+        people = await asyncio.gather(*(self.messages.related(one.id, "SAID_BY", into=Person) for one in said))
+        topics = await asyncio.gather(*(self.messages.related(one.id, "ABOUT", into=Topic) for one in said))
+        return Answer(
+            said[-1].text,
+            memory,
+            reply,
+            list({person.value.id: None for found in people for person in found}),
+            list({topic.value.id: None for found in topics for topic in found}),
+            _others(said, hits),
+        )
+
+    async def _reply(self, message: Message) -> Message | None:
+        found = await self.messages.related(
+            message.id, "REPLY_TO", direction="in", into=Message, where=F.speaker != AGENT, limit=1
+        )
+        return found[0].value if found else None
+
+    async def _remember(self, text: str, answer: Answer) -> Sequence[WriteResult]:
+        """Returns when searches find this turn of the chat."""
+        known = await self.topics.get_many(candidates(text))
+        turn = f"{CHAT}-{new_id()}"
+        asked = Message(id=f"{turn}-1", source=CHAT, speaker=USER, text=text, about=[one.id for one in known if one])
+        async with self.hda.transaction(ack="visible") as tx:
+            tx.put(asked)
+            if answer.memory:
+                tx.put(Message(id=f"{turn}-2", source=CHAT, speaker=AGENT, text=answer.text, reply_to=asked.id))
+        return tx.result
+
+
+def _messages(conversation: Conversation, topics: frozenset[str]) -> Iterator[Message]:
+    source, before = conversation.name, ""
+    for position, line in enumerate(conversation.lines):
+        id = f"{source}-{position:07}"
+        yield Message(
+            id=id,
+            source=source,
+            speaker=line.speaker,
+            text=line.text,
+            reply_to=before if line.answers else None,
+            about=about(line.text, topics),
+        )
+        before = id
+
+
+def _others(said: Sequence[Message], hits: Sequence[Hit[Message]]) -> list[Message]:
+    """Two more memories that say something else."""
+    texts = {message.text: message for message in (*said, *(hit.value for hit in hits))}
+    return list(texts.values())[len(said) :][:2]
+
+
+def _korean(text: str) -> bool:
+    return any("가" <= letter <= "힣" for letter in text)
