@@ -45,6 +45,7 @@ class Line:
         self._task: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
+        self._parked_cursor: str | None = None
 
     # -- start and stop ---------------------------------------------------------------------------------------
 
@@ -159,6 +160,24 @@ class Line:
         older_us = env.now_us() - (0 if asked else int(settings.sweep_s * 1e6))
         rows = await self.home.call(SupportsJournal.claimed, self.context.worker, older_us, settings.batch_max)
         await self._recover([row for row in rows if row.version not in self.in_hand])
+        if self.backlog.parked:
+            await self._revive()
+
+    async def _revive(self) -> None:
+        """Try dead letters again of which the home holds something newer. Its own delivery does that as a rule, but
+        the attempt that parked the row may have ended after it, or a settling may have landed late."""
+        rows, self._parked_cursor = await self.home.call(
+            SupportsJournal.parked, None, self._parked_cursor, self.context.settings.batch_max
+        )
+        known = [row for row in rows if row.key.etype in self.context.types and row.key.etype not in self.unreadable]
+        changes = await load(self.home, {row.key: row.version for row in known})
+        newer = [(row, changes[row.key].version) for row in known if changes[row.key].version > row.version]
+        now_us = self.context.env.now_us()
+        revived = [replace(row, state="r", version=version, next_us=now_us) for row, version in newer]
+        if revived:
+            await self.delivery.settle(Settlement(owed=revived))
+            for name in dict.fromkeys(row.target for row in revived):
+                self.retries.wake(name)
 
     async def _recover(self, rows: Sequence[OutboxRow]) -> None:
         """Reload the records of claimed rows and put them into the lanes, at their newest state."""

@@ -49,7 +49,7 @@ def owed(
     hard = (previous.hard_fails if previous else 0) + (kind == "permanent")
     first_us = previous.first_us if previous and previous.first_us else now_us
     old_unknown = attempts >= settings.unknown_fails_max and now_us - first_us >= settings.unknown_age_s * 1e6
-    park = hard >= settings.hard_fails_max or (kind == "unknown" and old_unknown)
+    park = (kind == "permanent" and hard >= settings.hard_fails_max) or (kind == "unknown" and old_unknown)
     wait = delay_s(attempts, settings, rng, getattr(error, "retry_after_s", None))
     return RetryRow(
         target=target,
