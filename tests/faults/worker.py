@@ -3,8 +3,8 @@
 usage: worker.py work|recover|check DIRECTORY [CRASHPOINT HIT]
 
 work: carries out a fixed list of operations, printing a line when one is acknowledged; at the HIT-th pass of CRASHPOINT
-it ends itself with SIGKILL. recover: delivers what a killed process left behind. check: opens, settles, verifies, prints what every store holds. Every crashpoint that was
-passed is printed at the end of a run that is not killed.
+it ends itself with SIGKILL. recover: delivers what a killed process left behind. check: opens, settles, verifies,
+prints what every store holds. Every crashpoint that was passed is printed at the end of a run that is not killed.
 """
 
 from __future__ import annotations
