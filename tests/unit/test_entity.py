@@ -16,7 +16,7 @@ import pytest
 
 from polystore.entity import EntityType, entity, entity_type, entity_types, is_entity
 from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, ValueTooLarge
-from polystore.facets import Edge, Embedding, FullText, Index, Needs, Relation, Unique
+from polystore.facets import Edge, Embedding, Facet, FullText, Index, Needs, Relation, Unique
 
 Hints = dict[str, Any]
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -201,6 +201,10 @@ def test_an_entity_name_must_be_one_that_every_store_takes(name: str) -> None:
     )
 
 
+class OwnFacet(Facet, frozen=True):
+    pass
+
+
 VECTOR = Annotated[list[float], Embedding(dimension=3)]
 FIELD_ERRORS: list[tuple[Hints, Mapping[str, Any], str]] = [
     # the key
@@ -319,6 +323,11 @@ FIELD_ERRORS: list[tuple[Hints, Mapping[str, Any], str]] = [
         {"id": str, "x": Annotated[str, Embedding(), Embedding("own")]},
         {},
         "Note.x: Embedding() stands twice; leave one",
+    ),
+    (
+        {"id": str, "x": Annotated[str, OwnFacet()]},
+        {},
+        "Note.x: OwnFacet is no facet that polystore knows",
     ),
     # facets=
     (
@@ -784,9 +793,12 @@ def test_pydantic_defaults_are_found() -> None:
         a: int = 3
         b: list[int] = pydantic.Field(default_factory=lambda: [1])
         c: str | None
+        d: int = pydantic.Field(default_factory=lambda data: len(data))
 
     declared = entity_type(entity()(WithDefaults))
     assert (declared.default_of("a"), declared.default_of("b"), declared.default_of("c")) == (3, [1], None)
+    with pytest.raises(KeyError):
+        declared.default_of("d")  # it depends on the other fields, so there is none for all records
 
 
 def test_the_content_hash_stays_what_it_is() -> None:

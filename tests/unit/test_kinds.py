@@ -82,6 +82,9 @@ def why(hint: Any, value: object) -> str:
         (date, "date", date(2026, 5, 1), date(2026, 5, 1)),
         (Decimal, "decimal", Decimal("1.50"), Decimal("1.50")),
         (Decimal, "decimal", 7, Decimal(7)),
+        (Decimal, "decimal", Decimal("1E+5999"), Decimal("1E+5999")),
+        (Decimal, "decimal", Decimal("1E-5999"), Decimal("1E-5999")),
+        (Decimal, "decimal", Decimal("1" * 34), Decimal("1" * 34)),
         (UUID, "uuid", SOME_UUID, SOME_UUID),
         (Mood, "str", Mood.GOOD, "good"),
         (Mood, "str", "good", "good"),
@@ -115,6 +118,7 @@ def why(hint: Any, value: object) -> str:
 def test_a_value_of_the_type_has_one_plain_form(hint: Any, name: str, value: object, plain: object) -> None:
     kind = kind_of(hint)
     assert kind.name == name
+    assert kind.optional == (hint in (str | None, int | None))
     out = kind.encode(value)
     assert out == plain
     assert type(out) is type(plain)
@@ -187,6 +191,7 @@ def test_what_is_given_is_neither_kept_nor_changed() -> None:
         (Decimal, Decimal("NaN"), "a decimal that is not a finite number cannot be stored"),
         (Decimal, Decimal("Infinity"), "a decimal that is not a finite number cannot be stored"),
         (Decimal, Decimal("1" * 35), "the decimal has more than 34 significant digits, or too large an exponent"),
+        (Decimal, Decimal("1E-6000"), "the decimal has more than 34 significant digits, or too large an exponent"),
         (Decimal, Decimal("1E+6000"), "the decimal has more than 34 significant digits, or too large an exponent"),
         (UUID, str(SOME_UUID), "a UUID is needed, not str"),
         (Mood, "ugly", "the value is not a Mood"),
