@@ -167,8 +167,14 @@ class Store:
                 return [self.get_now(keys[0])]
             except Unavailable:
                 pass  # it would have to be waited for
-        operation: Operation[Records] = Operation("get", (keys,), Repository)
-        return await self._run(operation, self._get)
+        if tracing.current.get() is None:  # as `_run`, without what the most frequent call does not need
+            try:
+                return await self._gets.ask(keys)
+            except StoreError as error:
+                self._name(error, "get", keys[0].id if len(keys) == 1 else None)
+                raise
+        about: Operation[Records] = Operation("get", (keys,), Repository)
+        return await self._run(about, lambda _: self._gets.ask(keys))
 
     def get_now(self, key: Key) -> Record | None:
         """`SupportsInlineGet.get_now`. Raises Unavailable when the record has to be waited for: use `get`."""
@@ -230,9 +236,6 @@ class Store:
         self.metrics.of("get").add(seconds, error is not None)
         if tracer := tracing.current.get():
             tracer.record(tracing.Step(self.name, "get", seconds * 1000, 1, type(error).__name__ if error else ""))
-
-    def _get(self, operation: Operation[Records]) -> Awaitable[Records]:
-        return self._gets.ask(operation.args[0])
 
     async def _get_all(self, asked: list[Sequence[Key]]) -> Sequence[Records | Exception]:
         """One call for each type and tenant and `batch_max` keys. An outage is everybody's; after another error those

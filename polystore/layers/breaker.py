@@ -30,7 +30,8 @@ class Breaker:
     def __init__(self, env: Env, probe: Callable[[], Awaitable[object]]) -> None:
         self.open = False
         self.on_change: list[Callable[[bool], None]] = []
-        self._env = env
+        self._clock = env.monotonic
+        self._random = env.random
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._reset()
@@ -46,20 +47,21 @@ class Breaker:
         try:
             result = await inner(operation)
         except (Unavailable, OutcomeUnknown):
-            self._count(failed=True)
+            self._count()
+            self._failed()
             raise
-        self._count(failed=False)
+        self._count()
+        self._in_a_row = 0
         return result
 
-    def _count(self, *, failed: bool) -> None:
-        second = int(self._env.monotonic())
+    def _count(self) -> None:
+        second = int(self._clock())
         if second != self._second:
             self._seconds.append((self._second, self._calls, self._failures))
             self._second, self._calls, self._failures = second, 0, 0
         self._calls += 1
-        if not failed:
-            self._in_a_row = 0
-            return
+
+    def _failed(self) -> None:
         self._failures += 1
         self._in_a_row += 1
         if not self.open and (self._in_a_row >= FAILURES_IN_A_ROW or self._half_failed()):
@@ -74,7 +76,7 @@ class Breaker:
 
     async def _until_closed(self) -> None:
         while self.open:
-            await asyncio.sleep(self._env.random.uniform(0.5, 1) * PROBE_S)
+            await asyncio.sleep(self._random.uniform(0.5, 1) * PROBE_S)
             try:
                 await self._probe()
             except Exception:  # noqa: BLE001 -- whatever it is, the store does not answer yet

@@ -31,28 +31,31 @@ class Together(Generic[A, R]):
         """The answer, or the error, that `run` has for this."""
         tick = self._tick
         if tick is None:
-            tick = self._tick = []
             if not self._detached:
-                return await self._lead(asked, tick)
+                return await self._lead(asked)
+            tick = self._tick = []
             self._start(tick)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         tick.append((asked, future))
         return await future
 
-    async def _lead(self, asked: A, tick: list[tuple[A, asyncio.Future[R]]]) -> R:
+    async def _lead(self, asked: A) -> R:
         """The first call of a tick: let the others come; run by itself when nobody did."""
-        future: asyncio.Future[R] | None = None
-        try:
-            await asyncio.sleep(0)
-            if tick:
-                future = asyncio.get_running_loop().create_future()
-                tick.append((asked, future))
-        finally:  # those who came are answered also when the first is cancelled
-            self._tick = None
-            if tick:
-                self._start(tick)
-        if future is not None:
-            return await future
+        loop = asyncio.get_running_loop()
+        if not _is_last(loop):
+            tick = self._tick = list[tuple[A, asyncio.Future[R]]]()
+            future: asyncio.Future[R] | None = None
+            try:
+                await asyncio.sleep(0)
+                if tick:
+                    future = loop.create_future()
+                    tick.append((asked, future))
+            finally:  # those who came are answered also when the first is cancelled
+                self._tick = None
+                if tick:
+                    self._start(tick)
+            if future is not None:
+                return await future
         (answer,) = await self._run([asked])
         if isinstance(answer, Exception):
             raise answer
@@ -93,6 +96,12 @@ class Together(Generic[A, R]):
         """Wait for what is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks.values())
+
+
+def _is_last(loop: asyncio.AbstractEventLoop) -> bool:
+    """Nothing else will run in this tick, so there is nobody to wait for: saves a lone caller a turn of the loop. Only
+    asyncio's own loop can be asked, by a private name; without it, the answer is no."""
+    return isinstance(loop, asyncio.SelectorEventLoop) and not getattr(loop, "_ready", True)
 
 
 def _own(error: Exception) -> Exception:
