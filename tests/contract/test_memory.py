@@ -11,8 +11,13 @@ from polystore.protocols import Repository
 from polystore.testing.conformance import (
     CommitConformance,
     Connect,
+    DurabilityConformance,
     FilterConformance,
     HistoriesConformance,
+    HomeDurabilityConformance,
+    HomeTextConformance,
+    HomeTraversalConformance,
+    HomeVectorConformance,
     InlineGetConformance,
     JournalConformance,
     RecordsConformance,
@@ -109,3 +114,27 @@ class TestTraversal(BareAndLayered, TraversalConformance):
 
 class TestTraversalAtHome(Bare, TraversalConformance):
     home = True
+
+
+class TestHomeText(Bare, HomeTextConformance):
+    pass
+
+
+class TestHomeVector(Bare, HomeVectorConformance):
+    pass
+
+
+class TestHomeTraversal(Bare, HomeTraversalConformance):
+    pass
+
+
+class TestDurability(Bare, DurabilityConformance):
+    pass
+
+
+class TestDurabilityOfAHome(Bare, DurabilityConformance):
+    home = True
+
+
+class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass

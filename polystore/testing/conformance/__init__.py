@@ -15,13 +15,20 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = "base commit filters histories outbox records repository retries schema text traversal vectors"
+_REWRITTEN = """base commit durability filters histories home_facets outbox records repository retries schema text
+    traversal vectors"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
+from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
+from polystore.testing.conformance.home_facets import (  # noqa: E402
+    HomeTextConformance,
+    HomeTraversalConformance,
+    HomeVectorConformance,
+)
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
 from polystore.testing.conformance.layered import layered  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
@@ -35,8 +42,13 @@ __all__ = [
     "CommitConformance",
     "Conformance",
     "Connect",
+    "DurabilityConformance",
     "FilterConformance",
     "HistoriesConformance",
+    "HomeDurabilityConformance",
+    "HomeTextConformance",
+    "HomeTraversalConformance",
+    "HomeVectorConformance",
     "InlineGetConformance",
     "JournalConformance",
     "MovableEnv",
