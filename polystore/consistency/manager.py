@@ -67,6 +67,7 @@ class DataConsistencyManager:
         self.embedders = Embedders(types, embedders)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
+        self._statuses: dict[tuple[str, tuple[str, ...]], Mapping[str, StoreStatus]] = {}
         vector_copies: dict[str, set[str]] = {}
         for etype, placement in placements.items():
             for store, facets in placement.copies().items():
@@ -271,15 +272,11 @@ class DataConsistencyManager:
         statuses: Mapping[int, Mapping[str, StoreStatus]],
     ) -> list[WriteResult]:
         home = line.home.name
-        shared: dict[tuple[str, int], Mapping[str, StoreStatus]] = {}
         results: list[WriteResult] = []
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
             # Nothing written now: how far the standing version got is not known without asking, so it is not "applied".
             owed = written.targets if written.changed or not written.version else -1
-            kind = (write.key.etype, owed)
-            stores = shared.get(kind)
-            if stores is None:
-                stores = shared[kind] = self._stores(line, *kind)
+            stores = self._stores(write.key.etype, line.targets.names(write.key.etype, owed))
             if i in statuses:
                 stores = dict[str, StoreStatus]({**stores, **statuses[i]})
             token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
@@ -287,12 +284,13 @@ class DataConsistencyManager:
             results.append(WriteResult(write.key.id, version, written.existed, token, stores, written.changed))
         return results
 
-    def _stores(self, line: Line, etype: str, mask: int) -> dict[str, StoreStatus]:
-        placement = self.placements[etype]
-        owed = set(line.targets.names(etype, mask))
-        stores: dict[str, StoreStatus] = {placement.home: "committed"}
-        for name in placement.copies():
-            stores[name] = "pending" if name in owed else "applied"
+    def _stores(self, etype: str, owed: tuple[str, ...]) -> Mapping[str, StoreStatus]:
+        """What a commit alone says of each store. Few different answers exist, so results share them."""
+        stores = self._statuses.get((etype, owed))
+        if stores is None:
+            placement = self.placements[etype]
+            stores = {name: "pending" if name in owed else "applied" for name in placement.copies()}
+            stores = self._statuses[etype, owed] = {placement.home: "committed", **stores}
         return stores
 
     # -- reads that wait --------------------------------------------------------------------------------------
