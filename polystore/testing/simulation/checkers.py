@@ -105,24 +105,25 @@ def no_lost_update(history: History, _final: Final) -> Iterator[str]:
 
 
 def applied_once(history: History, _final: Final) -> Iterator[str]:
-    """G1: however often a call is repeated with its op_id, it happens once, and every answer names the same versions."""
-    first: dict[tuple[str, str, int], Change] = {}
-    commits: dict[tuple[str, str], int] = {}
+    """G1: however often a call is repeated with its op_id, it happens once, and the answer is what happened."""
+    commits: dict[str, list[int]] = {}
     for commit in history.commits:
-        if commit.op:
-            commits[commit.key.tenant, commit.op] = commits.get((commit.key.tenant, commit.op), 0) + 1
-            first[commit.key.tenant, commit.op, commit.after] = commit
+        commits.setdefault(commit.op, []).append(commit.after)
     for attempt in history.attempts:
-        count = commits.get((attempt.keys[0].tenant, attempt.op), 0)
-        if attempt.op and count > len(attempt.keys):
-            yield f"#{attempt.n} {attempt.op}: {len(attempt.keys)} writes were carried out {count} times"
+        versions = commits.get(attempt.op, []) if attempt.op else []
+        told = [result.version for result in attempt.results]
+        if len(versions) > len(attempt.keys):
+            yield f"#{attempt.n} of {len(attempt.keys)} writes was carried out again: {versions}"
+        elif attempt.state == "ok" and not set(versions) <= set(told):
+            yield f"#{attempt.n} was answered with {told}, but it was committed at {versions}"
 
 
 def ryw(history: History, _final: Final) -> Iterator[str]:
     """G8: a copy that is said to have caught up with a token shows no older state."""
     for read in history.reads:
         if read.found < read.wanted:
-            yield f"{read.process} read {_name(read.key)} at {read.store}: {read.found or 'nothing'} after {read.wanted}"
+            found = read.found or "nothing"
+            yield f"{read.process} read {_name(read.key)} at {read.store}: {found} after {read.wanted}"
 
 
 CHECKERS: dict[str, Checker] = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
+
+from polystore_adapters.memory import MemoryRepository
 
 from polystore.env import Env
 from polystore.errors import OutcomeUnknown, PolystoreError, RateLimited, StoreFull, Unavailable
@@ -13,7 +16,6 @@ from polystore.protocols import SupportsInlineGet
 from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.history import History
 from polystore.testing.simulation.servers import SimServer
-from polystore_adapters.memory import MemoryRepository
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,6 +23,7 @@ R = TypeVar("R")
 Trouble = Literal["down", "full", "silent"]
 """down: refuses connections. full: takes no changes. silent: does nothing and answers nothing."""
 
+TROUBLES: tuple[Trouble, ...] = ("down", "full", "silent")
 DELAY_S = 0.002
 LATE_S = 8.0
 READS = frozenset(
@@ -63,10 +66,8 @@ class Network:
         def arrive() -> None:
             self.flying -= 1
             self.history.note(f"late: {what}")
-            try:
+            with contextlib.suppress(PolystoreError):  # nobody is there to be told
                 work()
-            except PolystoreError:
-                pass  # nobody is there to be told
 
         self.loop.call_later(self.random.uniform(0, LATE_S), arrive, context=self.loop.outside)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Annotated, Any
 
+from polystore_adapters.memory import MemoryServer
+
 from polystore.embedding import Embedder, HashedEmbedder, Purpose, pack
 from polystore.entity import EntityType, entity, entity_types
 from polystore.env import Env
@@ -20,7 +22,6 @@ from polystore.protocols import Layout, VectorSpec
 from polystore.testing.simulation import history
 from polystore.testing.simulation.history import HOME, History, State
 from polystore.testing.simulation.scenario import Scenario
-from polystore_adapters.memory import MemoryServer
 
 POISON = "poison"
 """A text that begins so is refused by the poisoned copy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from polystore.consistency import DataConsistencyManager
 from polystore.embedding import pack
@@ -14,10 +15,12 @@ from polystore.testing.simulation.history import HOME, Attempt, Read
 from polystore.testing.simulation.process import Node
 from polystore.testing.simulation.servers import DIMENSION, POISON, TYPES
 
+Kind = Literal["create", "put", "update", "delete", "skip", "insert"]
 TENANTS = ("a", "b")
 NOTES = ("n1", "n2", "n3")
 PEOPLE = ("p1",)
 TEXTS = ("winter", "a walk by the sea", "이별 노래", "the third of May", POISON)
+KINDS: tuple[Kind, ...] = ("put", "put", "put", "create", "update", "delete", "delete", "skip", "insert")
 TRIES = 4
 CLIENTS = 2
 
@@ -80,10 +83,9 @@ class Client:
             attempt.state = "unknown" if e.outcome_unknown else "failed"
             self.history.note(f"{self.node.name} #{attempt.n} {attempt.error}")
             return not e.outcome_unknown
+        copies = {etype: placement.copies() for etype, placement in self.manager.placements.items()}
         servers = self.node.servers
-        attempt.held = [
-            {name: servers[name].version(w.key) for name in self.manager.placements[w.key.etype].copies()} for w in writes
-        ]
+        attempt.held = [{name: servers[name].version(w.key) for name in copies[w.key.etype]} for w in writes]
         attempt.results, attempt.state = results, "ok"
         self.history.note(f"{self.node.name} #{attempt.n} ok {[(x.version, dict(x.stores)) for x in results]}")
         self._remember(writes, results)
@@ -99,7 +101,7 @@ class Client:
         etype, id = ("person", r.choice(PEOPLE)) if r.random() < 0.2 else ("note", r.choice(NOTES))
         key = Key(tenant, etype, id)
         h = key_hash(tenant, etype, id)
-        kind = r.choice(("put", "put", "put", "create", "update", "delete", "delete", "skip", "insert"))
+        kind = r.choice(KINDS)
         expected = await self._standing(key) if kind in ("put", "update", "delete") and r.random() < 0.3 else None
         if kind == "delete":
             return Write("delete", key, h, None, expect_version=expected)
@@ -144,4 +146,6 @@ class Client:
 def _told(write: Write) -> str:
     expected = f" expects {write.expect_version}" if write.expect_version is not None else ""
     text = f" {write.body['text']!r}" if write.body and "text" in write.body else ""
-    return f"{write.kind} {write.key.tenant}/{write.key.etype}/{write.key.id}{text}{expected}{' keep' * bool(write.keep)}"
+    return (
+        f"{write.kind} {write.key.tenant}/{write.key.etype}/{write.key.id}{text}{expected}{' keep' * bool(write.keep)}"
+    )

@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from polystore.model import Commit, Key, Value, Write, key_hash
+from polystore.model import Body, Commit, Key, Value, Write, key_hash
 from polystore.testing import simloop
 from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.checkers import CHECKERS
 from polystore.testing.simulation.history import HOME, Final, History
-from polystore.testing.simulation.network import LATE_S, Network
+from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
 from polystore.testing.simulation.process import Node, SimEnv
 from polystore.testing.simulation.scenario import Scenario
 from polystore.testing.simulation.servers import (
@@ -90,7 +90,7 @@ class World:
         server = self.servers[HOME]
         for i in range(10):
             key = Key("a", "note", f"old{i}")
-            body = {"id": key.id, "n": 0, "text": "old", "about": []}
+            body: Body = {"id": key.id, "n": 0, "text": "old", "about": []}
             hash = TYPES["note"].content_hash(body)
             server.commit([Commit([Write("put", key, key_hash("a", "note", key.id), body, hash)])])
 
@@ -135,7 +135,7 @@ class World:
         where = self.random.choice(list(self.servers))
         if self.random.random() < 0.3:
             where = f"{self.random.choice(self.living()).name}>{where}"
-        what = self.random.choice(("down", "full", "silent"))
+        what = self.random.choice(TROUBLES)
         self.history.note(f"{where} is {what}")
         self.history.covered[f"{'link' if '>' in where else 'server'} {what}"] += 1
         self.network.trouble[where] = what
@@ -174,9 +174,12 @@ class World:
         return not self._owed()
 
     def _owed(self) -> str:
-        backlog = self.servers[HOME].backlog()
-        rows = [f"{version} of {owed.owner}" for version, owed in self.servers[HOME].outbox.items()]
-        return f"outbox {', '.join(rows) or 'empty'}, retry {dict(backlog.retry)}" if rows or backlog.retry else ""
+        """What the journal still owes, in words; a dead letter whose record has changed since is to be tried again."""
+        home = self.servers[HOME]
+        outbox = [f"{version} of {owed.owner}" for version, owed in home.outbox.items()]
+        retry = dict(home.backlog().retry)
+        old = [row.key.id for row in home.parked(None, None, 1_000_000)[0] if row.version < home.version(row.key)]
+        return f"outbox {outbox}, retry {retry}, outdated dead letters {old}" if outbox or retry or old else ""
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:
