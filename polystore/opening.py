@@ -21,7 +21,7 @@ from polystore.consistency import DataConsistencyManager, Settings
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
-from polystore.errors import ConfigurationError, StoreError
+from polystore.errors import ConfigurationError, StoreError, StoreTimeout
 from polystore.model import Backlog, Placement, TargetRow
 from polystore.protocols import Layout, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
@@ -102,7 +102,11 @@ async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str,
 
 
 async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
-    store = await open_store(name, config, env)
+    try:
+        async with asyncio.timeout(config.timeout_s):
+            store = await open_store(name, config, env)
+    except TimeoutError as e:
+        raise StoreTimeout(f"no answer within {config.timeout_s} s", store=name, operation="connect") from e
     exits.push_async_callback(store.aclose)
     return store
 

@@ -104,8 +104,7 @@ class Import(Generic[T]):
             await self._flush(sending, chunk)
             sending = None
         finally:
-            if sending is not None:
-                sending.cancel()
+            if sending is not None:  # a commit that was sent is carried out in any case: end when it is known
                 await asyncio.gather(sending, return_exceptions=True)
         return self.report()
 

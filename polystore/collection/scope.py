@@ -109,7 +109,7 @@ class Scope(Generic[T]):
         """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
         entity = self.entity
         body = entity.encode(value)
-        id = str(body[entity.key])
+        id = entity.key_id(body[entity.key])
         given = self._given(vectors, body) if vectors else {}
         return Write(
             kind,
@@ -131,6 +131,10 @@ class Scope(Generic[T]):
         vectors: Mapping[str, Sequence[float]] | None = None,
     ) -> Write:
         """A write of some fields of a standing record. Raises InvalidData: nothing was written."""
+        if not hasattr(changes, "items"):
+            raise InvalidData(
+                f"update of {self.etype}: a mapping or a function is needed, not {type(changes).__name__}"
+            )
         body = self.entity.encode_patch(changes)
         given = self._given(vectors, body) if vectors else {}
         made: Vectors = self._vectors(body, given) if self.entity.embeddings else {}
@@ -203,6 +207,13 @@ class Scope(Generic[T]):
         self.manager.readable(self.etype, store.name)
         if after is not None:
             await self.manager.caught_up(self.etype, store.name, Token(after))
+
+    async def vectors_ready(self, store: Store, after: Token | None) -> None:
+        """As `ready`, for the vectors: at a home that serves them itself, an embedder may still be at work."""
+        await self.ready(store, after)
+        if after is not None and store is self.home:
+            for stage in self.manager.embedders.pseudo_targets(self.etype):
+                await self.manager.caught_up(self.etype, stage, Token(after))
 
 
 def check_limit(limit: int) -> None:

@@ -160,14 +160,13 @@ async def similar(
     scope = question.scope
     name = vector_field(scope, field)
     vector = check_target(scope, name, to)
-    store = scope.serving("vector")
-    await scope.ready(store, after)
+    await scope.vectors_ready(scope.serving("vector"), after)
     if vector is None:
         vector = await scope.manager.query_vector(scope.etype, name, cast(str, to))
 
     async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
         matches = await nearest(question, name, vector, n)
-        found = await question.hits(store, matches)
+        found = await question.hits(scope.serving("vector"), matches)
         return list(found.values()), len(matches) < n
 
     return Found(await enough(question.limit, ask))
@@ -183,8 +182,8 @@ async def hybrid(question: Question[T], text: str, after: Token | None) -> Found
     if not fields:
         raise UnsupportedOperation(f"{scope.entity.cls.__name__}: hybrid needs Embedding() on a str field")
     phrases = query(text)
-    for store in {words.name: words, vectors.name: vectors}.values():
-        await scope.ready(store, after)
+    await scope.ready(words, after)
+    await scope.vectors_ready(vectors, after)
     targets = {name: await scope.manager.query_vector(scope.etype, name, text) for name in fields}
 
     async def by_words(n: int) -> list[Match]:

@@ -125,10 +125,7 @@ class Collection(Generic[T]):
         changed one; it runs again, at most 5 times in all, when another write came between, then VersionConflict is
         raised. With `expect_version` it is tried once.
         """
-        if callable(change):
-            return await writing.modify(self._scope, key, change, expect_version, op_id, ack, ack_timeout_s)
-        write = self._scope.patch(self._scope.key(key), change, expect_version=expect_version)
-        return await writing.send_one(self._scope, write, op_id, ack, ack_timeout_s)
+        return await writing.update(self._scope, key, change, expect_version, op_id, ack, ack_timeout_s)
 
     async def delete(
         self,
@@ -301,6 +298,7 @@ class Collection(Generic[T]):
         *,
         direction: Direction = ...,
         depth: int = ...,
+        where: Condition | None = ...,
         limit: int = ...,
         after: Token | None = ...,
     ) -> Sequence[Related[object]]: ...
@@ -330,6 +328,7 @@ class Collection(Generic[T]):
         after: Token | None = None,
     ) -> Sequence[Related[Any]]:
         """Records reached from this one over relations of the type, nearest first, each once. `into` keeps those of
-        one class, for which `where` may then be given. `direction` "in" follows relations that point here."""
+        one class; `where` is a condition on it (without `into` on the only class that can be reached). `direction` "in"
+        follows relations that point here."""
         asked = searching.walk(self._scope, key, type, into, direction, depth, where, limit)
         return await searching.related(self._scope, asked, after)

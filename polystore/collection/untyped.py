@@ -192,9 +192,22 @@ async def read(wiring: Wiring, tenant: str, query: Query) -> ReadResult:
     if isinstance(asked.get("into"), str):
         asked["into"] = scope_of(wiring, asked["into"], tenant).entity.cls
     source, answer = _WAYS[kind]
-    with tracing.collect() as trace:
+    with tracing.use(trace := _Steps()):
         found = await answer(Collection(scope), asked)
     return ReadResult(found.items, source(scope, asked), "off", found.degraded, tuple(trace.steps), found.cursor)
+
+
+class _Steps(tracing.Trace):
+    """The steps of one read; who traces around it hears them too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._around = tracing.current.get()
+
+    def record(self, step: tracing.Step) -> None:
+        super().record(step)
+        if self._around is not None:
+            self._around.record(step)
 
 
 def _checked(query: Query) -> dict[str, Any]:

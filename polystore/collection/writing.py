@@ -83,9 +83,24 @@ def check_new(key: Key, seen: set[Key]) -> None:
     seen.add(key)
 
 
-async def modify(
+async def update(
     scope: Scope[T],
-    key_value: KeyValue,
+    key: KeyValue,
+    change: Mapping[str, object] | Callable[[T], T],
+    expect_version: int | None,
+    op_id: UUID | None,
+    ack: Ack,
+    ack_timeout_s: float,
+) -> WriteResult:
+    if callable(change):
+        return await _modify(scope, scope.key(key), change, expect_version, op_id, ack, ack_timeout_s)
+    write = scope.patch(scope.key(key), change, expect_version=expect_version)
+    return await send_one(scope, write, op_id, ack, ack_timeout_s)
+
+
+async def _modify(
+    scope: Scope[T],
+    key: Key,
     change: Callable[[T], T],
     expect_version: int | None,
     op_id: UUID | None,
@@ -93,7 +108,6 @@ async def modify(
     ack_timeout_s: float,
 ) -> WriteResult:
     """Read at the home, change, write if nobody else did meanwhile; see `Collection.update`."""
-    key = scope.key(key_value)
     # A repeated call reads another state than the first: only what the caller asked for can be compared.
     op = None if op_id is None else _op(scope.tenant, op_id, ("modify", key.etype, key.id, expect_version))
     tries = MODIFY_TRIES if expect_version is None else 1
