@@ -193,8 +193,9 @@ class DataConsistencyManager:
         the commit: a wait that ends early is reported as pending in the results.
         """
         line = self.line(etype)
-        wanted = self._acked_stores(ack, {write.key.etype for write in writes})
-        await self._admit(line)
+        wanted = None if ack == "committed" else self._acked_stores(ack, {write.key.etype for write in writes})
+        if line.backlog.outbox > self.settings.backlog_soft:
+            await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
         line.reserved += len(writes)
         try:
@@ -210,10 +211,8 @@ class DataConsistencyManager:
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._results(line, writes, committed, statuses)
 
-    def _acked_stores(self, ack: Ack, etypes: set[str]) -> frozenset[str] | None:
-        """The copies to wait for; None: none."""
-        if ack == "committed":
-            return None
+    def _acked_stores(self, ack: Ack, etypes: set[str]) -> frozenset[str]:
+        """The copies to wait for."""
         names = {name for etype in etypes for name in self.placements[etype].copies()}
         if ack in ("applied", "visible"):
             return frozenset(names)
@@ -224,16 +223,15 @@ class DataConsistencyManager:
                 raise ConfigurationError(f"ack= names the unknown store {name!r}; stores: {', '.join(self.stores)}")
         return frozenset(ack) & names
 
-    async def _admit(self, line: Line) -> None:
-        """Slow down when much is owed, refuse when too much is."""
+    async def _slow_down(self, line: Line) -> None:
+        """Much is owed: wait a little; too much: refuse."""
         owed = line.backlog.outbox
         if owed > self.settings.backlog_hard:
             raise Backpressure(
                 f"{line.home.name} owes {owed} deliveries, the limit is {self.settings.backlog_hard}; nothing was "
                 "written. Look at `polystore status` for the store that does not keep up, and try again later"
             )
-        if owed > self.settings.backlog_soft:
-            await asyncio.sleep(self.env.random.uniform(0, 0.05))
+        await asyncio.sleep(self.env.random.uniform(0, 0.05))
 
     def _accept(
         self,
@@ -289,8 +287,10 @@ class DataConsistencyManager:
         stores = self._statuses.get((etype, owed))
         if stores is None:
             placement = self.placements[etype]
-            stores = {name: "pending" if name in owed else "applied" for name in placement.copies()}
-            stores = self._statuses[etype, owed] = {placement.home: "committed", **stores}
+            made: dict[str, StoreStatus] = {placement.home: "committed"}
+            for name in placement.copies():
+                made[name] = "pending" if name in owed else "applied"
+            stores = self._statuses[etype, owed] = made
         return stores
 
     # -- reads that wait --------------------------------------------------------------------------------------
