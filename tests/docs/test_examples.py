@@ -47,8 +47,10 @@ def pattern(expected: str) -> re.Pattern[str]:
 
 
 def compare(where: str, expected: str, printed: str) -> None:
-    printed = printed.rstrip("\n") + "\n"
-    assert pattern(expected).fullmatch(printed), f"{where}: the page shows\n{expected}\nbut this was printed:\n{printed}"
+    printed = printed.strip("\n") + "\n"  # a progress bar may leave an empty line
+    assert pattern(expected).fullmatch(printed), (
+        f"{where}: the page shows\n{expected}\nbut this was printed:\n{printed}"
+    )
 
 
 class Page:
