@@ -26,7 +26,7 @@ demo: $(VENV)/.run ## an agent that remembers a conversation [INPUT=file] [DATA=
 simulate: $(VENV)/.dev ## run the simulation [SEEDS=how many, default 1000] [FIRST=first seed, default 0]
 	$(RUN) -m polystore.testing.simulate --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
 
-bench: $(VENV)/.run ## measure and print the table of ratios
+bench: $(VENV)/.dev ## measure and print the table of ratios
 	$(RUN) -m benchmarks
 
 clean: ## remove .venv, built files and caches; data directories stay
