@@ -97,6 +97,12 @@ def test_a_home_that_can_serve_a_facet_serves_it_and_spares_a_store() -> None:
     }
 
 
+def test_the_home_serves_a_facet_even_where_another_home_would_do_it_better() -> None:
+    placement = place(memory(Needs(transactions=True)), [POSTGRES, store("my", "mysql")])
+    assert placement.home == "my"
+    assert set(placement.facets.values()) == {"my"}
+
+
 def test_an_entity_without_facets_has_no_copies_whatever_is_configured() -> None:
     placement = place(account(), [POSTGRES, ELASTIC, CHROMA, NEO4J])
     assert placement.facets == {}
