@@ -58,8 +58,12 @@ class Commits:
         for etype, bit in db.execute("SELECT etype, bit FROM ps_target WHERE status <> 'off'"):
             self._masks[etype] = self._masks.get(etype, 0) | 1 << bit
         self._stored: dict[Key, Stored] = {}
-        self._decided = _Decided()
-        self._mine = _Decided()  # of the commit that is being decided
+        # What the commits so far have decided and the file does not know yet.
+        self._drafts: dict[Key, Draft] = {}
+        self._outbox: list[tuple[object, ...]] = []
+        self._vectors: list[tuple[str, tuple[object, ...]]] = []
+        self._ops: dict[tuple[str, str], Done] = {}
+        self._marks: dict[str, str] = {}
         self._claims: dict[tuple[str, str, str, object], str] = {}
 
     def run(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
@@ -82,39 +86,50 @@ class Commits:
                 self._stored[Key(tenant, etype, id)] = row
 
     def _write(self, first: int) -> None:
-        db, decided = self._db, self._decided
+        db = self._db
         rids = {key: row.rid for key, row in self._stored.items()}
-        records.write(db, self._tables, rids, decided.drafts)
-        for sql, parameters in decided.vectors:
+        records.write(db, self._tables, rids, self._drafts)
+        for sql, parameters in self._vectors:
             db.execute(sql, parameters)
-        if decided.outbox:
-            db.executemany(_OUTBOX_SQL, decided.outbox)
-        for (tenant, id), (request, answers) in decided.ops.items():
+        if self._outbox:
+            db.executemany(_OUTBOX_SQL, self._outbox)
+        for (tenant, id), (request, answers) in self._ops.items():
             db.execute(_OP_SQL, (tenant, id, request, json.dumps(answers), self._now))
-        if decided.marks:
-            db.executemany("INSERT OR REPLACE INTO ps_mark (name, value) VALUES (?, ?)", decided.marks.items())
+        if self._marks:
+            db.executemany("INSERT OR REPLACE INTO ps_mark (name, value) VALUES (?, ?)", self._marks.items())
         if self._version > first:
             db.execute("UPDATE ps_meta SET v = ? WHERE k = 'version'", (self._version,))
 
     # -- one commit -------------------------------------------------------------------------------------------
 
     def _attempt(self, commit: Commit) -> Committed | Exception:
-        self._mine = mine = _Decided()
+        outbox, vectors = len(self._outbox), len(self._vectors)
+        before: list[tuple[Key, Draft | None]] = []
+        written: list[Written] = []
+        op = commit.op
         try:
-            if commit.op is not None and (done := self._done_before(commit.op)) is not None:
+            if op is not None and (done := self._done_before(op)) is not None:
                 return done
-            written = [self._decide(write, commit.owner) for write in commit.writes]
+            for write in commit.writes:
+                draft = self._drafts.get(write.key)
+                written.append(self._decide(write, commit.owner))
+                before.append((write.key, draft))
         except PolystoreError as error:
+            for key, draft in reversed(before):
+                if draft is None:
+                    self._drafts.pop(key, None)
+                else:
+                    self._drafts[key] = draft
+            del self._outbox[outbox:], self._vectors[vectors:]
             return error
-        if commit.op is not None:
-            answers = [(one.version, one.existed) for one in written]
-            mine.ops[commit.op.tenant, commit.op.id] = (commit.op.request_hash, answers)
-        mine.marks.update(commit.marks)
-        self._decided.add(mine)
+        if op is not None:
+            self._ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
+        if commit.marks:
+            self._marks.update(commit.marks)
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:
-        done = self._decided.ops.get((op.tenant, op.id))
+        done = self._ops.get((op.tenant, op.id))
         if done is None:
             sql = "SELECT request_hash, answers FROM ps_op WHERE tenant = ? AND op_id = ?"
             row = self._db.execute(sql, (op.tenant, op.id)).fetchone()
@@ -143,19 +158,18 @@ class Commits:
             if kind == "delete"
             else self._draft(table, write, standing, version)
         )
-        mine = self._mine
-        mine.drafts[key] = draft
+        self._drafts[key] = draft
         mask = self._masks.get(key.etype, 0)
         if mask:
             claimed = now if owner is not None else None
-            mine.outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, now))
+            self._outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, now))
         if table.entity.embeddings:
             self._keep(table, write, draft, existed=standing is not None)
         return Written(version, standing is not None, True, mask, draft.body, draft.hash, now)
 
     def _standing(self, key: Key) -> Stored | Draft | None:
         """The live record as the writes decided so far leave it."""
-        draft = self._mine.drafts.get(key) or self._decided.drafts.get(key)
+        draft = self._drafts.get(key)
         if draft is None:
             return self._stored.get(key)
         return None if draft.columns is None else draft
@@ -189,7 +203,7 @@ class Commits:
             stored = table.holder(self._db, key.tenant, field, columns[table.codec.names.index(field)])
             for id in {self._claims.get(slot), stored} - {None, key.id}:
                 other = Key(key.tenant, key.etype, str(id))
-                draft = self._mine.drafts.get(other) or self._decided.drafts.get(other)
+                draft = self._drafts.get(other)
                 if draft is None or (draft.body is not None and draft.body.get(field) == value):
                     raise IntegrityViolation(
                         f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
@@ -212,7 +226,7 @@ class Commits:
 
     def _keep(self, table: RecordTable, write: Write, draft: Draft, *, existed: bool) -> None:
         """Store the vectors that the caller gave, forget those of what is gone, see `Write`."""
-        key, vectors = write.key, self._mine.vectors
+        key, vectors = write.key, self._vectors
         place = (key.tenant, key.etype, key.id)
         if existed and write.kind == "delete":
             vectors.append((_FORGET_SQL, place))
@@ -225,26 +239,6 @@ class Commits:
             text = (draft.body or {}).get(field)
             made_of = text_hash(text) if isinstance(text, str) else b""
             vectors.append((KEEP_SQL, (*place, field, CALLER, made_of, write.vectors[field])))
-
-
-class _Decided:
-    """What writes have decided and the file does not know yet."""
-
-    __slots__ = ("drafts", "marks", "ops", "outbox", "vectors")
-
-    def __init__(self) -> None:
-        self.drafts: dict[Key, Draft] = {}
-        self.outbox: list[tuple[object, ...]] = []
-        self.vectors: list[tuple[str, tuple[object, ...]]] = []
-        self.ops: dict[tuple[str, str], Done] = {}
-        self.marks: dict[str, str] = {}
-
-    def add(self, other: _Decided) -> None:
-        self.drafts.update(other.drafts)
-        self.outbox += other.outbox
-        self.vectors += other.vectors
-        self.ops.update(other.ops)
-        self.marks.update(other.marks)
 
 
 def _judge(write: Write, standing: Stored | Draft | None) -> None:

@@ -64,6 +64,7 @@ class RecordTable:
         self.graph = GraphFacet(entity) if "graph" in layout.facets and entity.relations else None
         self.facets: list[RowFacet] = [f for f in (self.full_text, self.vector, self.graph) if f is not None]
         self.unique = entity.unique if layout.home else ()
+        self._key_index = self.codec.names.index(entity.key)
         self.int_key = entity.fields[entity.key].kind.name == "int"
         self._write_sql()
 
@@ -113,7 +114,7 @@ class RecordTable:
     def columns(self, key: Key, body: Body) -> list[Any]:
         """The fields' columns. The key's column is the key itself, whose text may be the body's in another form."""
         values = self.codec.encode(body)
-        values[self.codec.names.index(self.key)] = self.key_value(key.id)
+        values[self._key_index] = int(key.id) if self.int_key else key.id
         return values
 
     def record(self, key: Key, row: Sequence[Any]) -> Record:
@@ -135,7 +136,7 @@ class RecordTable:
 
     def found(self, db: sqlite3.Connection, tenant: str, sql: str, parameters: Sequence[Any]) -> list[Record]:
         """The records of a query of `statements.find`."""
-        key = len(_COLUMNS) + self.codec.names.index(self.key)
+        key = len(_COLUMNS) + self._key_index
         return [self.record(Key(tenant, self.etype, str(row[key])), row) for row in db.execute(sql, parameters)]
 
     def holder(self, db: sqlite3.Connection, tenant: str, field: str, value: Any) -> str | None:
