@@ -9,6 +9,7 @@ from agent.entities import Message, Person, Topic
 from agent.reading import Conversation
 from agent.topics import about, candidates, find_topics
 from polystore import F, Hit, HybridDataArchitecture, ImportReport, WriteResult, new_id
+from polystore.text import matches, query
 
 CHAT = "chat"
 """The source of what is said in the chat."""
@@ -91,7 +92,8 @@ class Memory:
             self.messages.similar(text, where=others, limit=RECALLED),
         )
         close = {hit.value.id for hit in nearest if hit.score >= (CLOSE_KOREAN if _korean(text) else CLOSE_OTHER)}
-        hits = [hit for hit in fused if hit.highlights or hit.value.id in close]
+        words = query(text)
+        hits = [hit for hit in fused if hit.value.id in close or matches(hit.value.text, words)]
         replies = await asyncio.gather(*(self._reply(hit.value) for hit in hits))
         replied = [(hit, reply) for hit, reply in zip(hits, replies, strict=True) if reply]
         memory, reply = next(iter([*replied, *((hit, None) for hit in hits if hit.value.text != text)]), (None, None))
