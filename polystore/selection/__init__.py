@@ -3,7 +3,7 @@
 from polystore.selection.explain import as_builtins, explanation
 from polystore.selection.matrix import MATRIX, ROLES, Kind, Preference, Row, row_of
 from polystore.selection.placement import Candidate, place
-from polystore.selection.remembered import Remembered, reconcile
+from polystore.selection.remembered import Remembered, reconcile, vectors_made_of
 from polystore.selection.tree import RULES, Choice, PassedOver, Requirements, Rule, select_database
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "reconcile",
     "row_of",
     "select_database",
+    "vectors_made_of",
 ]

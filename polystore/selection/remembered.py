@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from polystore.entity import EntityType
 from polystore.errors import ConfigurationError
 from polystore.model import Considered, Placement, Value
 from polystore.selection.matrix import nearest
@@ -23,9 +24,10 @@ FORMAT: Final = 1
 class Remembered(Value, frozen=True):
     """The placement that holds, and what has to happen so that it does.
 
-    json: the text to store when `changed`. backfill: copies that hold nothing yet of this type, or lack a facet: they
-    start as backfilling. fill: facets that the home itself serves from now on: existing records lack them. dropped:
-    stores that are copies no longer: they become off. advice: what would be better, and how to get there.
+    json: the text to store when `changed`. backfill: copies that hold nothing yet of this type, lack a facet, or hold
+    one that is made differently now: they start as backfilling. fill: the same of facets at the home itself: existing
+    records lack them. dropped: stores that are copies no longer: they become off. advice: what would be better, and how
+    to get there.
     """
 
     placement: Placement
@@ -44,20 +46,37 @@ class _Stored(Value, frozen=True):
     facets: Mapping[str, str]
     rule: str = ""
     why: tuple[str, ...] = ()
+    made_of: Mapping[str, str] = {}
     format: int = FORMAT
 
 
+def vectors_made_of(entity: EntityType[Any], dimensions: Mapping[str, int]) -> str:
+    """How the vectors of a type are made: with another embedder, dimension or metric they are other vectors.
+
+    `dimensions` are those of the embedders, by name; a field's own dimension goes first.
+    """
+    return ", ".join(
+        f"{field} {one.embedder} {one.dimension or dimensions.get(one.embedder, 0)} {one.metric}"
+        for field, one in sorted(entity.embeddings.items())
+    )
+
+
 def reconcile(
-    stored: str | None, wanted: Placement, stores: Sequence[Candidate], owed: Mapping[str, int] = {}
+    stored: str | None,
+    wanted: Placement,
+    stores: Sequence[Candidate],
+    owed: Mapping[str, int] = {},
+    made_of: Mapping[str, str] = {},
 ) -> Remembered:
     """The placement of a type from the stored text (None: first use) and what `place` wants today.
 
-    `owed` is the number of deliveries of this type that each store still waits for. Pure. Raises ConfigurationError,
-    saying how to mend it, when the stored home is not configured or cannot be home any more, when a store that is owed
-    deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
+    `owed` is the number of deliveries of this type that each store still waits for. `made_of` says for a facet, in any
+    words, how what is stored of it is made (`vectors_made_of`): other words, and it is made anew. Pure. Raises
+    ConfigurationError, saying how to mend it, when the stored home is not configured or cannot be home any more, when a
+    store that is owed deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
     """
     if stored is None:
-        return Remembered(wanted, _json(wanted), True)
+        return Remembered(wanted, _json(wanted, made_of), True)
     before = _load(stored, wanted.etype)
     by_name = {store.name: store for store in stores}
     _check_home(wanted.etype, before, by_name)
@@ -71,23 +90,25 @@ def reconcile(
                 f"{wanted.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not "
                 "done; configure it again and let them end, or drop them (`polystore dlq drop`), then remove it"
             )
-    text = _json(kept)
+    text = _json(kept, made_of)
+    anew = {facet for facet, words in before.made_of.items() if made_of.get(facet, words) != words}
+    fresh = {facet: store for facet, store in kept.facets.items() if facet in anew or before.facets.get(facet) != store}
     return Remembered(
         kept,
         text,
         text != stored,
-        backfill=frozenset(name for name, facets in new.items() if facets - old.get(name, frozenset())),
-        fill=frozenset(
-            facet for facet, store in kept.facets.items() if store == kept.home and before.facets.get(facet) != store
-        ),
+        backfill=frozenset(fresh.values()) - {kept.home},
+        fill=frozenset(facet for facet, store in fresh.items() if store == kept.home),
         dropped=frozenset(dropped),
         advice=_advice(before, wanted),
     )
 
 
-def _json(placement: Placement) -> str:
+def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
     facets = dict(sorted(placement.facets.items()))
-    return msgspec.json.encode(_Stored(placement.home, facets, placement.rule, tuple(placement.why))).decode()
+    return msgspec.json.encode(
+        _Stored(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of))
+    ).decode()
 
 
 def _load(stored: str, etype: str) -> _Stored:

@@ -11,7 +11,7 @@ from polystore.errors import ConfigurationError
 from polystore.facets import Embedding, FullText, Relation
 from polystore.model import Considered, Placement
 from polystore.protocols import SupportsTextSearch
-from polystore.selection import Candidate, Remembered, place, reconcile
+from polystore.selection import Candidate, Remembered, place, reconcile, vectors_made_of
 
 EVERYTHING = frozenset({"home", "full_text", "vector", "graph"})
 
@@ -73,6 +73,7 @@ def test_what_is_stored_is_small_versioned_and_stays_readable() -> None:
         "home": "pg",
         "facets": {"full_text": "es", "graph": "pg", "vector": "pg"},
         "rule": "otherwise",
+        "made_of": {},
         "why": ["nothing special is asked for: one relational store does it all, joins included"],
     }
 
@@ -189,6 +190,42 @@ def test_a_class_that_gained_or_lost_facets_changes_its_copies_only() -> None:
     assert moves(gained) == (["es"], ["graph", "vector"], [])
     lost = reconcile(gained.json, place(plain, stores), stores)
     assert moves(lost) == ([], [], ["es"])
+
+
+def test_a_facet_that_is_made_differently_is_made_anew_wherever_it_is() -> None:
+    vectors = store("vec", "chromadb", "vector")
+    for stores, copies, at_home in (([POSTGRES, vectors], ["vec"], []), ([POSTGRES], [], ["vector"])):
+        wanted = place(entity_type(Memory), stores)
+        before = reconcile(None, wanted, stores, made_of={"vector": "cosine"})
+        same = reconcile(before.json, wanted, stores, made_of={"vector": "cosine"})
+        assert (same.changed, moves(same)) == (False, ([], [], []))
+        other = reconcile(before.json, wanted, stores, made_of={"vector": "l2"})
+        assert (other.changed, moves(other)) == (True, (copies, at_home, []))
+        again = reconcile(other.json, wanted, stores, made_of={"vector": "l2"})
+        assert (again.changed, moves(again)) == (False, ([], [], []))
+
+
+def test_what_nobody_said_about_the_making_of_a_facet_changes_nothing() -> None:
+    wanted = place(entity_type(Memory), [POSTGRES])
+    silent = reconcile(None, wanted, [POSTGRES])
+    said = reconcile(silent.json, wanted, [POSTGRES], made_of={"vector": "cosine"})
+    assert (said.changed, moves(said)) == (True, ([], [], []))
+    assert moves(reconcile(said.json, wanted, [POSTGRES])) == ([], [], [])
+
+
+def test_vectors_are_made_of_field_embedder_dimension_and_metric() -> None:
+    @entity()
+    @dataclass
+    class Both:
+        id: str
+        title: Annotated[str, Embedding("own", dimension=8, metric="ip")]
+        body: Annotated[str, Embedding()]
+        given: Annotated[list[float], Embedding("absent", dimension=3)]
+
+    assert vectors_made_of(entity_type(Both), {"default": 256, "own": 4}) == (
+        "body default 256 cosine, given absent 3 cosine, title own 8 ip"
+    )
+    assert vectors_made_of(entity_type(Plain), {}) == ""
 
 
 def test_a_removed_store_that_is_owed_deliveries_is_an_error() -> None:
