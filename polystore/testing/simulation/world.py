@@ -25,7 +25,7 @@ from polystore.testing.simulation.servers import (
 )
 from polystore.testing.simulation.workload import CLIENTS, Client, Plan
 
-DRAIN_S = 60.0
+DRAIN_S = 40.0
 """How long after the last disturbance everything may take to be everywhere."""
 _LOOK_S = 0.5
 
@@ -40,7 +40,14 @@ class Report(Value, frozen=True):
     trace: int
     steps: int
     virtual_s: float
+    drain_s: float
+    """From the last disturbance until nothing was owed any more."""
     writes: int
+
+    @classmethod
+    def broken(cls, seed: int, violation: str) -> Report:
+        """Of a seed that could not be run to its end."""
+        return cls(seed, [violation], Counter(), Counter(), 0, 0, 0.0, 0.0, 0)
 
 
 class World:
@@ -64,6 +71,7 @@ class World:
         self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
         self.nodes: list[Node] = []
         self.problems: Counter[str] = Counter()
+        self.drain_s = 0.0
 
     # -- processes --------------------------------------------------------------------------------------------
 
@@ -167,10 +175,11 @@ class World:
         resumes_at = max(node.process.resumes_at for node in self.living())
         await asyncio.sleep(max(0.0, resumes_at - self.loop.time()) + LATE_S)
         assert self.network.flying == 0
-        deadline = self.loop.time() + DRAIN_S
-        while self._owed() and self.loop.time() < deadline:
+        began = self.loop.time()
+        while self._owed() and self.drain_s < DRAIN_S:
             self.living()
             await asyncio.sleep(_LOOK_S)
+            self.drain_s = self.loop.time() - began
         return not self._owed()
 
     def _owed(self) -> str:
@@ -213,6 +222,7 @@ def simulate(seed: int, log: Callable[[str], None] | None = None) -> Report:
             trace=loop.trace,
             steps=loop.steps,
             virtual_s=loop.time(),
+            drain_s=world.drain_s,
             writes=len(world.history.commits),
         )
 

@@ -1,0 +1,163 @@
+"""Planted bugs: mistakes that systems of this kind were really shipped with, and some that were made here. Each is a
+patch of production code for the length of a `with planted(name)`; a simulation that does not find it is worth nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+from msgspec.structs import replace
+from polystore_adapters.memory import MemoryServer
+
+from polystore.consistency import retries
+from polystore.consistency.delivery import Delivery
+from polystore.consistency.embedding import Embedders
+from polystore.consistency.line import Line
+from polystore.consistency.tasks import SyncTask
+from polystore.model import Change, Commit, Committed, Done, Key, Outcome, Settlement, StoredVector, text_hash
+from polystore.testing.simulation.network import SimRepository
+
+Patch = tuple[object, str, Callable[..., Any]]
+"""Owner, attribute, what makes the wrong one of the right one."""
+
+
+def _no_guard(right: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    def apply(self: MemoryServer, change: Change) -> Outcome:
+        self.remove(change.key)  # so that nothing newer can stand in the way
+        return right(self, change)
+
+    return apply
+
+
+def _hard_delete(right: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    def apply(self: MemoryServer, change: Change) -> Outcome:
+        outcome = right(self, change)
+        if change.deleted and outcome.status == "applied":
+            self.remove(change.key)
+        return outcome
+
+    return apply
+
+
+def _ack_loaded(right: Callable[..., bool]) -> Callable[..., bool]:
+    def take(self: Line, task: SyncTask) -> bool:
+        return right(self, replace(task, version=task.change.version))
+
+    return take
+
+
+def _ack_first(right: Callable[..., Any]) -> Callable[..., Any]:
+    async def deliver(self: Delivery, batch: Sequence[SyncTask]) -> None:
+        await self.settle(Settlement([task.version for task in batch]))
+        await right(self, batch)
+
+    return deliver
+
+
+def _version_before_lock(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def commit(self: SimRepository, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        counter = vars(self.server)
+        drawn = counter["_version"]  # when the request is sent, not when it is carried out
+        counter["_version"] = drawn + sum(len(one.writes) for one in commits)
+
+        def commit_with_drawn() -> list[Committed | Exception]:
+            standing, counter["_version"] = counter["_version"], drawn
+            try:
+                return self.server.commit(commits)
+            finally:
+                counter["_version"] = standing
+
+        commit_with_drawn.__name__ = "commit"
+        return await self._call(commit_with_drawn)  # pyright: ignore[reportPrivateUsage]
+
+    return commit
+
+
+def _retry_ack_any(right: Callable[..., Done]) -> Callable[..., Done]:
+    def done(target: str, key: Key, _version: int) -> Done:
+        return right(target, key, 1 << 62)
+
+    return done
+
+
+def _oldest_of_a_batch(right: Callable[..., Any]) -> Callable[..., Any]:
+    def newest(self: Delivery, batch: Sequence[SyncTask]) -> Any:
+        first: dict[Key, SyncTask] = {}
+        for task in batch:
+            first.setdefault(task.change.key, task)
+        return right(self, list(first.values()))
+
+    return newest
+
+
+def _any_vector(right: Callable[..., Any]) -> Callable[..., Any]:
+    def complete(self: Embedders, change: Change, stored: Mapping[tuple[str, str], StoredVector]) -> Any:
+        fresh = text_hash(change.body["text"]) if change.body else b""
+        return right(self, change, {place: replace(one, text_hash=fresh) for place, one in stored.items()})
+
+    return complete
+
+
+def _outbox_only(_right: Callable[..., bool]) -> Callable[..., bool]:
+    def pending(self: MemoryServer, _etype: str, _target: str, pairs: Sequence[tuple[int, int]]) -> bool:
+        return any(version in self.outbox for _, version in pairs)
+
+    return pending
+
+
+def _dead_seem_alive(right: Callable[..., frozenset[str]]) -> Callable[..., frozenset[str]]:
+    ever: dict[MemoryServer, frozenset[str]] = {}
+
+    def beat(self: MemoryServer, worker: str) -> frozenset[str]:
+        ever[self] = ever.get(self, frozenset()) | right(self, worker)
+        return ever[self]
+
+    return beat
+
+
+def _forgotten(_right: Callable[..., Any]) -> Callable[..., Any]:
+    def forgotten(*_args: object) -> None: ...
+
+    return forgotten
+
+
+def _left_out(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def left_out(*_args: object) -> None: ...
+
+    return left_out
+
+
+def _not_recorded(_right: Callable[..., Any]) -> Callable[..., list[object]]:
+    def spill(*_args: object) -> list[object]:
+        return []
+
+    return spill
+
+
+BUGS: dict[str, tuple[Patch, int]] = {
+    "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
+    "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
+    "ack_loaded": ((Line, "take", _ack_loaded), 50),
+    "ack_before_apply": ((Delivery, "deliver", _ack_first), 50),
+    "version_before_lock": ((SimRepository, "commit", _version_before_lock), 50),
+    "retry_ack_any_version": ((retries, "Done", _retry_ack_any), 100),
+    "failure_not_recorded": ((Delivery, "_spill", _not_recorded), 50),
+    "no_sweep": ((Line, "_sweep", _left_out), 100),
+    "oldest_of_a_batch": ((Delivery, "_newest", _oldest_of_a_batch), 50),
+    "vector_of_another_text": ((Embedders, "complete", _any_vector), 50),
+    "op_forgotten": ((MemoryServer, "_done_before", _forgotten), 50),
+    "pending_ignores_retries": ((MemoryServer, "pending", _outbox_only), 50),
+    "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
+}
+"""Name -> the patch, and the number of seeds within which it must be found."""
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Generator[None]:
+    """Put the bug into the production code for the length of the block."""
+    (owner, attribute, make), _ = BUGS[name]
+    with mock.patch.object(owner, attribute, make(getattr(owner, attribute))):
+        yield
