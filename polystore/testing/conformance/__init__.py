@@ -15,13 +15,14 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability filters histories home_facets outbox records repository retries schema text
-    traversal vectors"""
+_REWRITTEN = """base commit durability facade filters histories home_facets outbox records repository retries schema
+    text traversal vectors"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
+from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
 from polystore.testing.conformance.home_facets import (  # noqa: E402
@@ -43,6 +44,7 @@ __all__ = [
     "Conformance",
     "Connect",
     "DurabilityConformance",
+    "FacadeConformance",
     "FilterConformance",
     "HistoriesConformance",
     "HomeDurabilityConformance",

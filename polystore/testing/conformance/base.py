@@ -8,7 +8,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 
 import pytest
 
@@ -59,7 +59,24 @@ class MovableEnv(Env):
         self.ahead_us += int(seconds * 1e6)
 
 
-class Conformance:
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class InItsOwnLoop:
+    """Async tests without a plugin: each runs in an event loop of its own. What is in `opened` is closed after it, and
+    neither a task nor a thread may be left then."""
+
+    opened: list[Closable]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, value in list(vars(cls).items()):
+            if name.startswith("test_") and inspect.iscoroutinefunction(value):
+                setattr(cls, name, _in_its_own_loop(value))
+
+
+class Conformance(InItsOwnLoop):
     """Base of the kit's classes. A subclass named `Test...` overrides the fixture `connect`, and nothing else:
 
         class TestRepository(RepositoryConformance):
@@ -67,9 +84,7 @@ class Conformance:
             def connect(self, tmp_path: Path) -> Connect:
                 return lambda env: my_adapter.connect(f"mystore:{tmp_path}/data", {}, env)
 
-    Every call of it must reach the same data, and every test other data. Each test runs in its own event loop; no
-    plugin is needed for that. Connections that a test opened are closed after it, and neither a task nor a thread of
-    theirs may be left.
+    Every call of it must reach the same data, and every test other data.
     """
 
     protocol: ClassVar[type]
@@ -81,13 +96,6 @@ class Conformance:
 
     _connect: Connect
     env: MovableEnv
-    opened: list[Repository]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        for name, value in list(vars(cls).items()):
-            if name.startswith("test_") and inspect.iscoroutinefunction(value):
-                setattr(cls, name, _in_its_own_loop(value))
 
     @pytest.fixture
     def connect(self) -> Connect:
@@ -145,7 +153,7 @@ class Conformance:
 
 def _in_its_own_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @functools.wraps(test)
-    def run(self: Conformance, **given: Any) -> None:
+    def run(self: InItsOwnLoop, **given: Any) -> None:
         threads = set(threading.enumerate())
         asyncio.run(_whole(self, test, given))
         assert _soon(lambda: not set(threading.enumerate()) - threads), (
@@ -155,7 +163,7 @@ def _in_its_own_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable
     return run
 
 
-async def _whole(self: Conformance, test: Callable[..., Coroutine[Any, Any, None]], given: Mapping[str, Any]) -> None:
+async def _whole(self: InItsOwnLoop, test: Callable[..., Coroutine[Any, Any, None]], given: Mapping[str, Any]) -> None:
     limit = asyncio.timeout(TEST_LIMIT_S)
     try:
         async with limit:
@@ -164,8 +172,8 @@ async def _whole(self: Conformance, test: Callable[..., Coroutine[Any, Any, None
         assert not limit.expired(), f"no end after {TEST_LIMIT_S} s"
         raise
     finally:
-        for repository in reversed(self.opened):
-            await repository.aclose()
+        for one in reversed(self.opened):
+            await one.aclose()
     for _ in range(10):
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
