@@ -25,7 +25,7 @@ def arguments(*more: str | Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])}
 
 
 def run(*more: str | Path, code: int = 0) -> str:
