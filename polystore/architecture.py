@@ -168,6 +168,7 @@ class HybridDataArchitecture:
 
     @property
     def manager(self) -> DataConsistencyManager:
+        """What delivers the changes; its `placements` say where each entity type lives."""
         return self._wiring.manager
 
 

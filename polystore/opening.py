@@ -16,19 +16,23 @@ from typing import Any, cast
 import msgspec
 
 from polystore.collection import Wiring
+from polystore.collection.paging import after, position, total_order
 from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
 from polystore.errors import ConfigurationError, StoreError, StoreTimeout
-from polystore.model import Backlog, Placement, TargetRow
-from polystore.protocols import Layout, SupportsJournal, SupportsSchema, VectorSpec
+from polystore.filters import Checked
+from polystore.model import Backlog, Placement, StoredVector, TargetRow, text_hash
+from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
-from polystore.selection import Candidate, Remembered, place, reconcile
+from polystore.selection import Candidate, Remembered, place, reconcile, vectors_made_of
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
+
+FILL_CHUNK = 500
 
 
 async def open_all(
@@ -53,13 +57,16 @@ async def open_all(
     known_embedders = _embedders(loaded, embedders)
     stores = await _connect(exits, loaded, env)
     journals = await _stored_placements(stores)
-    remembered = await _placed(loaded, types, stores, journals)
+    remembered = await _placed(loaded, types, stores, journals, known_embedders)
     placements = {etype: one.placement for etype, one in remembered.items()}
     for etype, placement in placements.items():
         if placement.home not in stores:
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
     manager = DataConsistencyManager(env, types, stores, placements, known_embedders, settings)
     await _prepare(stores, types, placements, manager, create)
+    for etype, one in remembered.items():
+        if "vector" in one.fill:
+            await _fill_vectors(stores[one.placement.home], types[etype], manager)
     await _remember(stores, remembered)
     exits.push_async_callback(manager.stop)
     await manager.start()
@@ -139,15 +146,21 @@ def _stored(text: str) -> _Stored:
 
 
 async def _placed(
-    config: Config, types: Mapping[str, EntityType[Any]], stores: Mapping[str, Store], journals: Mapping[str, str]
+    config: Config,
+    types: Mapping[str, EntityType[Any]],
+    stores: Mapping[str, Store],
+    journals: Mapping[str, str],
+    embedders: Mapping[str, Embedder],
 ) -> dict[str, Remembered]:
+    dimensions = {name: one.dimension for name, one in embedders.items()}
     candidates = [_candidate(name, one, stores.get(name), journals) for name, one in config.stores.items()]
     remembered: dict[str, Remembered] = {}
     for etype, one in types.items():
         text = journals.get(etype)
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
-        remembered[etype] = reconcile(text, wanted, candidates, owed)
+        made_of = {"vector": vectors_made_of(one, dimensions)} if one.embeddings else {}
+        remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
     return remembered
 
 
@@ -199,6 +212,27 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
         for field, one in entity.embeddings.items():
             vectors[field] = VectorSpec(manager.embedders.dimension(entity, field), one.metric, one.embedder)
     return Layout(entity, store == placement.home, cast(Any, facets), vectors)
+
+
+async def _fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsistencyManager) -> None:
+    """Make the vectors of records that are older than `Embedding()` on their class, where the home itself serves them
+    and the embedder works within the write; other embedders find them by their own backfill. Repeats are harmless."""
+    order = total_order(entity, ())
+    for tenant in await home.call(Repository.tenants, entity.name):
+        rest: Checked | None = None
+        while True:
+            records = await home.call(SupportsFilter.find, entity.name, tenant, rest, order, FILL_CHUNK)
+            made = [
+                StoredVector(record.key, field, entity.embeddings[field].embedder, text_hash(body[field]), vector)
+                for record in records
+                for body in (record.body or {},)
+                for field, vector in manager.inline_vectors(entity.name, body).items()
+                if entity.fields[field].kind.name == "str"
+            ]
+            await home.call(SupportsJournal.put_vectors, made)
+            if len(records) < FILL_CHUNK:
+                break
+            rest = after(entity, order, position(order, records[-1].body or {}))
 
 
 async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered]) -> None:

@@ -17,6 +17,7 @@ from polystore.errors import (
     InvalidData,
     InvalidFilter,
     NotFound,
+    Unavailable,
     UnsupportedOperation,
 )
 from polystore.model import Key, Placement, Record, Stored, Token, Vectors, Write, key_hash
@@ -70,10 +71,10 @@ class Wiring:
         return one
 
     def store(self, name: str) -> Store:
-        """Raises ConfigurationError when the store did not answer at `open`, which only optional stores may do."""
+        """Raises Unavailable when the store did not answer at `open`, which only optional stores may do."""
         store = self.stores.get(name)
         if store is None:
-            raise ConfigurationError(f"{name} did not answer when this architecture was opened; open it again")
+            raise Unavailable("it did not answer when this architecture was opened; open it again", store=name)
         return store
 
 

@@ -267,11 +267,11 @@ def _home(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
 
 
 def _words(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
-    return scope.serving("full_text").name
+    return scope.placement.facets["full_text"]
 
 
 def _vectors(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
-    return scope.serving("vector").name
+    return scope.placement.facets["vector"]
 
 
 def _graph(scope: Scope[Any], asked: Mapping[str, Any]) -> str:

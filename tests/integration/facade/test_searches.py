@@ -143,6 +143,7 @@ async def test_a_read_after_a_token_waits_for_the_copy_or_says_that_it_cannot(hd
         with pytest.raises(StalenessTimeout, match="words"):
             await memories.search("자전거", after=token)
         assert (await memories.similar("자전거", after=token))[0].value.id == "m"
+    await hda.settle(20)
     assert (await memories.search("자전거", after=token))[0].value.id == "m"
 
 

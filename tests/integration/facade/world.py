@@ -28,6 +28,7 @@ from polystore import (
     entity,
     new_id,
 )
+from polystore.consistency import Settings
 from polystore.model import Key
 from polystore.store import Store
 
@@ -72,6 +73,9 @@ class Reading:
 
 
 ENTITIES = [Person, Memory, Reading]
+
+PROMPT = Settings(awaken_spread_s=0.01, retry_max_s=0.1)
+"""What a store missed while it was down is delivered at once when it is back."""
 
 SPLIT: Mapping[str, Any] = {
     "stores": {
@@ -130,7 +134,7 @@ def split(test: Test) -> Callable[[], None]:
 
 def opened(test: Test, config: Config) -> None:
     async def main() -> None:
-        async with HybridDataArchitecture.open(config, entities=ENTITIES) as hda:
+        async with HybridDataArchitecture.open(config, entities=ENTITIES, settings=PROMPT) as hda:
             await test(hda)
 
     asyncio.run(main())
