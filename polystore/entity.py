@@ -235,7 +235,9 @@ def entity_types(classes: Iterable[type[Any]]) -> dict[str, EntityType[Any]]:
         try:
             one: EntityType[Any] = entity_type(cls)
         except NameError as e:
-            raise EntityError(f"{cls.__name__}: the type {e.name!r} is not known; import it where the class is") from e
+            raise EntityError(
+                f"{cls.__name__}: the type {e.name!r} is not known; import or declare it at the top of its module"
+            ) from e
         if one.name in types:
             other = types[one.name].cls.__qualname__
             raise EntityError(f"{cls.__name__}: {other} has the same entity name {one.name!r}; pass @entity(name=...)")

@@ -186,7 +186,7 @@ def test_a_type_declared_further_down_is_found_at_open() -> None:
 def test_a_type_that_is_nowhere_is_refused_at_open() -> None:
     lost: type[Any] = dataclasses.make_dataclass("Lost", [("id", str), ("x", "Nowhere")])
     assert is_entity(entity()(lost))
-    with pytest.raises(EntityError, match="Lost: the type 'Nowhere' is not known; import it where the class is"):
+    with pytest.raises(EntityError, match="Lost: the type 'Nowhere' is not known; import or declare it at the top"):
         entity_types([lost])
 
 
