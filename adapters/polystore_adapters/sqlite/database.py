@@ -55,6 +55,7 @@ class _Job(NamedTuple):
     name: str
     members: Sequence[Any]
     future: asyncio.Future[Any]
+    durable: bool
 
 
 class Database:
@@ -67,6 +68,7 @@ class Database:
         self._unusable = "not prepared"
         self._inline: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
+        self._syncs = True
         self._lock: FileLock | None = None
         self._idle: list[sqlite3.Connection] = []
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -139,7 +141,7 @@ class Database:
         return db
 
     async def aclose(self) -> None:
-        """Finish the group under way, refuse what waits, close. Idempotent."""
+        """Carry out what was asked for, take nothing new, close. Idempotent."""
         inline, self._inline = self._inline, None
         self._unusable = "closed"
         if inline is not None:
@@ -204,25 +206,31 @@ class Database:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    async def write(self, handler: Handler[T, R], members: Sequence[T], name: str = "") -> Sequence[R | Exception]:
-        """Have the writer thread do this work; durable when it returns.
+    async def write(
+        self, handler: Handler[T, R], members: Sequence[T], name: str = "", *, durable: bool = True
+    ) -> Sequence[R | Exception]:
+        """Have the writer thread do this work; done when it returns.
 
         The answer has the result of each member, or the error for which nothing of it was written. Cancelling the call
-        does not stop the work. `name` is that of the crash points before and after the commit.
+        does not stop the work. `name` is that of the crash points before and after the commit. With `durable` False a
+        loss of power may undo it, though never a part of it, nor what was durable before or is after: for what is only
+        done again then, such as noting a delivery.
         """
         self.check()
         assert self._loop is not None
         future: asyncio.Future[Sequence[R | Exception]] = self._loop.create_future()
-        self._jobs.put(_Job(handler, name, members, future))
+        self._jobs.put(_Job(handler, name, members, future, durable))
         return await future
 
-    async def write_one(self, handler: Callable[[sqlite3.Connection, T], R], member: T, name: str = "") -> R:
+    async def write_one(
+        self, handler: Callable[[sqlite3.Connection, T], R], member: T, name: str = "", *, durable: bool = True
+    ) -> R:
         """`write` of one member by a function of one; raises its error."""
 
         def each(db: sqlite3.Connection, members: Sequence[T]) -> Sequence[R]:
             return [handler(db, one) for one in members]
 
-        (result,) = await self.write(each, (member,), name)
+        (result,) = await self.write(each, (member,), name, durable=durable)
         if isinstance(result, Exception):
             raise result
         return result
@@ -244,11 +252,6 @@ class Database:
                     break
             closing = job is None
             self._finish([(job.future, result) for job, result in zip(group, self._carry_out(group), strict=True)])
-        with contextlib.suppress(queue.Empty):
-            while True:
-                late = self._jobs.get_nowait()
-                if late is not None:
-                    self._finish([(late.future, Unavailable(f"{self.path}: closed before this write began"))])
 
     def _finish(self, results: list[tuple[asyncio.Future[Any], Sequence[Any] | Exception]]) -> None:
         def resolve() -> None:
@@ -291,6 +294,7 @@ class Database:
         with translating(self.path):
             self._lock.acquire()
             try:
+                self._synchronize(db, full=any(job.durable for job in group))
                 db.execute("BEGIN IMMEDIATE")
                 results = self._results(db, group)
                 self._crashpoints(names, "before")
@@ -302,6 +306,12 @@ class Database:
                 self._lock.release()
         self._crashpoints(names, "after")
         return results
+
+    def _synchronize(self, db: sqlite3.Connection, *, full: bool) -> None:
+        """FULL syncs the log at each commit, and with it all commits before; NORMAL leaves that to a later one."""
+        if full is not self._syncs:
+            db.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+            self._syncs = full
 
     def _results(self, db: sqlite3.Connection, group: Sequence[_Job]) -> list[Sequence[Any]]:
         """The results of each job; all of one kind are done together."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from polystore_adapters.sqlite.repository import SqliteRepository
 
 from polystore.env import Env
 from polystore.errors import (
@@ -21,7 +22,7 @@ from polystore.errors import (
     Unavailable,
     VersionConflict,
 )
-from polystore.model import APPLIED, STALE, Change, Commit, OpId, TargetRow, Write
+from polystore.model import APPLIED, STALE, Change, Commit, OpId, Settlement, TargetRow, Write
 from tests.integration.sqlite.files import body, change, commit, key, opened, write
 
 
@@ -279,3 +280,30 @@ def test_errors_name_the_record_and_never_its_values(tmp_path: Path) -> None:
 
     for error in asyncio.run(main()):
         assert "secret" not in str(error)
+
+
+def test_commits_and_deliveries_are_synced_also_after_what_need_not_be(tmp_path: Path) -> None:
+    synced: dict[str, set[int]] = {}
+
+    class Watching(Env):
+        store: SqliteRepository
+
+        def crashpoint(self, name: str) -> None:
+            writer = self.store._db._writer  # pyright: ignore[reportPrivateUsage]
+            assert writer is not None
+            synced.setdefault(name, set()).add(writer.execute("PRAGMA synchronous").fetchone()[0])
+
+    async def main() -> None:
+        env = Watching()
+        async with opened(tmp_path / "app.db", env=env) as store:
+            env.store = store
+            for i in range(3):
+                await commit(store, write("put", f"r{i}"))
+                await store.settle(Settlement([i]))
+                await store.apply([change(f"c{i}", 1, body(f"c{i}"))])
+                await store.settle(Settlement([i]))
+
+    asyncio.run(main())
+    normal, full = 1, 2  # https://sqlite.org/pragma.html#pragma_synchronous
+    assert synced["sqlite.commit.before"] == synced["sqlite.apply.before"] == {full}
+    assert synced["sqlite.settle.before"] == {normal}
