@@ -143,11 +143,13 @@ class Page(Value, frozen=True, gc=False):
 
 
 class Instance(Value, frozen=True, gc=False):
-    """Which server answered. `run_id` changes when it restarted."""
+    """Which server answered. `run_id` changes when it restarted; `data_id` when its data began anew (an emptied server,
+    a deleted file): what it acknowledged before is gone."""
 
     server: str
     version: str
     run_id: str
+    data_id: str = ""
 
 
 class Limits(Value, frozen=True, gc=False):
@@ -286,13 +288,15 @@ class Settlement(Value, frozen=True, gc=False):
 
 
 class TargetRow(Value, frozen=True, gc=False):
-    """A copy of one entity type. `bit` is its place in the outbox mask, unique within the type."""
+    """A copy of one entity type. `bit` is its place in the outbox mask, unique within the type; `data_id` is that of
+    the store (`Instance.data_id`) when it was registered."""
 
     etype: str
     name: str
     bit: int
     status: Literal["active", "backfilling", "off"]
     cursor: str | None = None
+    data_id: str = ""
 
 
 class Backlog(Value, frozen=True, gc=False):
@@ -370,8 +374,13 @@ class Reached(Value, frozen=True, gc=False):
 # -- what an application gets -------------------------------------------------------------------------------------
 
 StoreStatus = Literal["committed", "applied", "pending", "failed"]
+"""How far a write got in one store. committed: durable at the home. applied: a copy holds it, or something newer.
+pending: a copy is owed it. failed: a copy refused it for good; it is a dead letter."""
 Ack = Literal["committed", "applied", "visible"] | Sequence[str]
+"""What a write waits for. committed: the home. applied: all copies too. visible: and searches there see it, which in
+every adapter of this version is the same. Or the names of the copies to wait for."""
 Direction = Literal["out", "in", "both"]
+"""Which edges are followed: those that the record has, those that lead to it, or both."""
 
 
 class Token(str):

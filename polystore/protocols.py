@@ -71,6 +71,11 @@ class Repository(Protocol):
         """The tenants that have live records of this type here, sorted: verify walks both sides tenant by tenant."""
         ...
 
+    async def newest(self, etype: str) -> int:
+        """The highest version of this type that a home has drawn, or a copy has held, ever; 0: none. A copy that is
+        ahead of its home shows that the home was restored to the past."""
+        ...
+
     async def ping(self) -> Instance:
         """Ask the server who it is. Raises Unavailable."""
         ...

@@ -217,7 +217,7 @@ class Line:
         owed = self.backlog.retry.get(row.name, 0)
         if row.cursor == "":
             if owed == 0:
-                await self.home.call(SupportsJournal.set_target, TargetRow(row.etype, row.name, row.bit, "active"))
+                await self.home.call(SupportsJournal.set_target, replace(row, status="active"))
                 await self.targets.refresh()
             return
         chunk = self.context.settings.backfill_chunk

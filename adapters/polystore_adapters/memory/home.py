@@ -77,6 +77,9 @@ class Home(Journal):
         super().__init__(env)
         self._version = FIRST_VERSION
 
+    def newest(self, etype: str) -> int:
+        return self._version if self.layout(etype).home else super().newest(etype)
+
     def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         answers: list[Committed | Exception] = []
         for commit in commits:

@@ -68,7 +68,7 @@ class MemoryRepository:
             SupportsTraversal,
         }
     )
-    limits: Limits = Limits()
+    limits: Limits = Limits(ack_durable=False)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, server: MemoryServer, env: Env) -> None:
@@ -117,6 +117,9 @@ class MemoryRepository:
 
     async def tenants(self, etype: str) -> list[str]:
         return await self._call(self.server.tenants, etype)
+
+    async def newest(self, etype: str) -> int:
+        return await self._call(self.server.newest, etype)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         return await self._call(self.server.commit, commits)

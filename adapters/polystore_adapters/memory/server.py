@@ -23,4 +23,4 @@ class MemoryServer(Home, Queries, Schema):
         self._run_id = str(env.uuid7())
 
     def ping(self) -> Instance:
-        return Instance("memory", "1", self._run_id)
+        return Instance("memory", "1", self._run_id, self._run_id)  # a restart forgets everything

@@ -83,6 +83,7 @@ class Tables:
     def __init__(self, env: Env) -> None:
         self.env = env
         self.layouts: dict[str, Layout] = {}
+        self._newest: dict[str, int] = {}
         self.retired: dict[str, frozenset[str]] = {}
         """Fields that a type has no more; their values stay, unread (`polystore.evolution`)."""
         self._parts: dict[tuple[str, str], Part] = {}
@@ -146,6 +147,10 @@ class Tables:
     def tenants(self, etype: str) -> list[str]:
         return [tenant for tenant, part in self.parts(etype) if part.rows]
 
+    def newest(self, etype: str) -> int:
+        """Of a copy; a home has its own."""
+        return self._newest.get(etype, 0)
+
     # -- changing ---------------------------------------------------------------------------------------------
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
@@ -167,6 +172,7 @@ class Tables:
         except PolystoreError as e:
             return Outcome("rejected", e)
         self.install(key, state)
+        self._newest[key.etype] = max(change.version, self.newest(key.etype))
         return APPLIED
 
     def install(self, key: Key, state: Row | Tombstone) -> None:

@@ -262,7 +262,7 @@ def remember(db: sqlite3.Connection, etype: str, placement: str) -> None:
 
 
 def targets(db: sqlite3.Connection) -> list[TargetRow]:
-    return [TargetRow(*row) for row in db.execute("SELECT etype, name, bit, status, cursor FROM ps_target")]
+    return [TargetRow(*row) for row in db.execute("SELECT etype, name, bit, status, cursor, data_id FROM ps_target")]
 
 
 def set_target(db: sqlite3.Connection, row: TargetRow) -> None:
@@ -272,8 +272,8 @@ def set_target(db: sqlite3.Connection, row: TargetRow) -> None:
                 f"{row.etype}: bit {bit} belongs to {name!r} for good; give {row.name!r} a free one"
             )
     db.execute(
-        "INSERT OR REPLACE INTO ps_target (etype, name, bit, status, cursor) VALUES (?, ?, ?, ?, ?)",
-        (row.etype, row.name, row.bit, row.status, row.cursor),
+        "INSERT OR REPLACE INTO ps_target (etype, name, bit, status, cursor, data_id) VALUES (?, ?, ?, ?, ?, ?)",
+        (row.etype, row.name, row.bit, row.status, row.cursor, row.data_id),
     )
 
 

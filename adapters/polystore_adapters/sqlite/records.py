@@ -125,7 +125,22 @@ def apply(db: sqlite3.Connection, tables: Tables, changes: Sequence[Change]) -> 
             outcomes[newest[key]] = STALE
         standing[key], newest[key], outcomes[i] = change.version, i, APPLIED
     write(db, tables, rids, drafts)
+    highest: dict[str, int] = {}
+    for key, one in drafts.items():
+        highest[key.etype] = max(one.version, highest.get(key.etype, 0))
+    for etype, version in highest.items():
+        db.execute(
+            "INSERT INTO ps_meta (k, v) VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = max(v, excluded.v)",
+            (f"newest:{etype}", version),
+        )
     return outcomes
+
+
+def newest(db: sqlite3.Connection, tables: Tables, etype: str) -> int:
+    """See `Repository.newest`."""
+    kept = "version" if tables[etype].layout.home else f"newest:{etype}"
+    row = db.execute("SELECT v FROM ps_meta WHERE k = ?", (kept,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def draft(table: RecordTable, change: Change) -> Draft:

@@ -109,11 +109,12 @@ class SqliteRepository:
         self._liveness.close()
 
     async def ping(self) -> Instance:
+        data_id = ""  # of a file that is not there yet
         if self._db.is_open or self._closed:
-            await self._db.read(lambda db: db.execute("PRAGMA schema_version").fetchone())
-        # A file does not restart, what it acknowledged is on the disk; but it can be replaced by another one.
-        run_id = await asyncio.to_thread(_identity, self.path)
-        return Instance("sqlite", sqlite3.sqlite_version, run_id)
+            sql = "SELECT v FROM ps_meta WHERE k = 'data_id'"
+            (data_id,) = await self._db.read(lambda db: db.execute(sql).fetchone())
+        # A file does not restart: what it acknowledged is on the disk. But it can be deleted and made anew.
+        return Instance("sqlite", sqlite3.sqlite_version, data_id, data_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         if self._closed:
@@ -171,6 +172,9 @@ class SqliteRepository:
     async def tenants(self, etype: str) -> list[str]:
         sql = self._tables[etype].tenants_sql
         return await self._db.read(lambda db: [tenant for (tenant,) in db.execute(sql)])
+
+    async def newest(self, etype: str) -> int:
+        return await self._db.read(records.newest, self._tables, etype)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         answers = await self._db.write(self._commit, commits, "commit")
@@ -245,19 +249,21 @@ class SqliteRepository:
         claim = journal.Claim(worker, live, etypes, limit)
         if not await self._db.read(journal.claimable, claim, self._env.now_us()):
             return []
-        return await self._db.write_one(lambda db, one: journal.claim(db, one, self._env), claim)
+        return await self._db.write_one(lambda db, one: journal.claim(db, one, self._env), claim, durable=False)
 
     async def claimed(self, worker: str, older_than_us: int, limit: int) -> list[OutboxRow]:
         return await self._db.read(journal.claimed, worker, older_than_us, limit)
 
     async def settle(self, settlement: Settlement) -> None:
-        await self._db.write_one(lambda db, one: journal.settle(db, one, self._env), settlement, "settle")
+        await self._db.write_one(
+            lambda db, one: journal.settle(db, one, self._env), settlement, "settle", durable=False
+        )
 
     async def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
         due = journal.Due(target, etypes, now_us, limit)
         if not await self._db.read(journal.due, due, take=False):
             return []
-        return await self._db.write_one(lambda db, one: journal.due(db, one, take=True), due)
+        return await self._db.write_one(lambda db, one: journal.due(db, one, take=True), due, durable=False)
 
     async def awaken(self, target: str, keys: Sequence[Key] | None, within_us: int) -> int:
         return await self._db.write_one(lambda db, _: journal.awaken(db, target, keys, within_us, self._env), None)
@@ -307,14 +313,6 @@ class SqliteRepository:
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._db.write_one(lambda db, _: journal.purge(db, now_us, tombstone_ttl_us), None)
-
-
-def _identity(path: str) -> str:
-    """Which file has this name."""
-    try:
-        return f"{Path(path).stat().st_ino:x}"
-    except FileNotFoundError:
-        return "absent"
 
 
 def _not_served(etype: str, what: str) -> UnsupportedOperation:

@@ -28,7 +28,7 @@ CREATE TABLE ps_retry (target TEXT NOT NULL, tenant TEXT NOT NULL, etype TEXT NO
 CREATE INDEX ps_retry_due ON ps_retry (target, next_us) WHERE state <> 'p';
 CREATE INDEX ps_retry_h ON ps_retry (target, etype, h, min_version);
 CREATE TABLE ps_target (etype TEXT NOT NULL, name TEXT NOT NULL, bit INTEGER NOT NULL, status TEXT NOT NULL,
-    cursor TEXT, PRIMARY KEY (etype, name), UNIQUE (etype, bit)) WITHOUT ROWID;
+    cursor TEXT, data_id TEXT NOT NULL, PRIMARY KEY (etype, name), UNIQUE (etype, bit)) WITHOUT ROWID;
 CREATE TABLE ps_op (tenant TEXT NOT NULL, op_id TEXT NOT NULL, request_hash BLOB NOT NULL, answers TEXT NOT NULL,
     created_at INTEGER NOT NULL, PRIMARY KEY (tenant, op_id)) WITHOUT ROWID;
 CREATE TABLE ps_mark (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -60,4 +60,5 @@ def create_tables(db: sqlite3.Connection, path: str) -> None:
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             db.execute(statement)
-    db.execute("INSERT INTO ps_meta (k, v) VALUES ('schema', ?), ('version', ?)", (SCHEMA_VERSION, FIRST_VERSION))
+    values = "('schema', ?), ('version', ?), ('data_id', lower(hex(randomblob(16))))"
+    db.execute(f"INSERT INTO ps_meta (k, v) VALUES {values}", (SCHEMA_VERSION, FIRST_VERSION))
