@@ -24,7 +24,7 @@ from polystore.entity import EntityType, entity_types
 from polystore.env import Env
 from polystore.errors import ConfigurationError, StoreError, StoreTimeout
 from polystore.filters import Checked
-from polystore.model import Backlog, Placement, StoredVector, TargetRow, text_hash
+from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
 from polystore.selection import Candidate, Remembered, place, reconcile, vectors_made_of
@@ -243,7 +243,7 @@ async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Rememb
             home = stores[one.placement.home]
             for row in await home.call(SupportsJournal.targets):
                 if row.etype == etype and row.name in one.backfill and row.status == "active":
-                    again = TargetRow(etype, row.name, row.bit, "backfilling")
+                    again = msgspec.structs.replace(row, status="backfilling", cursor=None)
                     await home.call(SupportsJournal.set_target, again)
             await home.call(SupportsJournal.remember, etype, one.json)
         for advice in one.advice:

@@ -317,6 +317,13 @@ class SearchableDiary(msgspec.Struct, kw_only=True):
     mood: str = "calm"
 
 
+@entity(name="diary")
+class TitledDiary(msgspec.Struct, kw_only=True):
+    id: str = msgspec.field(default_factory=new_id)
+    text: Annotated[str, FullText(), Embedding()]
+    mood: Annotated[str, FullText(), Embedding()] = "calm"
+
+
 @pytest.mark.parametrize("profile", ["sqlite", "embedded"])
 def test_a_class_that_gains_facets_is_searchable_with_its_old_records(profile: str, tmp_path: Path) -> None:
     config = config_of(profile, tmp_path)
@@ -336,6 +343,15 @@ def test_a_class_that_gains_facets_is_searchable_with_its_old_records(profile: s
                 assert (await diaries.similar(text, limit=1))[0].value.id == id
             assert cast(SearchableDiary, await diaries.get("m2")).mood == "calm"
             assert await diaries.count(F.mood == "calm") == 545
+        async with open_hda(config, entities=[TitledDiary], settings=PROMPT) as hda:  # one more field of each
+            titled = hda.collection(TitledDiary)
+            await hda.settle(20)
+            await complete(lambda: titled.hybrid("자전거"))
+            assert {hit.value.id for hit in await titled.search("자전거 calm")} == {"m1", "m3"}
+            by_mood = await titled.similar("calm", field="mood", where=F.id.startswith("m"))
+            assert {hit.value.id for hit in by_mood} == KOREAN.keys()
+            text = cast(TitledDiary, await titled.get("m2")).text
+            assert (await titled.similar(text, field="text", limit=1))[0].value.id == "m2"
 
     asyncio.run(main())
 
