@@ -76,6 +76,11 @@ class Line:
     def has_room(self, n: int) -> bool:
         return n <= self.free()
 
+    def release(self, n: int) -> None:
+        """A commit of `n` writes has come back, with or without a result."""
+        self.reserved -= n
+        self._room.set()
+
     def take(self, task: SyncTask) -> bool:
         """Queue a task unless its row is in hand already. False when there is no room: the row waits for the relay."""
         if task.version in self.in_hand:

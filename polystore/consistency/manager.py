@@ -243,7 +243,7 @@ class DataConsistencyManager:
                 line.lost_track()
             raise
         finally:
-            line.reserved -= len(writes)
+            line.release(len(writes))
         self.env.crashpoint("write.committed")
         waits = self._accept(line, writes, committed, owner, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}

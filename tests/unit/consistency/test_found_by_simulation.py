@@ -1,0 +1,148 @@
+"""What the simulation found once, each in the smallest form that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec.structs import replace
+
+from polystore.errors import InvalidData, OutcomeUnknown, StoreFull, Unavailable
+from polystore.model import Key, RetryRow, Settlement, Write, key_hash
+from tests.unit.consistency.world import World, simulated, until
+
+REFUSED = InvalidData("a document that the index refuses")
+
+
+def test_an_outage_does_not_park_what_was_refused_before() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        search = world.copies["search"]
+        search.refuses = lambda change: REFUSED if change.body and change.body["text"] == "독" else None
+        await world.put(manager, "a", "독")
+        await until(lambda: bool(world.servers["home"].backlog().parked))
+        search.down = Unavailable("gone")
+        await world.put(manager, "a", "나무")
+        await asyncio.sleep(60)
+        assert world.servers["home"].backlog().parked == {}
+        search.down = None
+        await manager.settle(60)
+        assert world.text("search", "a") == "나무"
+
+    simulated(test)
+
+
+def test_a_dead_letter_older_than_its_record_is_tried_again() -> None:
+    """A retry that had loaded the refused content may end, and park it, after the next one was delivered."""
+
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        old = await world.put(manager, "a", "독", ack="applied")
+        new = await world.put(manager, "a", "나무", ack="applied")
+        assert old.version is not None
+        h = key_hash("", "note", "a")
+        late = RetryRow("search", Key("", "note", "a"), h, old.version, old.version, "p", attempts=3, hard_fails=3)
+        world.servers["home"].settle(Settlement(owed=[late]))
+        await until(lambda: not world.servers["home"].backlog().parked, 30)
+        await manager.settle(10)
+        await manager.caught_up("note", "search", new.token)
+
+    simulated(test)
+
+
+def test_a_dead_letter_of_what_the_home_still_holds_stays_one() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        world.copies["search"].refuses = lambda change: REFUSED
+        await world.put(manager, "a", "독")
+        await until(lambda: bool(world.servers["home"].backlog().parked))
+        calls = world.copies["search"].calls
+        await asyncio.sleep(120)
+        assert world.copies["search"].calls == calls
+        assert world.servers["home"].backlog().parked == {"search": 1}
+
+    simulated(test)
+
+
+def test_a_write_that_changed_nothing_does_not_say_that_copies_hold_it() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        world.copies["search"].down = Unavailable("gone")
+        first = await world.put(manager, "a", "나무")
+        (again,) = await manager.write("note", [_skipping(world, "a", "나무")])
+        assert (again.version, again.changed) == (first.version, False)
+        assert again.stores["search"] == "pending"
+        (waited,) = await manager.write("note", [_skipping(world, "a", "나무")], ack="applied", ack_timeout_s=1.0)
+        assert waited.stores == {"home": "committed", "search": "pending", "vectors": "applied"}
+
+    simulated(test)
+
+
+def _skipping(world: World, id: str, text: str) -> Write:
+    return replace(world.write(world.managers[0], id, text), kind="skip")
+
+
+def test_a_queue_smaller_than_a_batch_takes_over_what_the_dead_left() -> None:
+    async def test(world: World) -> None:
+        first = await world.manager()
+        for line in first.lines.values():
+            await line.stop()
+        for i in range(12):
+            await world.put(first, f"n{i}", "하나")
+        await world.manager(queue_max=5, batch_max=500)
+        await until(lambda: all(world.text("search", f"n{i}") == "하나" for i in range(12)))
+
+    simulated(test)
+
+
+def test_leaving_a_home_that_takes_nothing_is_still_leaving() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+
+        async def full(worker: str) -> None:
+            raise StoreFull("disk full")
+
+        world.home.retire = full  # type: ignore[method-assign]
+        await manager.stop()
+        del world.home.retire
+        assert any("disk full" in problem for problem in manager.problems)
+
+    simulated(test)
+
+
+def test_a_wait_for_copies_outlives_any_answer_of_the_journal() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        world.copies["search"].down = Unavailable("gone")
+
+        async def broken(*_args: object) -> bool:
+            raise OutcomeUnknown("the connection broke")
+
+        world.home.pending = broken  # type: ignore[method-assign, assignment]
+        result = await world.put(manager, "a", "나무", ack="applied", ack_timeout_s=1.0)
+        del world.home.pending
+        assert result.stores["search"] == "pending"
+
+    simulated(test)
+
+
+def test_room_is_given_back_by_a_commit_that_failed() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(queue_max=4, batch_max=4)
+        gate = asyncio.Event()
+
+        async def refused(_commits: object) -> None:
+            await gate.wait()
+            raise StoreFull("disk full")
+
+        world.home.commit = refused  # type: ignore[method-assign, assignment]
+        writing = asyncio.gather(*(world.put(manager, f"n{i}", "하나") for i in range(4)), return_exceptions=True)
+        await until(lambda: manager.lines["home"].reserved == 4)
+        waiting = asyncio.create_task(manager.room("note"))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        gate.set()
+        await writing
+        del world.home.commit
+        await asyncio.wait_for(waiting, 30)
+
+    simulated(test)
