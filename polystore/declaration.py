@@ -76,6 +76,12 @@ class Declared:
                 f"{name!r} cannot be an entity's name: it must be lower-case letters, digits and _, begin with a "
                 f"letter and not with ps_, and have at most {NAME_MAX} characters; pass @entity(name=...)",
             )
+        key: Any = self.declaration.key
+        if not isinstance(key, str):
+            raise self.fail("", "key= names one field; a key of several fields is not supported, make one text of them")
+        data_type: Any = self.declaration.data_type
+        if not isinstance(data_type, (str, type(None))):
+            raise self.fail("", f"data_type= takes a text such as 'conversation', not {type(data_type).__name__}")
         needs: Any = self.declaration.needs
         if not isinstance(needs, (Needs, type(None))):
             raise self.fail("", f"needs= takes Needs(...), not {type(needs).__name__}")

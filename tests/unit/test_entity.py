@@ -228,6 +228,11 @@ FIELD_ERRORS: list[tuple[Hints, Mapping[str, Any], str]] = [
     ),
     ({"id": Annotated[str, Index()]}, {}, "Note.id: the key is unique and found by itself: it takes no facets"),
     ({"id": Annotated[str, Unique()]}, {}, "Note.id: the key is unique and found by itself: it takes no facets"),
+    (
+        {"a": str, "b": str},
+        {"key": ("a", "b")},
+        "Note: key= names one field; a key of several fields is not supported, make one text of them",
+    ),
     # names of fields
     (
         {"id": str, "ps_version": int},
@@ -371,7 +376,8 @@ FIELD_ERRORS: list[tuple[Hints, Mapping[str, Any], str]] = [
         {"renamed": {"a": "c", "b": "c"}},
         "Note.a: renamed= gives the values of 'c' to two fields; leave one",
     ),
-    # needs=
+    # data_type= and needs=
+    ({"id": str}, {"data_type": Needs()}, "Note: data_type= takes a text such as 'conversation', not Needs"),
     ({"id": str}, {"needs": {"transactions": True}}, "Note: needs= takes Needs(...), not dict"),
 ]
 
