@@ -142,3 +142,10 @@ def test_no_vector_with_a_number_that_is_not_finite_is_packed(bad: float) -> Non
 def test_bytes_that_are_no_vector_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
         unpack(b"12345")
+
+
+def test_what_is_remembered_of_features_is_bounded_and_changes_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"문장 {i} 이야기" for i in range(20)]
+    wanted = HashedEmbedder().embed_now(texts)
+    monkeypatch.setattr("polystore.embedding._MEMO_MAX", 3)
+    assert HashedEmbedder().embed_now([*texts, *texts]) == [*wanted, *wanted]
