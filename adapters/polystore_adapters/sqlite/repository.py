@@ -53,7 +53,7 @@ from polystore_adapters.sqlite.liveness import Liveness
 from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
 from polystore_adapters.sqlite.records import Tables
-from polystore_adapters.sqlite.schema import check_file
+from polystore_adapters.sqlite.schema import check_file, data_id_of
 from polystore_adapters.sqlite.table import RecordTable
 
 INLINE_MAX = 16
@@ -111,10 +111,9 @@ class SqliteRepository:
     async def ping(self) -> Instance:
         data_id = ""  # of a file that is not there yet
         if self._db.is_open or self._closed:
-            sql = "SELECT v FROM ps_meta WHERE k = 'data_id'"
-            (data_id,) = await self._db.read(lambda db: db.execute(sql).fetchone())
+            data_id = await self._db.read(data_id_of, self.path)
         # A file does not restart: what it acknowledged is on the disk. But it can be deleted and made anew.
-        return Instance("sqlite", sqlite3.sqlite_version, data_id, data_id)
+        return Instance("sqlite", sqlite3.sqlite_version, "file", data_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         if self._closed:

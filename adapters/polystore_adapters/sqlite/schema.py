@@ -53,6 +53,14 @@ def check_file(db: sqlite3.Connection, path: str) -> bool:
     return True
 
 
+def data_id_of(db: sqlite3.Connection, path: str) -> str:
+    """Which data this is: a file that was deleted and made anew has another one, an empty file none."""
+    if not check_file(db, path):
+        return ""
+    (data_id,) = db.execute("SELECT v FROM ps_meta WHERE k = 'data_id'").fetchone()
+    return str(data_id)
+
+
 def create_tables(db: sqlite3.Connection, path: str) -> None:
     """Make the tables of an empty file, inside the caller's transaction."""
     if check_file(db, path):

@@ -259,3 +259,19 @@ def test_the_embedded_profile_is_a_file_for_each_role() -> None:
         "vector": {"url": "sqlite:./.polystore/vector.db", "roles": ["vector"]},
         "graph": {"url": "sqlite:./.polystore/graph.db", "roles": ["graph"]},
     }
+
+
+def test_an_empty_file_is_a_store_to_come(tmp_path: Path) -> None:
+    """What a process leaves that was killed while it made the file."""
+    path = tmp_path / "app.db"
+    path.touch()
+
+    async def main() -> None:
+        store = await connect(f"sqlite:{path}", {}, Env())
+        assert (await store.ping()).data_id == ""
+        assert await store.placements() == {}
+        await store.prepare([Layout(ACCOUNT, True, frozenset())], create=True)
+        assert (await store.ping()).data_id
+        await store.aclose()
+
+    asyncio.run(main())
