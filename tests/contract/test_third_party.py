@@ -72,6 +72,10 @@ class Shelf:
         await self._turn()
         return sorted({key.tenant for key, c in self._data.items() if key.etype == etype and not c.deleted})
 
+    async def newest(self, etype: str) -> int:
+        await self._turn()
+        return max((c.version for key, c in self._data.items() if key.etype == etype), default=0)
+
     async def ping(self) -> Instance:
         await self._turn()
         return Instance("shelf", "1", "one")

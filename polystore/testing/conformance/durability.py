@@ -36,9 +36,11 @@ class DurabilityConformance(Conformance):
         store: Repository = await self.open()
         versions = await self.write(store, [thing("a", 1, word="가"), thing("b", 2), thing("c", 3)])
         versions |= await self.write(store, [removal(key_of(THING, "b"), 9)])
-        stamps = await pages(store)
+        stamps, newest, data_id = await pages(store), await store.newest(THING.name), (await store.ping()).data_id
+        assert newest == max(versions.values())
         await store.aclose()
         store = await self.open()
+        assert (await store.newest(THING.name), (await store.ping()).data_id) == (newest, data_id)
         assert (await live(store, key_of(THING, "a")))[1]["word"] == "가"
         gone = await state(store, key_of(THING, "b"))
         assert gone is not None
@@ -91,7 +93,7 @@ class HomeDurabilityConformance(Conformance):
 
     async def test_the_journal_owes_what_it_owed(self) -> None:
         store: Journal = await self.open()
-        target = TargetRow(THING.name, "copy", 3, "active", "here")
+        target = TargetRow(THING.name, "copy", 3, "active", "here", "data-1")
         await store.set_target(target)
         await store.remember(THING.name, '{"home": "main"}')
         mine = await committed(store, Commit([put("a")], owner="w1", marks={"import": "7"}))

@@ -15,6 +15,7 @@ from polystore.protocols import Repository
 from polystore.store import Store
 from polystore.testing.conformance.base import Conformance, chunks, key_of, live, removal, state
 from polystore.testing.conformance.entities import (
+    NUMBERED,
     THING,
 )
 from polystore.testing.conformance.records import thing
@@ -63,12 +64,24 @@ class RepositoryConformance(Conformance):
         assert store.limits.value_bytes_max >= 1 << 20
 
     async def test_says_who_it_is(self) -> None:
-        store = await self.connection()
+        store: Repository = await self.open()
+        other: Repository = await self.open()
         first, second = await store.ping(), await store.ping()
-        assert first == second
-        assert all(isinstance(part, str) for part in (first.server, first.version, first.run_id))
+        assert first == second == await other.ping()
+        assert all(isinstance(part, str) for part in (first.server, first.version, first.run_id, first.data_id))
         assert first.server
         assert first.run_id
+
+    async def test_tells_the_highest_version_it_ever_held(self) -> None:
+        store: Repository = await self.open()
+        assert await store.newest(THING.name) == 0
+        await store.apply([thing("a", 7), thing("b", 3)])
+        await store.apply([thing("c", 5, tenant="acme"), thing("a", 6, tenant="acme")])
+        assert await store.newest(THING.name) == 7
+        await store.apply([removal(key_of(THING, "a"), 9)])
+        assert await store.newest(THING.name) == 9
+        await store.apply([thing("a", 8)])
+        assert (await store.newest(THING.name), await store.newest(NUMBERED.name)) == (9, 0)
 
     # -- apply ------------------------------------------------------------------------------------------------
 
