@@ -204,7 +204,8 @@ class Commits:
             for id in {self._claims.get(slot), stored} - {None, key.id}:
                 other = Key(key.tenant, key.etype, str(id))
                 draft = self._drafts.get(other)
-                if draft is None or (draft.body is not None and draft.body.get(field) == value):
+                # A claim without a draft is of a commit of this group that was given up.
+                if id == stored if draft is None else draft.body is not None and draft.body.get(field) == value:
                     raise IntegrityViolation(
                         f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
                     )

@@ -245,6 +245,13 @@ class CommitConformance(Conformance):
         refused = [a for a in answers if isinstance(a, IntegrityViolation)]
         assert len(refused) == 7, answers
 
+    async def test_a_unique_value_of_a_commit_that_was_given_up_is_free_for_the_next_of_the_same_call(self) -> None:
+        store: Home = await self.open()
+        given_up = Commit([account("a", "x@y"), update(ACCOUNT, "absent", {"owner": "me"})])
+        first, second = await store.commit([given_up, Commit([account("b", "x@y")])])
+        assert isinstance(first, NotFound)
+        assert isinstance(second, Committed), second
+
     # -- all or nothing ---------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("error", [AlreadyExists, NotFound, VersionConflict, IntegrityViolation])
