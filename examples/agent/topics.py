@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 FORMS_MIN = 4
-"""A Korean noun is met in many forms, with one particle or another (친구, 친구가, 친구를, 친구랑), a verb's stem in few: so
+"""A Korean noun is met in many forms, with one particle or another (친구, 친구가, 친구를), a verb's stem in few: so
 many make a topic. In a short conversation, where nothing is met often, two."""
 SHORT = 1_000
 
