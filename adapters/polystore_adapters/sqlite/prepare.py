@@ -38,26 +38,26 @@ def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) ->
     """Make or change what is needed. Raises SchemaMismatch for what cannot be changed without loss."""
     create_tables(db, path)
     for table in tables:
-        _Preparation(db, path, table).carry_out()
+        _Preparation(db, table).carry_out()
 
 
 def compare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Raises SchemaMismatch when `prepare` would have something to do."""
     ready = check_file(db, path)
     for table in tables:
-        if not ready or _Preparation(db, path, table).needed():
+        difference = _Preparation(db, table).difference() if ready else "nothing is stored of it"
+        if difference:
             raise SchemaMismatch(
-                f"{path}: not prepared for {table.etype!r} as it is declared; run `polystore init`, or open it with "
-                "the right to create"
+                f"{path}: not prepared for {table.etype!r} as it is declared: {difference}; run `polystore init`, or "
+                "open it with the right to create"
             )
 
 
 class _Preparation:
     """One entity type in one file."""
 
-    def __init__(self, db: sqlite3.Connection, path: str, table: RecordTable) -> None:
+    def __init__(self, db: sqlite3.Connection, table: RecordTable) -> None:
         self._db = db
-        self._path = path
         self._table = table
         layout = table.layout
         self._serves = _Served(layout.home, sorted(layout.facets), layout.vectors)
@@ -71,11 +71,27 @@ class _Preparation:
         row = self._db.execute(sql, (f"{name}:{self._table.etype}",)).fetchone()
         return None if row is None else str(row[0])
 
-    def needed(self) -> bool:
-        return self._migration is None or self._migration.needed or self._served != self._serves
+    def difference(self) -> str:
+        """What is not as declared; empty when everything is."""
+        migration = self._migration
+        if migration is None:
+            return "nothing is stored of it"
+        parts = [
+            ("renamed", [new for _, new in migration.rename]),
+            ("new", [field for field, _ in migration.add]),
+            ("to be filled", [field for field, _ in migration.fill]),
+            ("back", migration.revived),
+            ("gone", migration.retired),
+            ("of another type", migration.widened),
+            ("with other facets", {one.field for one in (*migration.facets_added, *migration.facets_removed)}),
+        ]
+        told = [f"{word}: {', '.join(sorted(fields))}" for word, fields in parts if fields]
+        if not told and self._served != self._serves:
+            told.append("it serves other facets, or vectors of another kind")
+        return "; ".join(told)
 
     def carry_out(self) -> None:
-        if not self.needed():
+        if not self.difference():
             return
         migration, table = self._migration, self._table
         if migration is None:
