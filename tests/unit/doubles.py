@@ -124,6 +124,10 @@ class Fake:
         await self.trouble(None)
         return [""]
 
+    async def newest(self, etype: str) -> int:
+        await self.trouble(None)
+        return 0
+
     async def ping(self) -> Instance:
         self.pings += 1
         await self.trouble(None)
