@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +17,9 @@ _LESS_OR_MORE = frozenset({"<", "<=", ">", ">="})
 def nearest(name: str, known: Iterable[str]) -> str:
     """The middle of an error message: what the unknown name was probably meant to be, else all known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, 1)
+    from difflib import get_close_matches  # only for errors, and slow to import
+
+    close = get_close_matches(name, names, 1)
     return f", did you mean {close[0]!r}?" if close else f"; its fields are {', '.join(names)}"
 
 
