@@ -71,7 +71,7 @@ async def test_highlights_show_the_original_text_of_each_field(hda: HybridDataAr
 async def test_search_pages_hold_every_match_once_best_first(hda: HybridDataArchitecture) -> None:
     await remember(hda, **{f"t{i:02}": "산책 " * (i % 4 + 1) + "길" * (i % 3) for i in range(25)})
     memories = hda.collection(Memory)
-    whole = await memories.search("산책", limit=100)
+    whole = await memories.search("산책", limit=25)
     assert len(whole) == 25
     assert whole.cursor is None
     assert [hit.score for hit in whole] == sorted((hit.score for hit in whole), reverse=True)

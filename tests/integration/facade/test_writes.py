@@ -94,6 +94,22 @@ async def test_a_stale_expected_version_is_refused_and_says_the_actual_one(hda: 
     assert (await people.put(Person(id="p1", name="셋"), expect_version=new.version)).existed
 
 
+@split
+async def test_a_function_with_an_expected_version_is_asked_once(hda: HybridDataArchitecture) -> None:
+    people = hda.collection(Person)
+    old = await people.put(Person(id="p", name="하나"))
+    await people.put(Person(id="p", name="둘"))
+    asked: list[str] = []
+
+    def change(person: Person) -> Person:
+        asked.append(person.name)
+        return Person(id="p", name="셋")
+
+    with pytest.raises(VersionConflict):
+        await people.update("p", change, expect_version=old.version)
+    assert asked == ["둘"]
+
+
 @everywhere
 async def test_update_with_a_mapping_changes_the_named_fields_everywhere(hda: HybridDataArchitecture) -> None:
     memories = hda.collection(Memory)
