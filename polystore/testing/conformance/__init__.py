@@ -16,7 +16,7 @@ Needs pytest, nothing else.
 import pytest
 
 _REWRITTEN = """base commit durability facade filters histories home_facets outbox records repository retries schema
-    text traversal vectors"""
+    text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402

@@ -1,18 +1,16 @@
-"""A home's commits: what each kind of write does, all or nothing, and versions that only grow."""
+"""A home's commits: unique values, all or nothing, done once, and versions that only grow."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from polystore.errors import AlreadyExists, IntegrityViolation, InvalidData, NotFound, VersionConflict
-from polystore.model import Commit, Committed, Key, OpId, Write, Written
-from polystore.protocols import Repository, SupportsCommit
+from polystore.model import Commit, Committed, OpId, Write, Written
 from polystore.testing.conformance.base import (
-    Conformance,
     account,
     commit,
     committed,
@@ -20,180 +18,18 @@ from polystore.testing.conformance.base import (
     key_of,
     live,
     put,
-    same,
     state,
     update,
     write,
 )
-from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, VALUES, Account, Numbered, Thing
-from polystore.testing.conformance.histories import watch
-
-T = TypeVar("T")
+from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, Account, Numbered, Thing
+from polystore.testing.conformance.histories import watchfrom polystore.testing.conformance.writes import KEY, Home, WritesConformance
 
 
-class Home(Repository, SupportsCommit, Protocol):
-    pass
+class CommitConformance(WritesConformance):
+    """What a home answers to each kind of write, alone and together, and what then stands there."""
 
-
-KEY = key_of(THING, "a")
-
-
-class CommitConformance(Conformance):
-    """What a home answers to each kind of write, and what then stands there."""
-
-    protocol = SupportsCommit
-    types = (THING, NUMBERED, ACCOUNT)
-    home = True
-
-    async def _gone(self, store: Home, key: Key = KEY) -> bool:
-        record = await state(store, key)
-        return record is None or record.deleted
-
-    # -- the kinds of write -----------------------------------------------------------------------------------
-
-    async def test_create_writes_once(self) -> None:
-        store: Home = await self.open()
-        first = write("create", THING, Thing(id="a", word="first"))
-        (done,) = await commit(store, first)
-        assert (done.existed, done.changed, done.body, done.hash) == (False, True, first.body, first.hash)
-        assert 0 < done.version < 1 << 53
-        with pytest.raises(AlreadyExists):
-            await commit(store, write("create", THING, Thing(id="a", word="second")))
-        record = await state(store, KEY)
-        assert record is not None
-        assert (record.version, record.body, record.hash) == (done.version, first.body, first.hash)
-        assert record.updated_us == done.updated_us
-        assert abs(record.updated_us - self.env.now_us()) < 60e6, "updated_us is the time of the write"
-
-    async def test_put_inserts_and_replaces_the_whole_record(self) -> None:
-        store: Home = await self.open()
-        (first,) = await commit(store, put("a", word="first", maybe_word="there"))
-        (second,) = await commit(store, put("a", number=2))
-        assert (first.existed, second.existed) == (False, True)
-        assert second.version > first.version
-        version, body = await live(store, KEY)
-        assert version == second.version
-        assert same(dict(body), THING.encode(Thing(id="a", number=2)))
-
-    async def test_put_writes_even_when_nothing_differs(self) -> None:
-        store: Home = await self.open()
-        (first,) = await commit(store, put("a", word="same"))
-        (second,) = await commit(store, put("a", word="same"))
-        assert second.changed
-        assert second.version > first.version
-
-    async def test_update_changes_the_named_fields_exactly_and_no_other(self) -> None:
-        store: Home = await self.open()
-        before = Thing(id="a", word="before", number=7, maybe_word="x", tags=["t"], extra={"e": 1})
-        await commit(store, write("put", THING, before))
-        body = THING.encode(before)
-        for field, values in VALUES.items():
-            for value in (*values[-3:], *values[:1]):
-                body |= THING.encode_patch({field: value})
-                (done,) = await commit(store, update(THING, "a", {field: value}))
-                version, found = await live(store, KEY)
-                assert same(dict(found), body), field
-                assert done.body is not None
-                assert same(dict(done.body), body), field
-                assert (done.version, done.hash) == (version, THING.content_hash(body))
-
-    async def test_update_needs_a_live_record(self) -> None:
-        store: Home = await self.open()
-        with pytest.raises(NotFound):
-            await commit(store, update(THING, "a", {"word": "x"}))
-        await commit(store, put("a"), put("b"))
-        await commit(store, delete(THING, "a"))
-        with pytest.raises(NotFound):
-            await commit(store, update(THING, "a", {"word": "x"}))
-        with pytest.raises(NotFound):
-            await commit(store, update(THING, "b", {"word": "x"}, tenant="acme"))
-        assert await self._gone(store)
-
-    async def test_delete_leaves_a_tombstone_and_a_recreated_record_is_newer(self) -> None:
-        store: Home = await self.open()
-        (first,) = await commit(store, put("a", word="first"))
-        (gone,) = await commit(store, delete(THING, "a"))
-        assert (gone.existed, gone.changed, gone.body) == (True, True, None)
-        record = await state(store, KEY)
-        assert record is not None
-        assert (record.version, record.body) == (gone.version, None)
-        (again,) = await commit(store, write("create", THING, Thing(id="a", word="again")))
-        assert not again.existed
-        assert first.version < gone.version < again.version
-        assert (await live(store, KEY))[1]["word"] == "again"
-
-    async def test_delete_of_an_absent_record_is_no_write(self) -> None:
-        store: Home = await self.open()
-        await commit(store, put("b"))
-        (never,) = await commit(store, delete(THING, "a"))
-        assert (never.existed, never.changed, never.targets, never.version) == (False, False, 0, 0)
-        assert await state(store, KEY) is None
-        (gone,) = await commit(store, delete(THING, "b"))
-        (repeated,) = await commit(store, delete(THING, "b"))
-        assert (repeated.existed, repeated.changed) == (False, False)
-        record = await state(store, key_of(THING, "b"))
-        assert record is not None
-        assert record.version == gone.version
-
-    async def test_skip_leaves_equal_content_alone_and_writes_all_else(self) -> None:
-        store: Home = await self.open()
-        same_again = write("skip", THING, Thing(id="a", word="same"))
-        (first,) = await commit(store, same_again)
-        (second,) = await commit(store, same_again)
-        (third,) = await commit(store, write("skip", THING, Thing(id="a", word="other")))
-        assert [(w.existed, w.changed) for w in (first, second, third)] == [(False, True), (True, False), (True, True)]
-        assert second.version == first.version < third.version
-        await commit(store, update(THING, "a", {"word": "same"}))
-        (fourth,) = await commit(store, same_again)
-        assert not fourth.changed, "an update keeps the hash of the whole content"
-        await commit(store, delete(THING, "a"))
-        (fifth,) = await commit(store, same_again)
-        assert (fifth.existed, fifth.changed) == (False, True)
-
-    async def test_insert_leaves_a_live_record_alone(self) -> None:
-        store: Home = await self.open()
-        (first,) = await commit(store, write("insert", THING, Thing(id="a", word="first")))
-        (second,) = await commit(store, write("insert", THING, Thing(id="a", word="second")))
-        assert (first.existed, first.changed) == (False, True)
-        assert (second.existed, second.changed, second.version) == (True, False, first.version)
-        assert (await live(store, KEY))[1]["word"] == "first"
-        await commit(store, delete(THING, "a"))
-        (third,) = await commit(store, write("insert", THING, Thing(id="a", word="third")))
-        assert third.changed
-        assert (await live(store, KEY))[1]["word"] == "third"
-
-    # -- conditions -------------------------------------------------------------------------------------------
-
-    @pytest.mark.parametrize("kind", ["put", "update", "delete"])
-    async def test_a_write_with_an_expected_version_meets_exactly_that_version(self, kind: str) -> None:
-        store: Home = await self.open()
-
-        def expecting(version: int) -> Write:
-            if kind == "put":
-                return write("put", THING, Thing(id="a", word="new"), expect_version=version)
-            if kind == "update":
-                return update(THING, "a", {"word": "new"}, expect_version=version)
-            return delete(THING, "a", expect_version=version)
-
-        with pytest.raises(NotFound):
-            await commit(store, expecting(1))
-        assert await state(store, KEY) is None, "a write with an expected version never inserts"
-        (first,) = await commit(store, put("a", word="old"))
-        for wrong in (0, first.version - 1, first.version + 1):
-            with pytest.raises(VersionConflict) as conflict:
-                await commit(store, expecting(wrong))
-            assert conflict.value.actual == first.version
-        assert (await live(store, KEY))[1]["word"] == "old"
-        (second,) = await commit(store, expecting(first.version))
-        assert (second.existed, second.changed) == (True, True)
-        assert second.version > first.version
-        assert await self._gone(store) == (kind == "delete")
-        (gone,) = await commit(store, delete(THING, "a"))
-        record = await state(store, KEY)
-        assert record is not None
-        for version in (record.version, gone.version):
-            with pytest.raises(NotFound):
-                await commit(store, expecting(version))
+    # -- unique values ----------------------------------------------------------------------------------------
 
     async def test_unique_values_are_held_by_one_live_record_of_a_tenant(self) -> None:
         store: Home = await self.open()

@@ -108,6 +108,16 @@ class VectorConformance(Conformance):
         assert found == sorted(ids)
         assert await self.nearest(store, field, (1, 2, 3, 4), limit=5) == sorted(ids)[:5]
 
+    async def test_a_vector_of_no_length_has_a_score_like_any_other(self, field: str) -> None:
+        """The cosine with it is 0."""
+        store = await self.ready(field, {"nothing": (0, 0, 0, 0), "near": (1, 0, 0, 0), "far": (-3, 0, 0, 0)})
+        found = await store.similar(SPOT.name, "", field, pack((1, 0, 0, 0)), None, 10)
+        scores = {"by_cosine": [1, 0, -1], "by_distance": [0, -1, -4], "by_product": [1, 0, -3]}[field]
+        assert [(m.id, m.score) for m in found] == list(zip(("near", "nothing", "far"), scores, strict=True))
+        everything = await store.similar(SPOT.name, "", field, pack((0, 0, 0, 0)), None, 10)
+        assert sorted(m.id for m in everything) == ["far", "near", "nothing"]
+        assert all(m.score == m.score for m in everything), "NaN"
+
     async def test_a_condition_holds_before_the_limit(self, field: str) -> None:
         vectors = drawn(60)
         store = await self.ready(field, vectors)
