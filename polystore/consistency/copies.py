@@ -1,0 +1,76 @@
+"""Which copies an entity type has, and whether they still hold what they held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from polystore.consistency.embedding import Embedders
+from polystore.consistency.line import Line
+from polystore.errors import ConfigurationError, StoreCorrupt
+from polystore.model import Placement, TargetRow
+from polystore.protocols import Repository, SupportsJournal
+from polystore.store import Store
+
+TARGETS_MAX = 62
+"""Bits of the outbox mask, a signed 64-bit integer in every commit store."""
+
+
+async def register(
+    line: Line, etype: str, placement: Placement, stores: Mapping[str, Store], embedders: Embedders
+) -> None:
+    """Tell the journal which copies the type has. A new copy is registered before anybody looks whether there are
+    records: a commit in between then owes it already, and nothing falls between registration and backfill."""
+    journal = line.home
+    stands = await _identities(journal, etype, placement, stores)
+    wanted = set(placement.copies()) | embedders.pseudo_targets(etype)
+    rows = {row.name: row for row in line.targets.rows(etype)}
+    bits = iter(sorted(set(range(TARGETS_MAX)) - {row.bit for row in rows.values()}))
+    new: list[TargetRow] = []
+    for target in sorted(wanted):
+        row = rows.get(target)
+        data_id = stands.get(target, row.data_id if row else "")
+        if row is not None and row.status != "off" and row.data_id == data_id:
+            continue
+        bit = next(bits, None) if row is None else row.bit
+        if bit is None:
+            raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
+        new.append(TargetRow(etype, target, bit, "backfilling", data_id=data_id))
+    for row in new:
+        await journal.call(SupportsJournal.set_target, row)
+    if new and not await journal.call(Repository.tenants, etype):
+        for row in new:
+            await journal.call(SupportsJournal.set_target, replace(row, status="active"))
+    for target, row in rows.items():
+        if target not in wanted and row.status != "off":
+            await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "off"))
+
+
+async def _identities(home: Store, etype: str, placement: Placement, stores: Mapping[str, Store]) -> dict[str, str]:
+    """The identity of each copy's data: a copy whose data began anew is filled again like a new one.
+
+    Raises ConfigurationError for a copy that lives in this process only, of a home that others may share;
+    StoreCorrupt when a copy is ahead of its home: new versions would repeat old ones and count as stale.
+    """
+    stands: dict[str, str] = {}
+    for name in placement.copies():
+        store = stores.get(name)
+        if store is None:
+            continue  # optional, and does not answer: it is owed what it misses
+        if home.limits.ack_durable and not store.limits.ack_durable:
+            raise ConfigurationError(
+                f"{name!r} forgets its data with the process, and {home.name!r}, the home of {etype}, does not: "
+                "other processes would write without it. Give the copy a durable store, such as sqlite:FILE"
+            )
+        stands[name] = (await store.call(Repository.ping)).data_id
+        held = await store.call(Repository.newest, etype)  # before the home's: others go on writing meanwhile
+        if held > await home.call(Repository.newest, etype):
+            raise StoreCorrupt(
+                f"the copy {name!r} holds versions of {etype} that {home.name!r} has not given out: the home was "
+                "restored to the past, or these two do not belong together. Nothing was changed. Put the newer "
+                f"data of {home.name!r} back, or delete the data of {name!r}, which is then filled anew",
+                store=home.name,
+                operation="open",
+            )
+    return stands
