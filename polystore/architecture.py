@@ -65,7 +65,8 @@ class HybridDataArchitecture:
         """
 
         async def start() -> HybridDataArchitecture:
-            async with AsyncExitStack() as exits:
+            exits = AsyncExitStack()
+            try:
                 wiring, remembered = await opening.open_all(
                     exits,
                     config,
@@ -75,8 +76,10 @@ class HybridDataArchitecture:
                     env=env or SYSTEM_ENV,
                     settings=settings,
                 )
-                return cls(wiring, remembered, exits.pop_all())
-            raise AssertionError  # pragma: no cover  (an exit stack of ours swallows nothing)
+            except BaseException:
+                await exits.aclose()
+                raise
+            return cls(wiring, remembered, exits)
 
         return Opening(start)
 
