@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TypeVar
 
 import pytest
 
@@ -23,7 +22,8 @@ from polystore.testing.conformance.base import (
     write,
 )
 from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, Account, Numbered, Thing
-from polystore.testing.conformance.histories import watchfrom polystore.testing.conformance.writes import KEY, Home, WritesConformance
+from polystore.testing.conformance.histories import watch
+from polystore.testing.conformance.writes import KEY, Home, WritesConformance
 
 
 class CommitConformance(WritesConformance):
