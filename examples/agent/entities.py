@@ -8,6 +8,18 @@ from polystore import Embedding, FullText, Index, Relation, entity
 
 @entity()
 @dataclass(kw_only=True)
+class Source:
+    """A conversation that was read. The same name with another content is another edition of it."""
+
+    id: str  # the name
+    edition: int
+    digest: str
+    messages: int  # at most so many are remembered
+    complete: bool
+
+
+@entity()
+@dataclass(kw_only=True)
 class Person:
     id: str  # the name
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from agent.entities import Message, Person, Topic
+from agent.entities import Message, Person, Source, Topic
 from agent.reading import Conversation
 from agent.topics import about, candidates, find_topics
 from polystore import F, Hit, HybridDataArchitecture, ImportReport, WriteResult, new_id
@@ -37,6 +37,7 @@ class Memory:
 
     def __init__(self, hda: HybridDataArchitecture) -> None:
         self.hda = hda
+        self.sources = hda.collection(Source)
         self.messages = hda.collection(Message)
         self.people = hda.collection(Person)
         self.topics = hda.collection(Topic)
@@ -45,18 +46,42 @@ class Memory:
 
     async def learn(self, conversation: Conversation, progress: Callable[[ImportReport], None]) -> ImportReport:
         """Remember a conversation. Interrupted at any moment, the next call goes on; repeated, it changes nothing. A
-        file of the same name with another content is a new edition: what differs is written over.
+        file of the same name with another content is a new edition: what differs is written over, what is gone is
+        forgotten.
 
         Returns when every store holds it.
         """
-        topics = find_topics([line.text for line in conversation.lines])
+        name, lines = conversation.name, conversation.lines
+        source = await self._edition(conversation)
+        if source.complete:
+            return ImportReport(read=len(lines), skipped=len(lines))
+        topics = find_topics([line.text for line in lines])
         await self.topics.import_many(Topic(id=word) for word in sorted(topics))
-        await self.meet({line.speaker for line in conversation.lines})
+        await self.meet({line.speaker for line in lines})
         report = await self.messages.import_many(
-            _messages(conversation, topics), resume=f"{conversation.name} {conversation.digest}", progress=progress
+            _messages(conversation, topics), resume=f"{name} {source.edition}", progress=progress
         )
+        for position in range(len(lines), source.messages):
+            await self.messages.delete(_id(name, position))
         await self.hda.settle()
+        await self.sources.update(name, {"messages": len(lines), "complete": True})
         return report
+
+    async def _edition(self, conversation: Conversation) -> Source:
+        """What is known of the conversation; a new edition when it is another one than before."""
+        known = await self.sources.get(conversation.name)
+        if known and known.digest == conversation.digest:
+            return known
+        edition, messages = (known.edition + 1, known.messages) if known else (1, 0)
+        new = Source(
+            id=conversation.name,
+            edition=edition,
+            digest=conversation.digest,
+            messages=max(messages, len(conversation.lines)),
+            complete=False,
+        )
+        await self.sources.put(new)
+        return new
 
     async def meet(self, names: Iterable[str]) -> None:
         """Know these people."""
@@ -129,19 +154,20 @@ class Memory:
         return tx.result
 
 
+def _id(source: str, position: int) -> str:
+    return f"{source}-{position:07}"
+
+
 def _messages(conversation: Conversation, topics: frozenset[str]) -> Iterator[Message]:
-    source, before = conversation.name, ""
     for position, line in enumerate(conversation.lines):
-        id = f"{source}-{position:07}"
         yield Message(
-            id=id,
-            source=source,
+            id=_id(conversation.name, position),
+            source=conversation.name,
             speaker=line.speaker,
             text=line.text,
-            reply_to=before if line.answers else None,
+            reply_to=_id(conversation.name, position - 1) if line.answers else None,
             about=about(line.text, topics),
         )
-        before = id
 
 
 def _others(said: Sequence[Message], hits: Sequence[Hit[Message]]) -> list[Message]:

@@ -239,14 +239,18 @@ def test_an_import_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     assert f"talk: {4000 - before:,} new, {before:,} known" in again
 
 
-def test_a_new_edition_of_a_file_is_written_over_the_old_one(tmp_path: Path) -> None:
+def test_a_new_edition_of_a_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     said = agent_child.pairs(20, seed=4)
     source = agent_child.write_csv(tmp_path / "talk.csv", said)
     agent_child.run("--input", source, "--data", tmp_path)
+    first = source.read_bytes()
     said[3] = (said[3][0], "완전히 다른 대답")
-    agent_child.write_csv(source, said)
-    assert "talk: 1 new, 39 known" in agent_child.run("--input", source, "--data", tmp_path)
-    assert "talk: 0 new, 40 known" in agent_child.run("--input", source, "--data", tmp_path)
+    agent_child.write_csv(source, said[:18])
+    assert "talk: 1 new, 35 known" in agent_child.run("--input", source, "--data", tmp_path)
+    assert agent_child.imported(tmp_path) == 36
+    assert "talk: 0 new, 36 known" in agent_child.run("--input", source, "--data", tmp_path)
+    source.write_bytes(first)
+    assert "talk: 5 new, 35 known" in agent_child.run("--input", source, "--data", tmp_path)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
