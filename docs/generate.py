@@ -83,7 +83,7 @@ def members(owner: str, cls: type[Any]) -> list[str]:
     """The public methods and properties that the class itself has."""
     out: list[str] = []
     for name, value in vars(cls).items():
-        function = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+        function: Any = getattr(value, "__func__", value)
         if name.startswith("_"):
             continue
         if isinstance(value, property):
@@ -157,7 +157,7 @@ def alias(name: str) -> tuple[str, str]:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
                 if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                     return inspect.cleandoc(str(after.value.value)), f"{name} = {text_of(statement.value)}"
-                if doc := inspect.getdoc(type(getattr(polystore, name))) if name == "F" else None:
+                if doc := inspect.getdoc(polystore.F) if name == "F" else None:
                     return doc, f'{name}.field, {name}["field"]'
     raise LookupError(f"{name} has no docstring below it")
 
