@@ -24,7 +24,7 @@ _ORDERED: Mapping[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
 
 
 def condition(node: Checked, table: sa.FromClause, dialect: Dialect, bind: Bind) -> sa.ColumnElement[bool]:
-    """The condition over the columns of `table`; `bind` is called once for each of `filters.values(node)`, in order."""
+    """The condition over the columns of `table`; `bind` is called for each of `arguments(node)`, in order."""
     match node:
         case All(parts):
             return sa.and_(sa.true(), *(condition(part, table, dialect, bind) for part in parts))
@@ -35,6 +35,23 @@ def condition(node: Checked, table: sa.FromClause, dialect: Dialect, bind: Bind)
         case Compare(path, kind=kind):
             column = table.c[path[0]]
             return dialect.json(column, node, bind) if kind == "json" else _compare(column, node, dialect, bind)
+
+
+def arguments(node: Checked, dialect: Dialect) -> list[Any]:
+    """The parameters of a condition, as the driver takes them."""
+    match node:
+        case All(parts) | AnyOf(parts):
+            return [one for part in parts for one in arguments(part, dialect)]
+        case Not(part):
+            return arguments(part, dialect)
+        case Compare(_, op, value, kind):
+            if value is None:
+                return []
+            encode = dialect.encoders.get(kind) if kind != "json" else None
+            if op != "in":
+                return [value if encode is None else encode(value)]
+            encoded = [item if encode is None else encode(item) for item in value]
+            return [dialect.pack(encoded)] if encoded and kind in dialect.listed else encoded
 
 
 def negation(inner: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -50,7 +67,10 @@ def _compare(column: sa.ColumnElement[Any], node: Compare, dialect: Dialect, bin
         case "!=":
             return column.is_not(None) if value is None else column.is_distinct_from(bind(value))
         case "in":
-            return column.in_([bind(item) for item in value]) if value else sa.false()
+            if not value:
+                return sa.false()
+            packed = node.kind in dialect.listed
+            return dialect.among(column, bind(value)) if packed else column.in_([bind(item) for item in value])
         case "contains":
             return dialect.position(column, bind(value)) > 0
         case "startswith":

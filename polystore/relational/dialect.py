@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -35,11 +35,24 @@ class Dialect(Protocol):
         """Kind -> from a plain value to what the driver takes; kinds left out are taken as they are."""
         ...
 
+    @property
+    def listed(self) -> frozenset[str]:
+        """The kinds whose values `pack` can put into one parameter."""
+        ...
+
+    def pack(self, values: Sequence[Any]) -> Any:
+        """Encoded values as one parameter, so that a list of any length is the same statement."""
+        ...
+
+    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """The column has one of the packed values."""
+        ...
+
     def position(self, text: sa.ColumnElement[Any], part: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         """Where `part` begins in `text`, compared exactly: 1 at its beginning or when empty, 0 when absent."""
         ...
 
     def json(self, column: sa.ColumnElement[Any], node: Compare, bind: Bind) -> sa.ColumnElement[bool]:
         """A comparison with a JSON column or a value inside it, as `polystore.filters.predicate` has it. Each value of
-        the comparison is bound once, in order; a None value is not."""
+        the comparison is bound by itself, in order; a None value is not."""
         ...

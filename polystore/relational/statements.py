@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from polystore.errors import InvalidFilter
 from polystore.filters import Checked, Sort, shape, values
-from polystore.relational.conditions import condition
+from polystore.relational.conditions import arguments, condition
 from polystore.relational.dialect import Dialect
 
 SHAPES_MAX = 512
@@ -86,21 +86,16 @@ class Statements:
         where: Checked | None,
         given: dict[str, Any],
     ) -> tuple[str, Sequence[Any]]:
-        pairs = values(where) if where is not None else []
-        if len(pairs) > VALUES_MAX:
-            raise InvalidFilter(f"the condition has {len(pairs)} values, the limit is {VALUES_MAX}; ask in parts")
-        # Inside JSON what SQL compares depends on the value's type, too.
-        types = tuple(type(cast(object, value)) for compare, value in pairs if compare.kind == "json")
-        key = (name, None if where is None else shape(where), types)
+        asked = arguments(where, self._dialect) if where is not None else []
+        if len(asked) > VALUES_MAX:
+            raise InvalidFilter(f"the condition has {len(asked)} values, the limit is {VALUES_MAX}; ask in parts")
+        key = (name, None if where is None else (shape(where), _types(where)))
         statement = self._cache.get(key)
         if statement is None:
             if len(self._cache) >= SHAPES_MAX:
                 self._cache.clear()
             statement = self._cache[key] = compiled(build(self._where(where, tenant=name is not None)), self._dialect)
-        encoders = self._dialect.encoders
-        for i, (compare, value) in enumerate(pairs):
-            encode = encoders.get(compare.kind) if compare.kind != "json" else None
-            given[f"v{i}"] = value if encode is None else encode(value)
+        given.update((f"v{i}", one) for i, one in enumerate(asked))
         return statement.sql, statement.parameters(given)
 
     def _where(self, where: Checked | None, *, tenant: bool) -> sa.ColumnElement[bool]:
@@ -113,3 +108,8 @@ class Statements:
         if tenant:
             parts.insert(0, self._table.c.ps_tenant == sa.bindparam("tenant", type_=sa.Text))
         return sa.and_(*parts) if len(parts) > 1 else parts[0]
+
+
+def _types(where: Checked) -> tuple[type[object], ...]:
+    """Inside JSON what SQL compares depends on the value's type, too."""
+    return tuple(type(cast(object, value)) for compare, value in values(where) if compare.kind == "json")

@@ -97,6 +97,15 @@ class SqliteDialect:
         "json": sa.Text(),
     }
 
+    # Neither bytes, which JSON has not, nor floats, which would be read from their text.
+    listed = frozenset({"str", "int", "bool", "datetime", "date", "decimal", "uuid"})
+
+    def pack(self, values: Sequence[Any]) -> str:
+        return _encode_json(values)
+
+    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return column.in_(sa.select(sa.func.json_each(packed).table_valued("value").c.value))
+
     def position(self, text: sa.ColumnElement[Any], part: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.instr(text, part, type_=sa.Integer)
 
