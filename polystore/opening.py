@@ -56,7 +56,7 @@ async def open_all(
     _check_pins(loaded, types)
     known_embedders = _embedders(loaded, embedders)
     stores = await _connect(exits, loaded, env)
-    journals = await _stored_placements(stores)
+    journals = await _stored_placements(stores, types)
     remembered = await _placed(loaded, types, stores, journals, known_embedders)
     placements = {etype: one.placement for etype, one in remembered.items()}
     for etype, placement in placements.items():
@@ -121,15 +121,26 @@ async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env
 # -- placements ---------------------------------------------------------------------------------------------------
 
 
-async def _stored_placements(stores: Mapping[str, Store]) -> Mapping[str, str]:
-    """Entity name -> remembered placement. A type's own home knows best; another journal that knows it belongs to a
-    store that was renamed, which `reconcile` reports."""
+async def _stored_placements(stores: Mapping[str, Store], types: Mapping[str, EntityType[Any]]) -> Mapping[str, str]:
+    """Entity name -> placement as its home remembers it. Raises ConfigurationError where the names of stores changed:
+    records would be looked for where they are not."""
     found: dict[str, str] = {}
     for name, store in stores.items():
-        if store.supports(SupportsJournal):
-            for etype, text in (await store.call(SupportsJournal.placements)).items():
-                if etype not in found or _stored(text).home == name:
-                    found[etype] = text
+        if not store.supports(SupportsJournal):
+            continue
+        for etype, text in (await store.call(SupportsJournal.placements)).items():
+            home = _stored(text).home
+            if etype in types and home and home != name:
+                raise ConfigurationError(
+                    f"{etype}: the store {name!r} is its home under the name {home!r}; give it that name again: a home "
+                    "never moves because the configuration changed"
+                )
+            if etype in types and etype in found:
+                raise ConfigurationError(
+                    f"{etype}: {_stored(found[etype]).home!r} and {name!r} are both its home; configure one of them, "
+                    "and bring the records of the other over by import_many"
+                )
+            found[etype] = text
     return found
 
 

@@ -109,6 +109,7 @@ async def test_a_position_is_behind_bad_values_at_the_end_too(hda: HybridDataArc
     await records.put(Person(id="owner", name="x", email="taken@example.com"))
     for count in (8, 9):  # the last one spoils the commit, or cannot be encoded
         name = f"up to {count}"
+        assert (await records.import_many(people(count - 1), resume=name)).rejected == 0
         report = await records.import_many(spoilt(count, {count - 1}), on_error="collect", resume=name)
         assert report.rejected == 1
         again = await records.import_many(spoilt(count, {count - 1}), on_error="collect", resume=name)
@@ -222,18 +223,25 @@ def test_an_import_goes_no_faster_than_the_copies() -> None:
         async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=settings) as hda:
             home, words = (cast(Any, hda.stores[name].repository) for name in ("home", "words"))
             commit, apply = home.commit, words.apply
+            go = asyncio.Event()
 
             async def watched(commits: Sequence[Commit]) -> object:
                 owners.extend(one.owner for one in commits)
                 keys.extend([write.key.id for write in one.writes] for one in commits)
                 return await commit(commits)
 
-            async def slow(changes: object) -> object:
-                await asyncio.sleep(0.02)
+            async def stuck(changes: object) -> object:
+                await go.wait()
                 return await apply(changes)
 
-            home.commit, words.apply = watched, slow
-            await hda.collection(Memory).import_many(Memory(id=str(min(i, 2990)), text="x") for i in range(3000))
+            home.commit, words.apply = watched, stuck
+            source = (Memory(id=str(min(i, 2490)), text="x") for i in range(2500))
+            task = asyncio.create_task(hda.collection(Memory).import_many(source))
+            for _ in range(2000):  # as many turns as a third commit would need
+                await asyncio.sleep(0)
+            assert len(keys) == 2
+            go.set()
+            await task
 
     asyncio.run(main())
     assert None not in owners, "the lanes had room for every commit"

@@ -263,9 +263,26 @@ def test_a_home_stays_where_it_was_first(tmp_path: Path) -> None:
             assert hda.remembered["person"].placement.home == "small"
             assert "big" in hda.remembered["person"].advice[0]
             assert await hda.collection(Person).exists("p")
-        renamed = {"stores": {"tiny": first["stores"]["small"]}}
-        with pytest.raises(ConfigurationError, match="'small', which is not configured"):
-            await open_hda(renamed, entities=[Person])
+
+    asyncio.run(main())
+
+
+def test_a_store_that_changed_its_name_is_not_taken_for_another(tmp_path: Path) -> None:
+    def stores(**files: str) -> dict[str, Any]:
+        return {"stores": {name: {"url": f"sqlite:{tmp_path}/{file}.db"} for name, file in files.items()}}
+
+    async def main() -> None:
+        async with open_hda(stores(main="old"), entities=[Person]) as hda:
+            await hda.collection(Person).put(Person(id="p", name="민지"))
+        for config in (stores(tiny="old"), stores(main="new", tiny="old"), stores(tiny="old", main="new")):
+            with pytest.raises(ConfigurationError, match="'tiny' is its home under the name 'main'"):
+                await open_hda(config, entities=[Person])
+        async with open_hda(stores(other="new"), entities=[Person]):
+            pass
+        with pytest.raises(ConfigurationError, match="'main' and 'other' are both its home"):
+            await open_hda(stores(main="old", other="new"), entities=[Person])
+        async with open_hda(stores(main="old"), entities=[Person]) as hda:
+            assert await hda.collection(Person).exists("p")
 
     asyncio.run(main())
 

@@ -261,6 +261,21 @@ async def test_an_operation_id_makes_a_repeat_harmless(hda: HybridDataArchitectu
         await people.put(Person(id="p", name="하나"), op_id=op)
 
 
+@split
+async def test_all_that_a_call_asks_for_belongs_to_its_operation_id(hda: HybridDataArchitecture) -> None:
+    memories = hda.collection(Memory)
+    first = await memories.put(Memory(id="m", text="글"))
+    size = hda.manager.embedders.dimension(hda.types["memory"], "text")
+    op, memory = uuid4(), Memory(id="m", text="글")
+    one, other = [1.0] + [0.0] * (size - 1), [0.0] * (size - 1) + [1.0]
+    await memories.put(memory, expect_version=first.version, vectors={"text": one}, op_id=op)
+    again = await memories.put(memory, expect_version=first.version, vectors={"text": one}, op_id=op)
+    assert not again.changed
+    for version, vector in ((first.version, other), (7, one), (None, one)):
+        with pytest.raises(InvalidData, match="op_id"):
+            await memories.put(memory, expect_version=version, vectors={"text": vector}, op_id=op)
+
+
 @everywhere
 async def test_a_function_under_an_operation_id_is_applied_once(hda: HybridDataArchitecture) -> None:
     memories = hda.collection(Memory)
