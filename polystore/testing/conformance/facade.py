@@ -36,6 +36,7 @@ from polystore.testing.conformance.entities import (
 )
 from polystore.testing.conformance.filters import Conditions, in_order, samples
 from polystore.testing.conformance.text import KOREAN
+from polystore.testing.conformance.traversal import breadth_first
 from polystore.testing.conformance.vectors import METRICS, SCORES, drawn
 
 T = TypeVar("T")
@@ -200,15 +201,11 @@ class FacadeConformance(InItsOwnLoop):
         ends = {id: sorted(r.sample(ids, r.randrange(3))) for id in ids}
         await people.put_many([Person(id=a, knows=[Edge(b, Since(2020)) for b in ends[a]]) for a in ids])
         await hda.settle(30)
+        edges = {(a, b) for a in ids for b in ends[a]}
         for start in ids[::4]:
-            depths, ring = {start: 0}, [start]
-            while ring:
-                ring = sorted({b for a in ring for b in ends[a]} - depths.keys())
-                depths.update(dict.fromkeys(ring, max(depths.values()) + 1))
             found = await people.related(start, "KNOWS", into=Person, depth=DEPTH_MAX)
-            assert [(one.depth, one.value.id) for one in found] == sorted(
-                (depth, id) for id, depth in depths.items() if 0 < depth <= DEPTH_MAX
-            )
+            wanted = [pair for pair in breadth_first(start, edges) if pair[0] <= DEPTH_MAX]
+            assert [(one.depth, one.value.id) for one in found] == wanted
 
 
 async def one_write(

@@ -74,7 +74,7 @@ class FilterAfterTheLimit(MemoryServer):
         return [match for match in best if match.id in allowed]
 
 
-@fails(TextConformance, "test_pages_are_complete_and_without_repeats_among_equals_too", size=3)
+@fails(TextConformance, "test_pages_are_complete_and_without_repeats_among_equals_too")
 class PagesByScoreOnly(MemoryServer):
     def search(
         self,
@@ -89,7 +89,7 @@ class PagesByScoreOnly(MemoryServer):
         return super().search(etype, tenant, phrases, where, limit, last)
 
 
-@fails(VectorConformance, "test_a_condition_holds_before_the_limit", field="by_cosine")
+@fails(VectorConformance, "test_a_condition_holds_before_the_limit")
 class NearestThenFiltered(MemoryServer):
     def similar(
         self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
