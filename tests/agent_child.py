@@ -62,7 +62,7 @@ def imported(data: Path) -> int:
         contextlib.suppress(sqlite3.OperationalError),
         contextlib.closing(sqlite3.connect(f"file:{data / 'home.db'}?mode=ro", uri=True)) as db,
     ):
-        return int(db.execute("SELECT count(*) FROM message WHERE source != 'chat'").fetchone()[0])
+        return int(db.execute("SELECT count(*) FROM message WHERE source != '/chat'").fetchone()[0])
     return -1
 
 

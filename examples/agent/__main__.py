@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="agent",
         description="An agent that remembers conversations, and answers from them in a chat.",
-        epilog="Without a terminal it shows a fixed tour. Exit codes: 0 done, 1 a store failed, 2 wrong arguments or "
-        "an input that cannot be read, 130 interrupted (start again to go on).",
+        epilog="Without a terminal it shows a fixed tour. Exit codes: 0 done, 1 a store failed, 2 wrong arguments, or "
+        "a file or directory that cannot be used, 130 interrupted (start again to go on).",
     )
     made.add_argument(
         "--input",
@@ -45,8 +45,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-async def run(data: Path, conversations: Sequence[Conversation], samples: bool, console: Console) -> None:
-    async with HybridDataArchitecture.open(configured(data)) as hda:
+class UnusableData(Exception):
+    """The data directory cannot be written."""
+
+
+async def run(config: Path, conversations: Sequence[Conversation], samples: bool, console: Console) -> None:
+    async with HybridDataArchitecture.open(config) as hda:
         memory = Memory(hda)
         if not samples or await memory.knows_only([one.name for one in conversations]):
             for one in conversations:
@@ -69,14 +73,17 @@ async def learn(memory: Memory, conversation: Conversation, console: Console) ->
 
 
 def configured(data: Path) -> Path:
-    """The configuration in the data directory, written at the first start. Raises OSError."""
+    """The configuration in the data directory, written at the first start. Raises UnusableData."""
     config = data / "polystore.toml"
-    if not config.exists():
-        data.mkdir(parents=True, exist_ok=True)
-        examples = json.dumps(str(Path(__file__).parents[1].absolute()), ensure_ascii=False)
-        new = config.with_suffix(f".{os.getpid()}")
-        new.write_text(CONFIG.format(examples=examples), encoding="utf-8")
-        new.replace(config)  # whole or not at all, whenever this process ends
+    examples = json.dumps(str(Path(__file__).parents[1].absolute()), ensure_ascii=False)
+    try:
+        if not config.exists():
+            data.mkdir(parents=True, exist_ok=True)
+            new = config.with_suffix(f".{os.getpid()}")
+            new.write_text(CONFIG.format(examples=examples), encoding="utf-8")
+            new.replace(config)  # whole or not at all, whenever this process ends
+    except OSError as e:
+        raise UnusableData(f"{data} cannot be used: {e.strerror}") from e
     return config
 
 
@@ -84,19 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
-        paths = [options.input] if options.input else SAMPLES
-        asyncio.run(run(options.data, [read(path) for path in paths], not options.input, console))
+        conversations = [read(path) for path in ([options.input] if options.input else SAMPLES)]
+        asyncio.run(run(configured(options.data), conversations, not options.input, console))
     except KeyboardInterrupt:
         console.print("\nInterrupted. What is remembered is whole; start again with the same arguments to go on.")
         return 130
-    except UnreadableInput as e:
+    except (UnreadableInput, UnusableData) as e:
         print(f"agent: {e}", file=sys.stderr)
         return 2
     except PolystoreError as e:
-        print(f"agent: {type(e).__name__}: {e}", file=sys.stderr)
-        return 1
-    except OSError as e:
-        print(f"agent: {options.data} cannot be used: {e.strerror}", file=sys.stderr)
+        print(f"agent: {type(e).__name__}: {e}", *getattr(e, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return 0
 

@@ -11,9 +11,11 @@ from agent.topics import about, candidates, find_topics
 from polystore import F, Hit, HybridDataArchitecture, ImportReport, WriteResult, new_id
 from polystore.text import matches, query
 
-CHAT = "chat"
-"""The source of what is said in the chat."""
+CHAT = "/chat"
+"""The source of what is said in the chat; no file has this name."""
 AGENT, USER = "agent", "you"
+ECHO = (F.source == CHAT) & (F.speaker == AGENT)
+"""What the agent said. It is no memory of its own: answers would come from answers."""
 RECALLED = 10
 CLOSE_KOREAN, CLOSE_OTHER = 0.47, 0.7
 """Least cosine at which a message is a memory of what was asked although it does not hold all its words. By the hashed
@@ -109,12 +111,10 @@ class Memory:
         return answer
 
     async def _recall(self, text: str) -> Answer:
-        """The reply that somebody gave to the most similar message that has one; else that message itself. What the
-        agent said is no memory of its own: it would listen to its echo."""
-        others = F.speaker != AGENT
+        """The reply that somebody gave to the most similar message that has one; else that message itself."""
         fused, nearest = await asyncio.gather(
-            self.messages.hybrid(text, where=others, limit=RECALLED),
-            self.messages.similar(text, where=others, limit=RECALLED),
+            self.messages.hybrid(text, where=~ECHO, limit=RECALLED),
+            self.messages.similar(text, where=~ECHO, limit=RECALLED),
         )
         close = {hit.value.id for hit in nearest if hit.score >= (CLOSE_KOREAN if _korean(text) else CLOSE_OTHER)}
         words = query(text)
@@ -127,19 +127,19 @@ class Memory:
         said = [memory.value, reply] if reply else [memory.value]
         people = await asyncio.gather(*(self.messages.related(one.id, "SAID_BY", into=Person) for one in said))
         topics = await asyncio.gather(*(self.messages.related(one.id, "ABOUT", into=Topic) for one in said))
+        shown = {text, *(one.text for one in said)}
+        others = {hit.value.text: hit.value for hit in hits if hit.value.text not in shown}
         return Answer(
             said[-1].text,
             memory,
             reply,
             list({person.value.id: None for found in people for person in found}),
             list({topic.value.id: None for found in topics for topic in found}),
-            _others(said, hits),
+            list(others.values())[:2],
         )
 
     async def _reply(self, message: Message) -> Message | None:
-        found = await self.messages.related(
-            message.id, "REPLY_TO", direction="in", into=Message, where=F.speaker != AGENT, limit=1
-        )
+        found = await self.messages.related(message.id, "REPLY_TO", direction="in", into=Message, where=~ECHO, limit=1)
         return found[0].value if found else None
 
     async def _remember(self, text: str, answer: Answer) -> Sequence[WriteResult]:
@@ -168,12 +168,6 @@ def _messages(conversation: Conversation, topics: frozenset[str]) -> Iterator[Me
             reply_to=_id(conversation.name, position - 1) if line.answers else None,
             about=about(line.text, topics),
         )
-
-
-def _others(said: Sequence[Message], hits: Sequence[Hit[Message]]) -> list[Message]:
-    """Two more memories that say something else."""
-    texts = {message.text: message for message in (*said, *(hit.value for hit in hits))}
-    return list(texts.values())[len(said) :][:2]
 
 
 def _korean(text: str) -> bool:

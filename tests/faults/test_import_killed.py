@@ -37,7 +37,7 @@ async def content(data: Path) -> Content:
                 while True:
                     page = await hda.stores[name].call(Repository.scan, etype, "", EVERYTHING, cursor, 1000)
                     for one in page.stamps:
-                        if not one.id.startswith("chat-"):
+                        if not one.id.startswith("/chat-"):
                             records[one.id] = (one.hash, one.deleted, dict(one.vectors), one.fault)
                     cursor = page.cursor
                     if cursor is None:

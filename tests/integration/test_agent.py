@@ -48,12 +48,23 @@ def test_the_tour_answers_in_korean_and_english_and_a_second_start_remembers_it(
     assert "To the lighthouse on the island." in first
     for store in ("home", "full_text", "vector", "graph"):
         assert re.search(rf"│ {store} ", first), store
-    assert re.search(r"remembered as chat-\S+, version \d+: home committed, full_text applied", first)
+    assert re.search(r"remembered as /chat-\S+, version \d+: home committed, full_text applied", first)
     assert "I remember 60 messages of 8 people" in first
     second = agent_child.run("--data", tmp_path)
     assert "korean: 0 new, 31 known" in second
     assert "I remember 70 messages of 8 people" in second  # five questions, five answers
     assert "you: Where should we travel?\n  agent: To the lighthouse" in second
+
+
+def test_a_file_and_its_speakers_may_be_called_like_the_chat_and_the_agent(tmp_path: Path) -> None:
+    (tmp_path / "chat.txt").write_text("you: 참새는 어떻게 울어?\nagent: 짹짹\n", encoding="utf-8")
+    agent_child.run("--input", tmp_path / "chat.txt", "--data", tmp_path)
+
+    async def ask(hda: HybridDataArchitecture) -> None:
+        assert (await Memory(hda).answer("참새는 어떻게 울어?")).text == "짹짹"
+        assert (await Memory(hda).answer("짹짹")).memory is None  # nobody replied to that
+
+    remembered(tmp_path, ask)
 
 
 def test_samples_do_not_mix_with_a_conversation_of_the_user(tmp_path: Path) -> None:
@@ -64,22 +75,25 @@ def test_samples_do_not_mix_with_a_conversation_of_the_user(tmp_path: Path) -> N
     assert "그런 이야기는 기억나지 않아요." in again
 
 
-def test_the_files_in_the_data_directory_open_anywhere_beside_a_running_agent(tmp_path: Path) -> None:
-    agent_child.run("--data", tmp_path / "data")
-    (tmp_path / "data").rename(tmp_path / "moved")
+def verify(data: Path) -> None:
     done = subprocess.run(
-        [Path(sys.executable).with_name("polystore"), "-c", tmp_path / "moved" / "polystore.toml", "verify"],
-        cwd=tmp_path,
+        [Path(sys.executable).with_name("polystore"), "-c", data / "polystore.toml", "verify"],
+        cwd=data.parent,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 differences" in done.stdout
-    # an edited configuration is kept
+
+
+def test_the_data_directory_may_be_moved_and_its_configuration_edited(tmp_path: Path) -> None:
+    agent_child.run("--data", tmp_path / "data")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    verify(tmp_path / "moved")
     config = tmp_path / "moved" / "polystore.toml"
     config.write_text(config.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
-    agent_child.run("--data", tmp_path / "moved")
+    assert "english: 0 new, 29 known" in agent_child.run("--data", tmp_path / "moved")
     assert config.read_text(encoding="utf-8").endswith("# mine\n")
 
 
@@ -89,8 +103,9 @@ def test_the_files_in_the_data_directory_open_anywhere_beside_a_running_agent(tm
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
-def at_terminal(data: Path, typed: list[str]) -> tuple[int, str]:
-    """Type each line when the agent asks for one; its exit code and all that the terminal showed."""
+def at_terminal(data: Path, typed: list[str], meanwhile: Callable[[], None] = lambda: None) -> tuple[int, str]:
+    """Type each line when the agent asks for one, the last after `meanwhile`; its exit code and what the terminal
+    showed."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         agent_child.arguments("--data", data),
@@ -109,15 +124,19 @@ def at_terminal(data: Path, typed: list[str]) -> tuple[int, str]:
             break
         if rest and shown.endswith("you › ".encode()):
             line = rest.pop(0)
+            if not rest:
+                meanwhile()
             child.send_signal(signal.SIGINT) if line == CTRL_C else os.write(ours, line.encode())
     os.close(ours)
     assert rest == []
     return child.wait(timeout=60), shown.decode().replace("\r\n", "\n")
 
 
-def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
+def test_a_chat_at_a_terminal_beside_which_commands_work(tmp_path: Path) -> None:
     code, shown = at_terminal(
-        tmp_path, ["배고픈데 뭐 먹지?\n", "/why\n", "\n", "/help\n", "[bold]?[/bold]\n", "/quit\n"]
+        tmp_path,
+        ["배고픈데 뭐 먹지?\n", "/why\n", "\n", "/help\n", "[bold]?[/bold]\n", "/quit\n"],
+        lambda: verify(tmp_path),
     )
     assert code == 0
     assert "agent › 비 오는 날에는 칼국수가 최고지." in shown
@@ -294,7 +313,8 @@ def test_an_input_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> N
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    assert f"{tmp_path / 'file'} cannot be used: File exists" in agent_child.run("--data", tmp_path / "file", code=1)
+    shown = agent_child.run("--data", tmp_path / "file", code=2)
+    assert f"agent: {tmp_path / 'file'} cannot be used: File exists" in shown
     (tmp_path / "home.db").write_text("not a database" * 100)
     shown = agent_child.run("--data", tmp_path, code=1)
     assert "agent: StoreCorrupt: " in shown
