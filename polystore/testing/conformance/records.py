@@ -7,8 +7,10 @@ import contextlib
 import copy
 import math
 import unicodedata
+from decimal import Decimal
 from typing import Any, Protocol, cast
 
+import msgspec
 import pytest
 
 from polystore.errors import StoreError, Unavailable
@@ -175,6 +177,14 @@ class RecordsConformance(Conformance):
             found = await pages(store, limit=limit)
             assert [(s.h, s.id, s.version, s.hash) for s in found] == wanted
             assert not any(s.deleted or s.fault for s in found)
+
+    async def test_scan_computes_the_hash_from_what_is_stored(self) -> None:
+        """So that damage shows: a hash that came with the record says only what was once meant."""
+        store: Repository = await self.open()
+        given = thing("a", 1, word="가", price=Decimal("1.10"), tags=["x"])
+        await self.write(store, [msgspec.structs.replace(given, hash=b"\1" * 16)])
+        (stamp,) = await pages(store)
+        assert stamp.hash == given.hash
 
     async def test_scan_keeps_to_the_span(self) -> None:
         store: Repository = await self.open()
