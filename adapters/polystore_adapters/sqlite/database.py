@@ -30,6 +30,7 @@ from polystore_adapters.sqlite.dialect import DECIMAL_COLLATION, compare_decimal
 from polystore_adapters.sqlite.errors import translating
 from polystore_adapters.sqlite.locks import FileLock
 from polystore_adapters.sqlite.options import Options
+from polystore_adapters.sqlite.schema import check_file
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +44,8 @@ GROUP_MAX = 2_000
 """Members in one transaction: about 50 ms, so that other processes and single writes do not wait long."""
 BUSY_TIMEOUT_S = 5.0
 """How long the writer waits for a program that does not know our lock."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long `aclose` waits for the writer."""
 _HOPELESS = (Unavailable, OutcomeUnknown, StoreCorrupt, PermissionDenied)
 
 
@@ -85,10 +88,10 @@ class Database:
 
     async def open(self, *, create: bool) -> None:
         """Open the file; `create` makes it and its directory when they are missing. Raises StoreCorrupt for what is no
-        database, PermissionDenied, Unavailable."""
+        database, SchemaMismatch for another program's or a newer polystore's, PermissionDenied, Unavailable."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._open, create)
-        self._thread = threading.Thread(target=self._write_groups, name="polystore-write", daemon=True)
+        self._thread = threading.Thread(target=self._write, name="polystore-write", daemon=True)
         self._thread.start()
 
     def _open(self, create: bool) -> None:
@@ -98,10 +101,11 @@ class Database:
             mode = "rwc" if create else "rw"
             writer = self._connect(mode, BUSY_TIMEOUT_S)
             try:
-                # The first statement that reads finds a file that is no database, before anything is written.
+                # What is no database, damaged or not ours is found before anything is written.
                 (size,) = writer.execute("PRAGMA page_size").fetchone()
                 (pages,) = writer.execute("PRAGMA page_count").fetchone()
                 self._check_size(size, pages)
+                check_file(writer, self.path)
                 self._lock = FileLock(Path(self.path + ".lock"))
                 self._lock.acquire()
                 try:
@@ -151,12 +155,9 @@ class Database:
     def _close(self, inline: sqlite3.Connection) -> None:
         self._readers.shutdown(wait=True)
         if self._thread is not None:
-            self._thread.join()
-        for db in (*self._idle, inline, self._writer):
-            if db is not None:
-                db.close()
-        if self._lock is not None:
-            self._lock.close()
+            self._thread.join(CLOSE_TIMEOUT_S)  # it ends later, when a stopped process holds the lock for so long
+        for db in (*self._idle, inline):
+            db.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: be unusable, and never close the connections, which would end the parent's log."""
@@ -234,6 +235,13 @@ class Database:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def _write(self) -> None:
+        """The writer thread. Its connection and its lock are its own, to the end."""
+        assert self._writer is not None
+        assert self._lock is not None
+        with contextlib.closing(self._writer), contextlib.closing(self._lock):
+            self._write_groups()
 
     def _write_groups(self) -> None:
         closing = False

@@ -53,7 +53,7 @@ from polystore_adapters.sqlite.liveness import Liveness
 from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
 from polystore_adapters.sqlite.records import Tables
-from polystore_adapters.sqlite.schema import check_file, data_id_of
+from polystore_adapters.sqlite.schema import data_id_of
 from polystore_adapters.sqlite.table import RecordTable
 
 INLINE_MAX = 16
@@ -93,15 +93,7 @@ class SqliteRepository:
         """Open the file if it exists; a missing one is made by `prepare`. Raises StoreCorrupt, SchemaMismatch,
         PermissionDenied."""
         if await asyncio.to_thread(Path(self.path).exists):
-            await self._open(create=False)
-
-    async def _open(self, *, create: bool) -> None:
-        await self._db.open(create=create)
-        try:
-            await self._db.read(check_file, self.path)
-        except BaseException:
-            await self._db.aclose()
-            raise
+            await self._db.open(create=False)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -124,7 +116,7 @@ class SqliteRepository:
                 raise SchemaMismatch(
                     f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`"
                 )
-            await self._open(create=True)
+            await self._db.open(create=True)
         tables = [RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts]
         if create and await self._db.read(self._differs, tables):
             await self._db.write_one(lambda db, new: prepare(db, self.path, new), tables)
