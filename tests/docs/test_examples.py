@@ -123,7 +123,8 @@ class Page:
                 assert_targets(where, command)
             elif first not in SHOWN_ONLY:
                 assert first in RUN, f"{where}: {first!r} is no command that an example may use"
-                compare(where, expected, self.shell(where, command))
+                # The page's loop goes on meanwhile, as that of a reader's session does.
+                compare(where, expected, self.runner.run(asyncio.to_thread(self.shell, where, command)))
 
     def shell(self, where: str, command: str) -> str:
         """What the command prints, on standard output and standard error; it must succeed."""
