@@ -115,6 +115,8 @@ class Database:
                 self._inline = self._connect("rw", 0.0)
             except BaseException:
                 writer.close()
+                if self._lock is not None:
+                    self._lock.close()
                 raise
         self._writer = writer
 

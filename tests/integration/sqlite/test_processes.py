@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from polystore_adapters.sqlite.liveness import Liveness
+from polystore_adapters.sqlite.locks import FileLock
 
 from polystore.errors import Unavailable, VersionConflict
 from polystore.model import Commit, TargetRow
@@ -183,6 +184,23 @@ def test_a_forked_child_cannot_use_the_parents_connections(tmp_path: Path) -> No
             assert os.waitstatus_to_exitcode(status) == 7
             await commit(store, write("put", "b"))
             assert store.get_now(key("b")) is not None
+
+    asyncio.run(main())
+
+
+def test_closing_does_not_wait_for_ever_for_a_stopped_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polystore_adapters.sqlite.database.CLOSE_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        async with opened(tmp_path / "app.db") as store:
+            stopped = FileLock(tmp_path / "app.db.lock")
+            stopped.acquire()
+            waiting = asyncio.create_task(commit(store, write("put", "a")))
+            await asyncio.sleep(0)
+            await store.aclose()
+            assert not waiting.done()
+            stopped.close()
+            await waiting  # the lock is free again: it is carried out after all
 
     asyncio.run(main())
 
