@@ -205,12 +205,13 @@ def awaken(db: sqlite3.Connection, target: str, keys: Sequence[Key] | None, with
 
 def pending(db: sqlite3.Connection, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
     sql = (
-        "SELECT EXISTS (SELECT 1 FROM json_each(?1) p JOIN ps_outbox o ON o.version = json_extract(p.value, '$[1]') "
-        "JOIN ps_target t ON t.etype = o.etype AND t.name = ?3 WHERE o.etype = ?2 AND o.targets & (1 << t.bit)) "
-        "OR EXISTS (SELECT 1 FROM json_each(?1) p JOIN ps_retry r ON r.target = ?3 AND r.etype = ?2 "
+        "SELECT EXISTS (SELECT 1 FROM json_each(?) p JOIN ps_outbox o ON o.version = json_extract(p.value, '$[1]') "
+        "JOIN ps_target t ON t.etype = o.etype AND t.name = ? WHERE o.etype = ? AND o.targets & (1 << t.bit)) "
+        "OR EXISTS (SELECT 1 FROM json_each(?) p JOIN ps_retry r ON r.target = ? AND r.etype = ? "
         "AND r.h = json_extract(p.value, '$[0]') AND r.min_version <= json_extract(p.value, '$[1]'))"
     )
-    return bool(db.execute(sql, (json.dumps(list(pairs)), etype, target)).fetchone()[0])
+    asked = (json.dumps(list(pairs)), target, etype)
+    return bool(db.execute(sql, (*asked, *asked)).fetchone()[0])
 
 
 def parked(
