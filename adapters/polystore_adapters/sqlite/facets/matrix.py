@@ -17,6 +17,9 @@ _SMALL = 2.0**-126
 _LARGE = 2.0**127
 """Inner products above it may overflow 32 bits."""
 
+_FEW = 8
+"""Below one in so many rows, copying those that are asked about costs less than the products of all."""
+
 
 class Matrix:
     """Rows of 32-bit floats, dense, in any order: a removed row is replaced by the last one. For cosine the rows have
@@ -83,19 +86,27 @@ class Matrix:
         if self._metric == "cosine":
             wanted /= length or 1.0
             length = 1.0
-        places = None if allowed is None else [self._place[rid] for rid in allowed if rid in self._place]
+        places = None
+        if allowed is not None:
+            places = np.array([self._place[rid] for rid in allowed if rid in self._place], np.intp)
         count = len(self._rids) if places is None else len(places)
         largest = length * self._longest + (self._longest**2 / 2 if self._metric == "l2" else 0)
         if count <= limit or largest > _LARGE:
-            return self._rids[:] if places is None else [self._rids[place] for place in places]
-        chosen = slice(count) if places is None else places
-        coarse: npt.NDArray[np.float32] = self._rows[chosen] @ wanted.astype(np.float32)
-        if self._metric == "l2":
-            coarse -= self._half_squares[chosen]
+            return self._rids[:] if places is None else [self._rids[place] for place in places.tolist()]
+        coarse = self._coarse(wanted.astype(np.float32), places)
         error = (len(query) + 8) * (_UNIT * largest + _SMALL)
         last = float(np.partition(coarse, count - limit)[count - limit])
-        near = np.flatnonzero(coarse >= last - 2 * error).tolist()
-        return [self._rids[place if places is None else places[place]] for place in near]
+        near = np.flatnonzero(coarse >= last - 2 * error)
+        return [self._rids[place] for place in (near if places is None else places[near]).tolist()]
+
+    def _coarse(self, query: npt.NDArray[np.float32], places: npt.NDArray[np.intp] | None) -> npt.NDArray[np.float32]:
+        """What orders the rows, in 32 bits: of these places, or of all rows."""
+        few = places is not None and _FEW * len(places) < len(self._rids)
+        chosen = places if few else slice(len(self._rids))
+        coarse: npt.NDArray[np.float32] = self._rows[chosen] @ query
+        if self._metric == "l2":
+            coarse -= self._half_squares[chosen]
+        return coarse if few or places is None else coarse[places]
 
     def scores(self, query: array[float], vectors: Sequence[bytes]) -> list[float]:
         """The exact scores of these vectors, in 64 bits; equal vectors have equal scores."""
