@@ -205,8 +205,9 @@ def awaken(db: sqlite3.Connection, target: str, keys: Sequence[Key] | None, with
 
 def pending(db: sqlite3.Connection, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
     sql = (
-        "SELECT EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_outbox o ON o.version = json_extract(p.value, '$[1]') "
-        "JOIN ps_target t ON t.etype = o.etype AND t.name = ? WHERE o.etype = ? AND o.targets & (1 << t.bit)) "
+        "SELECT EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_outbox o "
+        "ON o.version = json_extract(p.value, '$[1]') JOIN ps_target t ON t.etype = o.etype AND t.name = ? "
+        "WHERE o.etype = ? AND o.targets & (1 << t.bit)) "
         "OR EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_retry r ON r.target = ? AND r.etype = ? "
         "AND r.h = json_extract(p.value, '$[0]') AND r.min_version <= json_extract(p.value, '$[1]'))"
     )
