@@ -145,12 +145,17 @@ async def _modified(
     expected = record.version if expect_version is None else expect_version
     if whole.body == record.body:  # nothing to write, but the version is still to be checked
         return msgspec.structs.replace(whole, expect_version=expected)
-    return _difference(whole, record.body, expected)
+    return _difference(entity, whole, record.body, expected)
 
 
-def _difference(whole: Write, before: Body, expected: int) -> Write:
-    """Only what changed: the vectors that the caller gave for the other fields stay."""
+def _difference(entity: EntityType[Any], whole: Write, before: Body, expected: int) -> Write:
+    """Only what changed: the vectors that the caller gave for the other fields stay. Compared is the content, since
+    Python takes 1, 1.0 and True for equal, and 1.0 and 1.00."""
     body = whole.body or {}
-    changed = {name: value for name, value in body.items() if name not in before or before[name] != value}
+
+    def same(name: str) -> bool:
+        return name in before and entity.content_hash({name: before[name]}) == entity.content_hash({name: body[name]})
+
+    changed = {name: value for name, value in body.items() if not same(name)}
     vectors = {field: vector for field, vector in whole.vectors.items() if field in changed}
     return Write("update", whole.key, whole.h, changed, b"", expected, vectors)
