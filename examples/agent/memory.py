@@ -112,11 +112,10 @@ class Memory:
 
     async def _recall(self, text: str) -> Answer:
         """The reply that somebody gave to the most similar message that has one; else that message itself."""
-        fused, nearest = await asyncio.gather(
-            self.messages.hybrid(text, where=~ECHO, limit=RECALLED),
-            self.messages.similar(text, where=~ECHO, limit=RECALLED),
-        )
-        close = {hit.value.id for hit in nearest if hit.score >= (CLOSE_KOREAN if _korean(text) else CLOSE_OTHER)}
+        fused = await self.messages.hybrid(text, where=~ECHO, limit=RECALLED)
+        among = F.id.in_([hit.value.id for hit in fused])
+        least = CLOSE_KOREAN if _korean(text) else CLOSE_OTHER
+        close = {hit.value.id for hit in await self.messages.similar(text, where=among) if hit.score >= least}
         words = query(text)
         hits = [hit for hit in fused if hit.value.id in close or matches(hit.value.text, words)]
         replies = await asyncio.gather(*(self._reply(hit.value) for hit in hits))

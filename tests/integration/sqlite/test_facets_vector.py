@@ -181,6 +181,18 @@ def test_the_condition_holds_before_the_limit(notes: FacetFile[VectorFacet]) -> 
         assert similar(notes, [1, 0], of=facet(cache_bytes=cache_bytes), where=where, tenant="other") == []
 
 
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_condition_that_few_or_many_satisfy_leaves_out_the_others(metric: Metric) -> None:
+    with facet_file(NOTE, facet(metric)) as file:
+        for author, ids_of in (("few", range(0, 40, 13)), ("many", set(range(40)) - set(range(0, 40, 13)))):
+            put(file, {f"{i:02}": [math.cos(i * 7), i % 11] for i in ids_of}, author=author)
+        ranked = ids(similar(file, [0.3, 1]))
+        for author in ("few", "many"):
+            wanted = [id for id in ranked if (int(id) % 13 == 0) == (author == "few")]
+            assert ids(similar(file, [0.3, 1], 3, where=("t.author = ?", [author]))) == wanted[:3]
+
+
 def test_number_keys_are_matched_as_text() -> None:
     numbered = entity_type(Numbered)
     with facet_file(numbered, VectorFacet(numbered, {"text": VectorSpec(1, "ip", "test")})) as file:
