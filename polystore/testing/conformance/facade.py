@@ -16,7 +16,7 @@ from polystore.collection.searching import DEPTH_MAX
 from polystore.consistency.verify import Verifier
 from polystore.embedding import HashedEmbedder
 from polystore.entity import EntityType
-from polystore.errors import AlreadyExists, NotFound
+from polystore.errors import AlreadyExists, NotFound, VersionConflict
 from polystore.facets import Edge
 from polystore.filters import F, predicate
 from polystore.model import WriteResult
@@ -225,5 +225,5 @@ async def one_write(
         if chance < 0.9:
             return await articles.update(value.id, changes), value
         return await articles.update(value.id, lambda _: value), value
-    except (AlreadyExists, NotFound):
+    except (AlreadyExists, NotFound, VersionConflict):  # the last: five others came between
         return None, None
