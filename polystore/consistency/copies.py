@@ -41,7 +41,9 @@ async def register(
         await journal.call(SupportsJournal.set_target, row)
     if new and not await journal.call(Repository.tenants, etype):
         for row in new:
-            await journal.call(SupportsJournal.set_target, replace(row, status="active"))
+            store = stores.get(row.name)
+            if store is None or not await store.call(Repository.tenants, etype):  # else it was here before
+                await journal.call(SupportsJournal.set_target, replace(row, status="active"))
     for target, row in rows.items():
         if target not in wanted and row.status != "off":
             await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "off"))

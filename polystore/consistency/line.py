@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from polystore.consistency.delivery import Context, Delivery
 from polystore.consistency.lanes import Lanes
+from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.loading import load
 from polystore.consistency.retries import Retries
 from polystore.consistency.targets import Targets
@@ -138,6 +139,7 @@ class Line:
         journal, settings, env = self.home, self.context.settings, self.context.env
         self.live = await journal.call(SupportsJournal.beat, self.context.worker)
         await self.targets.refresh()
+        copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
         while (limit := min(settings.batch_max, self.free())) > 0:
@@ -148,7 +150,7 @@ class Line:
             if len(rows) < limit:
                 break
         await self._sweep()
-        for row in self.targets.rows():
+        for row in copies:
             if row.status == "backfilling":
                 await self._backfill(row)
         if env.monotonic() >= self._next_purge:
@@ -218,10 +220,11 @@ class Line:
         await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
 
     async def _backfill(self, row: TargetRow) -> None:
-        """Owe a new copy the next records of its type; it is asked by reads once it owes nothing."""
+        """Owe a new copy the next records of its type; it is asked by reads once it is owed nothing. One that was here
+        before may hold what was deleted meanwhile: that is looked for at the end."""
         owed = self.backlog.retry.get(row.name, 0)
         if row.cursor == "":
-            if owed == 0:
+            if owed == 0 and not await self._leftovers(row):
                 await self.home.call(SupportsJournal.set_target, replace(row, status="active"))
                 await self.targets.refresh()
             return
@@ -231,3 +234,12 @@ class Line:
             self.context.env.crashpoint("backfill.step")
             owed += chunk
             self.retries.wake(row.name)
+
+    async def _leftovers(self, row: TargetRow) -> bool:
+        copy = self.context.stores.get(row.name)
+        if copy is None:  # an embedder, or a store that others have
+            return False
+        found = await owe_leftovers(self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max)
+        if found:
+            self.retries.wake(row.name)
+        return found

@@ -59,6 +59,8 @@ class Node:
         servers: dict[str, SimServer],
         scenario: Scenario,
         embedder: Embedder,
+        *,
+        complete: bool,
     ) -> None:
         self.name = name
         self.process = network.loop.process(name)
@@ -68,6 +70,7 @@ class Node:
         self.manager: DataConsistencyManager | None = None
         self._scenario = scenario
         self._embedder = embedder
+        self._placements = placements(scenario, complete=complete)
 
     async def open(self) -> DataConsistencyManager:
         """Connect and start, as often as it takes."""
@@ -102,7 +105,7 @@ class Node:
             embed_timeout_s=3.0,
         )
         embedders = {"default": self._embedder}
-        return DataConsistencyManager(self.env, TYPES, stores, placements(scenario), embedders, settings)
+        return DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, settings)
 
     async def leave(self) -> None:
         """End as a process should: deliver what is in hand, say goodbye, close."""

@@ -50,6 +50,9 @@ class Scenario(Value, frozen=True):
     preloaded: bool
     """The home has records from before the copies were there: they are filled in while all goes on."""
 
+    reconfigured: bool
+    """One copy is taken out of the configuration for a while, and comes back with what it held."""
+
     @classmethod
     def draw(cls, seed: int) -> Scenario:
         r = random.Random(f"scenario {seed}")
@@ -68,4 +71,5 @@ class Scenario(Value, frozen=True):
             crash_at=CRASHPOINTS[seed % len(CRASHPOINTS)],
             crash_hit=r.choice((1, 2, 5, 20)),
             preloaded=r.random() < 0.25,
+            reconfigured=r.random() < 0.25,
         )

@@ -49,10 +49,11 @@ class Note:
 TYPES: dict[str, EntityType[Any]] = entity_types([Person, Note])
 
 
-def placements(scenario: Scenario) -> dict[str, Placement]:
-    graph = "graph" if scenario.three_copies else "search"
+def placements(scenario: Scenario, *, complete: bool = True) -> dict[str, Placement]:
+    """Where everything lives; not `complete`: while a copy is taken out of the configuration."""
+    graph = {"graph": "graph" if scenario.three_copies else "search"}
     return {
-        "note": Placement("note", HOME, {"full_text": "search", "vector": "vectors", "graph": graph}),
+        "note": Placement("note", HOME, {"full_text": "search", "vector": "vectors"} | (graph if complete else {})),
         "person": Placement("person", HOME, {"full_text": "search"}),
     }
 

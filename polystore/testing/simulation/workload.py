@@ -134,6 +134,7 @@ class Client:
         key, version, token = r.choice(self.plan.recent[-5:])
         name = r.choice(sorted(self.manager.placements[key.etype].copies()))
         try:
+            self.manager.readable(key.etype, name)
             await self.manager.caught_up(key.etype, name, token, timeout_s=1.0)
             (record,) = await self.manager.stores[name].get([key])
         except PolystoreError as e:

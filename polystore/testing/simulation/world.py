@@ -72,11 +72,13 @@ class World:
         self.nodes: list[Node] = []
         self.problems: Counter[str] = Counter()
         self.drain_s = 0.0
+        self.complete = True
+        """Whether the configuration names all copies."""
 
     # -- processes --------------------------------------------------------------------------------------------
 
     def start(self, name: str) -> Node:
-        node = Node(name, self.env, self.network, self.servers, self.scenario, self.embedder)
+        node = Node(name, self.env, self.network, self.servers, self.scenario, self.embedder, complete=self.complete)
 
         async def main() -> None:
             manager = await node.open()
@@ -105,8 +107,10 @@ class World:
     # -- what goes wrong --------------------------------------------------------------------------------------
 
     async def disturb(self) -> None:
-        for _ in range(self.scenario.disturbances):
+        for i in range(self.scenario.disturbances):
             await asyncio.sleep(self.random.expovariate(1 / 2.0))
+            if i == 0 and self.scenario.reconfigured:
+                self._reconfigure(complete=False)
             await self.random.choice((self._kill, self._kill, self._pause, self._trouble, self._trouble, self._leave))()
 
     async def _kill(self) -> None:
@@ -125,6 +129,18 @@ class World:
     async def _replace(self) -> None:
         await asyncio.sleep(self.random.expovariate(1 / 1.0))
         if len(self.living()) < self.scenario.processes:
+            self.start(f"p{len(self.nodes)}")
+
+    def _reconfigure(self, *, complete: bool) -> None:
+        """Stop everything, and start it with another configuration."""
+        if self.complete == complete:
+            return
+        self.complete = complete
+        self.history.note(f"all start again {'with' if complete else 'without'} the graph")
+        self.history.covered["reconfigured"] += 1
+        for node in self.living():
+            node.process.kill()
+        for _ in range(self.scenario.processes):
             self.start(f"p{len(self.nodes)}")
 
     async def _pause(self) -> None:
@@ -163,6 +179,7 @@ class World:
             await asyncio.sleep(_LOOK_S)
             self.living()
         await disturbing
+        self._reconfigure(complete=True)
         self.network.heal()
         if isinstance(self.embedder, SimEmbedder):
             self.embedder.heal()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 
 from polystore.errors import InvalidData, OutcomeUnknown, StoreFull, Unavailable
-from polystore.model import Key, RetryRow, Settlement, Write, key_hash
+from polystore.model import Key, Placement, RetryRow, Settlement, Write, key_hash
 from tests.unit.consistency.world import World, simulated, until
 
 REFUSED = InvalidData("a document that the index refuses")
@@ -144,5 +145,37 @@ def test_room_is_given_back_by_a_commit_that_failed() -> None:
         await writing
         del world.home.commit
         await asyncio.wait_for(waiting, 30)
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("others", [0, 7])
+def test_a_copy_that_comes_back_loses_what_was_deleted_meanwhile(forgotten: bool, others: int) -> None:
+    """Also when the home itself has purged the tombstone, and when it has no other record left to fill in."""
+
+    async def test(world: World) -> None:
+        first = await world.manager()
+        for id in ("gone", "again", *(f"n{i}" for i in range(others))):
+            await world.put(first, id, "나무", ack="applied")
+        await first.stop()
+        without = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}))
+        for id in ("gone", "again"):
+            await world.put(without, id, None, ack="applied")
+        await without.stop()
+        if forgotten:
+            assert world.servers["home"].purge(world.env.now_us() + 1, 0) == 2
+        back = await world.manager(batch_max=3)
+        with pytest.raises(Unavailable, match="still being filled"):
+            back.readable("note", "search")
+        new = await world.put(back, "again", "숲")
+        await until(lambda: all(row.status == "active" for row in back.lines["home"].targets.rows()))
+        await back.settle(30)
+        assert world.text("search", "gone") is None
+        assert world.text("search", "again") == "숲"
+        held = world.held("search", "again")
+        assert held is not None
+        assert held.version == new.version
+        assert all(world.text("search", f"n{i}") == "나무" for i in range(others))
 
     simulated(test)

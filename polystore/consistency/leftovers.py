@@ -1,0 +1,34 @@
+"""What a copy still holds of records that its home has deleted: the copy was out of service meanwhile, so that nothing
+was owed to it."""
+
+from __future__ import annotations
+
+from polystore.consistency.loading import load
+from polystore.model import EVERYTHING, Key, RetryRow, Settlement, TargetRow
+from polystore.protocols import Repository, SupportsJournal
+from polystore.store import Store
+
+
+async def owe_leftovers(home: Store, copy: Store, row: TargetRow, now_us: int, page_max: int) -> bool:
+    """Owe the copy the deletes that it missed. True when there were any. Reads every record of the copy once."""
+    found = False
+    for tenant in await copy.call(Repository.tenants, row.etype):
+        cursor: str | None = None
+        while True:
+            page = await copy.call(Repository.scan, row.etype, tenant, EVERYTHING, cursor, page_max)
+            # A delete drew a version above that of the record, also when its tombstone has been purged since: so the
+            # next one is newer than the record and older than all that may be written under this key again.
+            stamps = {Key(tenant, row.etype, stamp.id): stamp for stamp in page.stamps}
+            changes = await load(home, {key: stamp.version + 1 for key, stamp in stamps.items()}) if stamps else {}
+            owed = [
+                RetryRow(row.name, key, change.h, change.version, change.version, "b", first_us=now_us, next_us=now_us)
+                for key, change in changes.items()
+                if change.deleted
+            ]
+            if owed:
+                found = True
+                await home.call(SupportsJournal.settle, Settlement(owed=owed))
+            cursor = page.cursor
+            if cursor is None:
+                break
+    return found
