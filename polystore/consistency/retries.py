@@ -7,7 +7,7 @@ import asyncio
 import heapq
 from collections.abc import Sequence
 
-from polystore.consistency.delivery import Context, Delivery
+from polystore.consistency.delivery import Context, Delivery, Waiting
 from polystore.consistency.embedding import by_record
 from polystore.consistency.loading import load
 from polystore.consistency.targets import EMBED, Targets
@@ -131,6 +131,8 @@ class Retries:
         self.context.env.crashpoint("retry.loaded")
         if name.startswith(EMBED):
             failures = await self._embed(name, list(changes.values()))
+            # Before the settlement: who dies in between embeds nothing again, but awakens again.
+            await self._awaken([key for key in changes if key not in failures])
         else:
             failures = await self.delivery.attempt(name, list(changes.values()))
         # The claimed version counts as done too: what was loaded after the claim is never older, unless the home was
@@ -149,8 +151,19 @@ class Retries:
             if row.state == "r":
                 wait_s = (row.next_us - self.context.env.now_us()) / 1e6
                 heapq.heappush(self._due[name], self.context.env.monotonic() + wait_s)
-        if name.startswith(EMBED):
-            await self._awaken([row.key for row in done])
+        if not name.startswith(EMBED):
+            await self._look_again(name, [changes[row.key] for row in owed if isinstance(failures[row.key], Waiting)])
+
+    async def _look_again(self, name: str, waiting: Sequence[Change]) -> None:
+        """Vectors that were stored while this attempt ran: their awakening came before the row was put to sleep."""
+        if not waiting:
+            return
+        found = by_record(await self.home.call(SupportsJournal.vectors, [change.key for change in waiting]))
+        embedders = self.context.embedders
+        ready = [c.key for c in waiting if embedders.complete(c, found.get(c.key, {})) is not None]
+        if ready:
+            await self.home.call(SupportsJournal.awaken, name, ready, 0)
+            self.wake(name)
 
     # -- the embedding stage ----------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from polystore.consistency import Settings
+from polystore.embedding import pack, unpack
 from polystore.errors import (
     Backpressure,
     ConfigurationError,
@@ -16,7 +16,7 @@ from polystore.errors import (
     StalenessTimeout,
     Unavailable,
 )
-from polystore.model import Placement
+from polystore.model import EVERYTHING, Key, Placement, Settlement, StoredVector, text_hash, vector_digest
 from polystore.protocols import SupportsJournal
 from tests.unit.consistency.world import World, simulated, until
 
@@ -359,7 +359,7 @@ def test_an_embedder_outside_the_process_blocks_neither_commit_nor_other_copies(
         assert world.held("vectors", "a") is None  # never a record without its vector
         service.stall_s = 0.0
         await manager.settle(300)
-        record = world.servers["vectors"].scan("note", "", _everything(), None, 10).stamps[0]
+        record = world.servers["vectors"].scan("note", "", EVERYTHING, None, 10).stamps[0]
         assert record.vectors
 
     simulated(test, embedder=service)
@@ -409,12 +409,9 @@ def test_a_text_that_changes_while_it_is_embedded_never_gets_the_old_vector() ->
         await world.put(manager, "a", "이삼사오")
         await manager.settle(60)
         (stored,) = world.servers["home"].vectors([_key("a")])
-        from polystore.embedding import pack, unpack
-        from polystore.model import text_hash, vector_digest
-
         assert stored.text_hash == text_hash("이삼사오")
         assert unpack(stored.vector)[0] == 4.0
-        (stamp,) = world.servers["vectors"].scan("note", "", _everything(), None, 10).stamps
+        (stamp,) = world.servers["vectors"].scan("note", "", EVERYTHING, None, 10).stamps
         assert stamp.vectors == {"text": vector_digest(pack(unpack(stored.vector)))}
 
     simulated(test, embedder=service)
@@ -439,13 +436,33 @@ def test_the_journal_of_a_stopped_manager_has_no_worker_of_it() -> None:
     simulated(test)
 
 
-def _key(id: str) -> Any:
-    from polystore.model import Key
-
+def _key(id: str) -> Key:
     return Key("", "note", id)
 
 
-def _everything() -> Any:
-    from polystore.model import EVERYTHING
+def test_a_vector_stored_while_its_copy_was_tried_is_not_slept_over() -> None:
+    """The copy misses the vector, the embedder stores it and awakens the row, the copy puts the row to sleep."""
+    service = Service()
 
-    return EVERYTHING
+    async def test(world: World) -> None:
+        service.stall_s = 3600.0
+        manager = await world.manager()
+        await world.put(manager, "a", "나무", ack=["search"])
+        line = manager.lines["home"]
+        inner = line.delivery.settle
+        stored = StoredVector(_key("a"), "text", "default", text_hash("나무"), pack([1.0, 0.0, 0.0, 0.0]))
+
+        async def settle(settlement: Settlement) -> None:
+            if any(row.target == "vectors" for row in settlement.owed):
+                world.servers["home"].put_vectors([stored])
+                world.servers["home"].awaken("vectors", [_key("a")], 0)
+            await inner(settlement)
+
+        line.delivery.settle = settle  # type: ignore[method-assign]
+        world.servers["home"].awaken("vectors", [_key("a")], 0)
+        line.retries.wake("vectors")
+        started = world.env.monotonic()
+        await until(lambda: world.text("vectors", "a") == "나무")
+        assert world.env.monotonic() - started < 1.0
+
+    simulated(test, embedder=service)
