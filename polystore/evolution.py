@@ -64,6 +64,11 @@ class StoredSchema(Value, frozen=True):
         return msgspec.json.encode(self).decode()
 
 
+_decoder = msgspec.json.Decoder(StoredSchema)
+"""Made here, by one thread: stores are prepared in threads, and msgspec 0.22 reads through a null pointer when two of
+them meet a class for the first time at the same moment."""
+
+
 def load(text: str) -> StoredSchema:
     """The schema of its JSON text. Raises SchemaMismatch for the text of a newer polystore, or what is no schema."""
     try:
@@ -73,7 +78,7 @@ def load(text: str) -> StoredSchema:
                 f"{found.get('etype', '')}: the store was written by a newer polystore (schema format "
                 f"{found['format']}, this one reads up to {FORMAT}); upgrade polystore"
             )
-        return msgspec.convert(found, StoredSchema)
+        return _decoder.decode(text)
     except (msgspec.DecodeError, TypeError) as e:
         raise SchemaMismatch("the stored schema cannot be read; restore the store, or rebuild it from its home") from e
 

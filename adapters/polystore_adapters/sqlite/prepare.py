@@ -34,6 +34,9 @@ class _Served(msgspec.Struct, frozen=True):
     vectors: Mapping[str, VectorSpec]
 
 
+_served_decoder = msgspec.json.Decoder(_Served)  # made by one thread, see `polystore.evolution`
+
+
 def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Make or change what is needed. Raises SchemaMismatch for what cannot be changed without loss."""
     create_tables(db, path)
@@ -63,7 +66,7 @@ class _Preparation:
         self._serves = _Served(layout.home, sorted(layout.facets), layout.vectors)
         schema, served = self._meta("schema"), self._meta("served")
         self._schema: StoredSchema | None = None if schema is None else load(schema)
-        self._served = None if served is None else msgspec.json.decode(served, type=_Served)
+        self._served = None if served is None else _served_decoder.decode(served)
         self._migration: Migration | None = None if self._schema is None else plan(self._schema, table.entity)
 
     def _meta(self, name: str) -> str | None:
