@@ -57,7 +57,7 @@ class Delivery:
     async def deliver(self, batch: Sequence[SyncTask]) -> None:
         """Bring all copies to the newest version of each record in the batch, then settle. Returns when the result is
         durable at the home; raises only CancelledError and what settling raised that no repeat can mend."""
-        if any(self.targets.unknown(task.change.key.etype, task.targets) for task in batch):
+        if any(self.targets.outdated(task.change.key.etype, task.targets) for task in batch):
             await self.targets.refresh()
         work = self._newest(batch)
         failures = await self._apply_all(work)
@@ -132,7 +132,7 @@ class Delivery:
             key = task.change.key
             if key in failed and name in self.targets.names(key.etype, task.targets):
                 claimed[key] = min(task.version, claimed.get(key, task.version))
-        return [self.owe(name, changes[key], claimed[key], error) for key, error in failed.items()]
+        return [self.owe(name, changes[key], claimed.get(key, changes[key].version), e) for key, e in failed.items()]
 
     def owe(
         self, name: str, change: Change, claimed: int, error: Exception, previous: RetryRow | None = None

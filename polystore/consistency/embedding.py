@@ -47,8 +47,8 @@ class Embedders:
                 f"{one.cls.__name__}.{field} declares dimension {wanted}, embedder {name!r} makes {embedder.dimension}"
             )
 
-    def __getitem__(self, name: str) -> Embedder:
-        return self._embedders[name]
+    def get(self, name: str) -> Embedder | None:
+        return self._embedders.get(name)
 
     def pseudo_targets(self, etype: str) -> set[str]:
         """`embed:<name>` for each embedder of the type that works after the commit."""

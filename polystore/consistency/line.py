@@ -125,8 +125,8 @@ class Line:
         while True:
             try:
                 await self.step()
-            except PolystoreError as e:
-                self.context.report(f"the relay of {self.home.name} could not work: {e}")
+            except Exception as e:  # noqa: BLE001 -- without a relay nobody would take over, nor say that we live
+                self.context.report(f"the relay of {self.home.name} could not work: {type(e).__name__}: {e}")
             try:
                 async with asyncio.timeout(settings.poll_s * env.random.uniform(0.8, 1.2)):
                     await self._wake.wait()

@@ -285,7 +285,7 @@ class DataConsistencyManager:
         await catch_up(line, etype, store, token.pairs().get(placement.home, []), timeout_s)
 
     def readable(self, etype: str, store: str) -> None:
-        """Raises Unavailable while a copy is still being filled."""
+        """Raises Unavailable while a copy is being filled, or when another process has taken it out of service."""
         placement = self.placements[etype]
         if store == placement.home:
             return
@@ -293,6 +293,12 @@ class DataConsistencyManager:
             if row.name == store and row.status == "backfilling":
                 raise Unavailable(
                     f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store
+                )
+            if row.name == store and row.status == "off":
+                raise Unavailable(
+                    f"another process was opened with a configuration in which this is no copy of {etype}; open all "
+                    "processes with the same one",
+                    store=store,
                 )
 
     def inline_vectors(self, etype: str, body: Mapping[str, Any]) -> dict[str, bytes]:
@@ -318,10 +324,12 @@ class DataConsistencyManager:
         for line in self.lines.values():
             while True:
                 backlog = await line.home.call(SupportsJournal.backlog)
-                if not backlog.outbox and not any(backlog.retry.values()):
+                # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.
+                retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
+                if not backlog.outbox and not retry:
                     break
                 if self.env.monotonic() >= deadline:
-                    owed = ", ".join(f"{name} {n}" for name, n in backlog.retry.items() if n)
+                    owed = ", ".join(f"{name} {n}" for name, n in retry.items())
                     raise StalenessTimeout(
                         f"{line.home.name} still owes {backlog.outbox} changes"
                         + (f" and retries: {owed}" if owed else "")

@@ -73,8 +73,8 @@ class Retries:
             try:
                 while await self._round(name):
                     pass
-            except PolystoreError as e:
-                self.context.report(f"retries for {name} could not work: {e}")
+            except Exception as e:  # noqa: BLE001 -- the rows are still there; without this loop nobody would look
+                self.context.report(f"retries for {name} could not work: {type(e).__name__}: {e}")
 
     async def _until_due(self, event: asyncio.Event, due: list[float]) -> None:
         wait_s = due[0] - self.context.env.monotonic() if due else None
@@ -93,7 +93,10 @@ class Retries:
         """Try the rows that are due. True when there may be more."""
         store = self.context.stores.get(name)
         if name.startswith(EMBED):
-            limit = self.context.embedders[name.removeprefix(EMBED)].batch_max
+            embedder = self.context.embedders.get(name.removeprefix(EMBED))
+            if embedder is None:  # of processes with another configuration
+                return False
+            limit = embedder.batch_max
         elif store is None or not await self._answers(name, store):
             return False
         else:

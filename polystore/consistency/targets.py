@@ -28,7 +28,7 @@ class Pace:
 
 
 class Targets:
-    """A view of the journal's ps_target rows; refreshed by the relay and whenever an unknown bit is seen."""
+    """A view of the journal's ps_target rows; refreshed by the relay and whenever a mask shows that it is outdated."""
 
     def __init__(self, home: Store) -> None:
         self._home = home
@@ -52,9 +52,12 @@ class Targets:
             self._names[etype, mask] = known
         return known
 
-    def unknown(self, etype: str, mask: int) -> bool:
+    def outdated(self, etype: str, mask: int) -> bool:
+        """True when a commit has set the bit of a copy that is unknown here, or off: commits look at the journal, so
+        that copy has come, or come back, since the last refresh."""
         rows = self._rows.get(etype, {})
-        return any(bit not in rows for bit in range(mask.bit_length()) if mask >> bit & 1)
+        bits = (bit for bit in range(mask.bit_length()) if mask >> bit & 1)
+        return any(bit not in rows or rows[bit].status == "off" for bit in bits)
 
     def rows(self, etype: str | None = None) -> list[TargetRow]:
         if etype is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -146,6 +147,10 @@ WRONG: dict[str, tuple[str, Callable[[], tuple[History, Final]]]] = {
     "a repeat with another answer": (
         "applied_once",
         lambda: (History([commit(0, 5, op="o")], attempts=[attempt(6, op="o")]), NOTHING),
+    ),
+    "a mistake": (
+        "no_surprise",
+        lambda: (History(problems=Counter(["retries for x could not work: KeyError: 'a'"])), NOTHING),
     ),
     "an old state after a token": ("ryw", lambda: (History(reads=[Read("p0", "search", KEY, 5, 4)]), NOTHING)),
 }

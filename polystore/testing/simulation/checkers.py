@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
+from polystore import errors
 from polystore.model import Key
 from polystore.testing.simulation.history import HOME, Change, Final, History, State
 
+_RAISED = re.compile(r"(?:failed|could not work): (\w+): ")
 Checker = Callable[[History, Final], Iterator[str]]
 
 
@@ -126,9 +129,17 @@ def ryw(history: History, _final: Final) -> Iterator[str]:
             yield f"{read.process} read {_name(read.key)} at {read.store}: {found} after {read.wanted}"
 
 
+def no_surprise(history: History, _final: Final) -> Iterator[str]:
+    """What goes wrong inside a manager is an error of polystore's, never a KeyError that somebody forgot."""
+    for problem in history.problems:
+        found = _RAISED.search(problem)
+        if found and not hasattr(errors, found[1]):
+            yield problem
+
+
 CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
-        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw,
+        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw, no_surprise,
     )
 }  # fmt: skip

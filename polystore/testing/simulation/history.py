@@ -61,6 +61,8 @@ class History:
     """Of copies."""
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     reads: list[Read] = field(default_factory=list[Read])
+    problems: Counter[str] = field(default_factory=Counter[str])
+    """What managers could tell nobody, and counted."""
     covered: Counter[str] = field(default_factory=Counter[str])
     """How often each fault, crashpoint and kill came about."""
     log: Callable[[str], None] | None = None

@@ -70,7 +70,6 @@ class World:
             server.prepare(layouts(name, scenario, self.embedder), create=True)
         self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
         self.nodes: list[Node] = []
-        self.problems: Counter[str] = Counter()
         self.drain_s = 0.0
         self.complete = True
         """Whether the configuration names all copies."""
@@ -209,7 +208,7 @@ class World:
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:
-            self.problems.update(node.manager.problems if node.manager else {})
+            self.history.problems.update(node.manager.problems if node.manager else {})
         home = self.servers[HOME]
         return Final(
             stores={name: server.contents() for name, server in self.servers.items()},
@@ -235,7 +234,7 @@ def simulate(seed: int, log: Callable[[str], None] | None = None) -> Report:
             seed=seed,
             violations=violations,
             covered=world.history.covered,
-            problems=world.problems,
+            problems=world.history.problems,
             trace=loop.trace,
             steps=loop.steps,
             virtual_s=loop.time(),

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from polystore.errors import InvalidData, OutcomeUnknown, StoreFull, Unavailable
-from polystore.model import Key, Placement, RetryRow, Settlement, Write, key_hash
+from polystore.model import Key, Placement, RetryRow, Settlement, TargetRow, Write, key_hash
 from tests.unit.consistency.world import World, simulated, until
 
 REFUSED = InvalidData("a document that the index refuses")
@@ -177,5 +177,49 @@ def test_a_copy_that_comes_back_loses_what_was_deleted_meanwhile(forgotten: bool
         assert held is not None
         assert held.version == new.version
         assert all(world.text("search", f"n{i}") == "나무" for i in range(others))
+
+    simulated(test)
+
+
+def test_a_commit_that_names_a_copy_thought_to_be_off_is_delivered_to_it() -> None:
+    """Another process has put the copy back since this one looked at the journal."""
+
+    async def test(world: World) -> None:
+        without = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}), poll_s=3600.0)
+        home = world.servers["home"]
+        home.set_target(TargetRow("note", "search", 7, "off"))
+        await without.lines["home"].targets.refresh()
+        home.set_target(TargetRow("note", "search", 7, "active"))
+        await world.put(without, "a", "나무")
+        await until(lambda: world.text("search", "a") == "나무", 5)
+
+    simulated(test)
+
+
+def test_a_copy_out_of_service_is_not_read_and_its_debts_hold_up_nobody() -> None:
+    async def test(world: World) -> None:
+        first = await world.manager()
+        world.copies["search"].down = Unavailable("gone")
+        await world.put(first, "a", "나무")
+        await asyncio.sleep(3)
+        without = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}))
+        assert world.servers["home"].backlog().retry == {"search": 1}
+        await without.settle(5)
+        await asyncio.sleep(2)
+        with pytest.raises(Unavailable, match="another process"):
+            first.readable("note", "search")
+
+    simulated(test)
+
+
+def test_an_embedder_that_only_others_have_is_left_to_them() -> None:
+    async def test(world: World) -> None:
+        world.servers["home"].set_target(TargetRow("note", "embed:theirs", 9, "active"))
+        manager = await world.manager()
+        world.servers["home"].set_target(TargetRow("note", "embed:theirs", 9, "active"))  # they start after us
+        await world.put(manager, "a", "나무")
+        await asyncio.sleep(5)
+        assert world.servers["home"].backlog().retry == {"embed:theirs": 1}
+        assert manager.problems == {}
 
     simulated(test)
