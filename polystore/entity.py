@@ -152,7 +152,7 @@ class EntityType(Generic[T]):
         try:
             if self._pydantic:
                 return typing.cast(T, typing.cast(Any, self.cls).model_validate(body, by_name=True))
-            return msgspec.convert(body, self.cls, dec_hook=_decode_foreign)
+            return msgspec.convert(body, self.cls, dec_hook=decode_foreign)
         except (msgspec.ValidationError, ValueError, TypeError) as e:
             id = body.get(self.key)
             # Without the cause: its text may show the value.
@@ -257,7 +257,8 @@ def entity_types(classes: Iterable[type[Any]]) -> dict[str, EntityType[Any]]:
     return types
 
 
-def _decode_foreign(hint: type[Any], value: Any) -> Any:
+def decode_foreign(hint: type[Any], value: Any) -> Any:
+    """For `msgspec.convert(dec_hook=...)`: the pydantic models inside a value."""
     if is_pydantic(hint):
         return typing.cast(Any, hint).model_validate(value, by_name=True)
     raise TypeError(f"{hint} cannot be read back")

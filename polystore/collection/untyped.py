@@ -8,11 +8,12 @@ from uuid import UUID
 
 import msgspec
 
+from polystore.classes import members_of
 from polystore.collection.scope import KeyValue, Scope, Wiring
 from polystore.collection.searching import graph_of
 from polystore.collection.typed import Collection
 from polystore.collection.writing import send_one
-from polystore.entity import EntityType
+from polystore.entity import EntityType, decode_foreign
 from polystore.errors import (
     ConfigurationError,
     DecodeError,
@@ -127,7 +128,9 @@ async def write(
         value = _value(entity, {**fields, entity.key: key})
         one = scope.whole("put", value, expect_version=expect_version, vectors=vectors)
     else:
-        one = scope.patch(scope.key(key), fields, expect_version=expect_version, vectors=vectors)
+        edges = {field: _edges(entity, field, value) for field, value in data.get("relationships", {}).items()}
+        changes = {**fields, **edges}
+        one = scope.patch(scope.key(key), changes, expect_version=expect_version, vectors=vectors)
     return await send_one(scope, one, op_id, ack, ack_timeout_s)
 
 
@@ -155,6 +158,18 @@ def _value(entity: EntityType[Any], fields: Mapping[str, object]) -> Any:
     except DecodeError as e:
         what = str(e).partition("the stored record does not fit ")[2]
         raise InvalidData(f"write_operation: the parts do not fit {what}") from None
+
+
+def _edges(entity: EntityType[Any], field: str, value: object) -> object:
+    """The value of a relation's field with its edges, which may be mappings, as the class has them."""
+    try:
+        hint = (members_of(entity.cls) or {})[field]
+        return msgspec.convert(value, hint, from_attributes=True, dec_hook=decode_foreign)
+    except (msgspec.ValidationError, ValueError) as e:
+        what = str(e).partition(" - at ")[2]
+        raise InvalidData(
+            f"write_operation: relationships do not fit {entity.cls.__name__}.{field}" + (f" at {what}" if what else "")
+        ) from None
 
 
 # -- read ---------------------------------------------------------------------------------------------------------

@@ -67,6 +67,21 @@ async def test_parts_without_core_change_a_standing_record(hda: HybridDataArchit
 
 
 @everywhere
+async def test_edges_written_as_mappings_change_a_standing_record_too(hda: HybridDataArchitecture) -> None:
+    memories = hda.collection(Memory)
+    await memories.put(Memory(id="m1", text="그대로"))
+    edges: list[object] = [{"to": "minji", "properties": {"weight": 0.9}}, Edge("jun", About(0.1))]
+    await hda.write_operation({"relationships": {"about": edges}}, entity=Memory, key="m1")
+    wanted = Memory(id="m1", text="그대로", about=[Edge("minji", About(0.9)), Edge("jun", About(0.1))])
+    assert await memories.get("m1") == wanted
+    for broken in ([{"to": "minji", "properties": {"weight": "secret"}}], [{"properties": {"weight": 0.9}}]):
+        with pytest.raises(InvalidData, match=r"Memory\.about") as caught:
+            await hda.write_operation({"relationships": {"about": broken}}, entity=Memory, key="m1")
+        assert "secret" not in str(caught.value)
+    assert await memories.get("m1") == wanted
+
+
+@everywhere
 async def test_a_vector_field_is_an_embedding_too(hda: HybridDataArchitecture) -> None:
     await hda.write_operation(
         {"core": {}, "embeddings": {"shape": [1.0, 0.0, 0.0]}}, entity="reading", key=7, ack="applied"
