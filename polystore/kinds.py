@@ -30,6 +30,8 @@ Encode = Callable[[Any], Any]
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 DECIMAL_DIGITS_MAX = 34
 """Significant digits of IEEE 754 decimal128, the smallest exact decimal of the stores (MongoDB)."""
+JSON_DEPTH_MAX = 64
+"""Levels inside a free-form value; the stores end between 100 (MongoDB) and 1,000 (SQLite), Python at its stack."""
 
 SUPPORTED = (
     "str, int, float, bool, bytes, datetime, date, Decimal, UUID, Enum, Literal, X | None, list[X], dict[str, X], "
@@ -160,8 +162,10 @@ def encode_uuid(value: Any) -> UUID:
     return value
 
 
-def encode_json(value: Any) -> Any:
+def encode_json(value: Any, depth: int = 0) -> Any:
     """A value of a free-form field: JSON-like, checked to the bottom."""
+    if depth > JSON_DEPTH_MAX:
+        raise InvalidData(f"the value is nested deeper than {JSON_DEPTH_MAX} levels, or holds itself")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -171,9 +175,9 @@ def encode_json(value: Any) -> Any:
     if isinstance(value, float):
         return encode_float(value)
     if isinstance(value, dict):
-        return {encode_str(k): encode_json(v) for k, v in typing.cast(dict[Any, Any], value).items()}
+        return {encode_str(k): encode_json(v, depth + 1) for k, v in typing.cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
-        return [encode_json(v) for v in typing.cast(Sequence[Any], value)]
+        return [encode_json(v, depth + 1) for v in typing.cast(Sequence[Any], value)]
     raise InvalidData(f"a JSON-like value is needed (text, number, bool, None, list, dict), not {type(value).__name__}")
 
 

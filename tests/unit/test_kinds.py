@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from polystore.classes import UnsupportedType
 from polystore.errors import InvalidData, ValueTooLarge
-from polystore.kinds import INT_MAX, INT_MIN, encode_id, encode_reference, kind_of
+from polystore.kinds import INT_MAX, INT_MIN, JSON_DEPTH_MAX, encode_id, encode_reference, kind_of
 from polystore.model import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 P = TypeVar("P")
@@ -216,6 +216,19 @@ def test_what_is_given_is_neither_kept_nor_changed() -> None:
 )
 def test_a_value_that_must_not_be_written_is_refused(hint: Any, value: object, message: str) -> None:
     assert why(hint, value) == message
+
+
+def test_a_free_form_value_has_a_depth() -> None:
+    encode = kind_of(dict[str, Any]).encode
+    levels: Any = "the bottom"
+    for _ in range(JSON_DEPTH_MAX):
+        levels = [levels]
+    assert encode({"it": levels}) == {"it": levels}
+    itself: dict[str, Any] = {}
+    itself["me"] = itself
+    for too_deep in ({"it": [levels]}, itself):
+        with pytest.raises(InvalidData, match="nested deeper than 64 levels, or holds itself"):
+            encode(too_deep)
 
 
 def test_a_refusal_never_shows_the_value() -> None:
