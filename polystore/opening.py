@@ -19,6 +19,7 @@ from polystore.collection import Wiring
 from polystore.collection.paging import after, position, total_order
 from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.embedding import model_of
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
@@ -163,14 +164,14 @@ async def _placed(
     journals: Mapping[str, str],
     embedders: Mapping[str, Embedder],
 ) -> dict[str, Remembered]:
-    dimensions = {name: one.dimension for name, one in embedders.items()}
+    models = {name: model_of(one) for name, one in embedders.items()}
     candidates = [_candidate(name, one, stores.get(name), journals) for name, one in config.stores.items()]
     remembered: dict[str, Remembered] = {}
     for etype, one in types.items():
         text = journals.get(etype)
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
-        made_of = {"vector": vectors_made_of(one, dimensions)} if one.embeddings else {}
+        made_of = {"vector": vectors_made_of(one, models)} if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
     return remembered
 
@@ -221,20 +222,22 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
     vectors: dict[str, VectorSpec] = {}
     if "vector" in facets:
         for field, one in entity.embeddings.items():
-            vectors[field] = VectorSpec(manager.embedders.dimension(entity, field), one.metric, one.embedder)
+            vectors[field] = VectorSpec(
+                manager.embedders.dimension(entity, field), one.metric, manager.embedders.made_by(entity, field)
+            )
     return Layout(entity, store == placement.home, cast(Any, facets), vectors)
 
 
 async def _fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsistencyManager) -> None:
     """Make the vectors of records that are older than `Embedding()` on their class, where the home itself serves them
     and the embedder works within the write; other embedders find them by their own backfill. Repeats are harmless."""
-    order = total_order(entity, ())
+    order, made_by = total_order(entity, ()), manager.embedders.made_by
     for tenant in await home.call(Repository.tenants, entity.name):
         rest: Checked | None = None
         while True:
             records = await home.call(SupportsFilter.find, entity.name, tenant, rest, order, FILL_CHUNK)
             made = [
-                StoredVector(record.key, field, entity.embeddings[field].embedder, text_hash(body[field]), vector)
+                StoredVector(record.key, field, made_by(entity, field), text_hash(body[field]), vector)
                 for record in records
                 for body in (record.body or {},)
                 for field, vector in manager.inline_vectors(entity.name, body).items()

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
+from polystore.consistency.targets import EMBED
 from polystore.errors import ConfigurationError, StoreCorrupt
 from polystore.model import Placement, TargetRow
 from polystore.protocols import Repository, SupportsJournal
@@ -24,6 +25,8 @@ async def register(
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
+    # With another model all texts are embedded anew.
+    stands |= {name: embedders.model(name.removeprefix(EMBED)) for name in embedders.pseudo_targets(etype)}
     wanted = set(placement.copies()) | embedders.pseudo_targets(etype)
     rows = {row.name: row for row in line.targets.rows(etype)}
     bits = iter(sorted(set(range(TARGETS_MAX)) - {row.bit for row in rows.values()}))

@@ -17,6 +17,15 @@ CALLER = "caller"
 """The embedder name of vectors that the application gave with a write."""
 
 
+GIVEN = "given"
+"""What the vectors of `list[float]` fields are made with: nothing."""
+
+
+def model_of(embedder: Embedder) -> str:
+    """The identity of an embedder's vectors: its model, not the name under which it is configured."""
+    return f"{embedder.name}:{embedder.dimension}"
+
+
 class Embedders:
     """The configured embedders, and which entity fields use which."""
 
@@ -49,6 +58,16 @@ class Embedders:
 
     def get(self, name: str) -> Embedder | None:
         return self._embedders.get(name)
+
+    def model(self, name: str) -> str:
+        """The identity of the vectors that a configured embedder makes."""
+        return model_of(self._embedders[name])
+
+    def made_by(self, one: EntityType[Any], field: str) -> str:
+        """What the vectors of a field are made with, as stores remember it: vectors made with something else are other
+        vectors, whatever the configuration calls the embedder."""
+        name = self._text_fields[one.name].get(field)
+        return GIVEN if name is None else model_of(self._embedders[name])
 
     def pseudo_targets(self, etype: str) -> set[str]:
         """`embed:<name>` for each embedder of the type that works after the commit."""
@@ -90,7 +109,7 @@ class Embedders:
             if text is None or field in change.vectors:
                 continue
             digest = text_hash(text)
-            for embedder in (CALLER, name):
+            for embedder in (CALLER, model_of(self._embedders[name])):
                 found = stored.get((field, embedder))
                 if found is not None and found.text_hash == digest:
                     vectors[field] = found.vector
@@ -107,8 +126,8 @@ class Embedders:
             text = change.body.get(field) if change.body is not None else None
             if name != embedder or text is None:
                 continue
-            digest = text_hash(text)
-            if not any((one := stored.get((field, by))) and one.text_hash == digest for by in (CALLER, name)):
+            digest, makers = text_hash(text), (CALLER, model_of(self._embedders[name]))
+            if not any((one := stored.get((field, by))) and one.text_hash == digest for by in makers):
                 out[field] = text
         return out
 

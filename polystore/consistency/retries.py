@@ -190,8 +190,9 @@ class Retries:
             )
         except PolystoreError as e:
             return {change.key: e for change, _, _ in wanted}
+        made_by = self.context.embedders.model(embedder)
         made = [
-            StoredVector(change.key, field, embedder, text_hash(text), vector)
+            StoredVector(change.key, field, made_by, text_hash(text), vector)
             for (change, field, text), vector in zip(wanted, vectors, strict=True)
         ]
         await self.home.call(SupportsJournal.put_vectors, made)

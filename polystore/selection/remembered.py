@@ -50,13 +50,13 @@ class _Stored(Value, frozen=True):
     format: int = FORMAT
 
 
-def vectors_made_of(entity: EntityType[Any], dimensions: Mapping[str, int]) -> str:
-    """How the vectors of a type are made: with another embedder, dimension or metric they are other vectors.
+def vectors_made_of(entity: EntityType[Any], models: Mapping[str, str]) -> str:
+    """How the vectors of a type are made: with another model, dimension or metric they are other vectors.
 
-    `dimensions` are those of the embedders, by name; a field's own dimension goes first.
+    `models` are the identities of the embedders' vectors, by the name under which they are configured.
     """
     return ", ".join(
-        f"{field} {one.embedder} {one.dimension or dimensions.get(one.embedder, 0)} {one.metric}"
+        f"{field} {models.get(one.embedder, 'given')} {one.dimension or '-'} {one.metric}"
         for field, one in sorted(entity.embeddings.items())
     )
 

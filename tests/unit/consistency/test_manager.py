@@ -450,7 +450,7 @@ def test_a_vector_stored_while_its_copy_was_tried_is_not_slept_over() -> None:
         await world.put(manager, "a", "나무", ack=["search"])
         line = manager.lines["home"]
         inner = line.delivery.settle
-        stored = StoredVector(_key("a"), "text", "default", text_hash("나무"), pack([1.0, 0.0, 0.0, 0.0]))
+        stored = StoredVector(_key("a"), "text", "service-1:4", text_hash("나무"), pack([1.0, 0.0, 0.0, 0.0]))
 
         async def settle(settlement: Settlement) -> None:
             if any(row.target == "vectors" for row in settlement.owed):

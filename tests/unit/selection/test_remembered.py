@@ -213,7 +213,7 @@ def test_what_nobody_said_about_the_making_of_a_facet_changes_nothing() -> None:
     assert moves(reconcile(said.json, wanted, [POSTGRES])) == ([], [], [])
 
 
-def test_vectors_are_made_of_field_embedder_dimension_and_metric() -> None:
+def test_vectors_are_made_of_field_model_dimension_and_metric() -> None:
     @entity()
     @dataclass
     class Both:
@@ -222,8 +222,8 @@ def test_vectors_are_made_of_field_embedder_dimension_and_metric() -> None:
         body: Annotated[str, Embedding()]
         given: Annotated[list[float], Embedding("absent", dimension=3)]
 
-    assert vectors_made_of(entity_type(Both), {"default": 256, "own": 4}) == (
-        "body default 256 cosine, given absent 3 cosine, title own 8 ip"
+    assert vectors_made_of(entity_type(Both), {"default": "model-1:256", "own": "model-2:8"}) == (
+        "body model-1:256 - cosine, given given 3 cosine, title model-2:8 8 ip"
     )
     assert vectors_made_of(entity_type(Plain), {}) == ""
 
