@@ -174,8 +174,8 @@ class SupportsJournal(Protocol):
         ...
 
     async def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
-        """True while the copy is owed any of the (key hash, version) pairs, by outbox or retry row, parked ones too.
-        One snapshot."""
+        """True while the copy is owed any of the (key hash, version) pairs, by outbox or retry row, parked ones too; and
+        while it is not active, since it may then lack what it is not owed yet. One snapshot."""
         ...
 
     async def parked(self, target: str | None, cursor: str | None, limit: int) -> tuple[list[RetryRow], str | None]:

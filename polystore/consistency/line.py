@@ -12,7 +12,7 @@ from polystore.consistency.lanes import Lanes
 from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.loading import load
 from polystore.consistency.retries import Retries
-from polystore.consistency.targets import Targets
+from polystore.consistency.targets import EMBED, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
@@ -236,9 +236,12 @@ class Line:
             self.retries.wake(row.name)
 
     async def _leftovers(self, row: TargetRow) -> bool:
-        copy = self.context.stores.get(row.name)
-        if copy is None:  # an embedder, or a store that others have
+        """True when the copy may hold what was deleted."""
+        if row.name.startswith(EMBED):
             return False
+        copy = self.context.stores.get(row.name)
+        if copy is None:
+            return True  # as far as can be told here: who has the store looks
         found = await owe_leftovers(self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max)
         if found:
             self.retries.wake(row.name)

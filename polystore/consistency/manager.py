@@ -68,7 +68,7 @@ class DataConsistencyManager:
         self.embedders = Embedders(types, embedders)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
-        self._statuses: dict[tuple[str, tuple[str, ...]], Mapping[str, StoreStatus]] = {}
+        self._statuses: dict[tuple[str, bool], Mapping[str, StoreStatus]] = {}
         vector_copies: dict[str, set[str]] = {}
         for etype, placement in placements.items():
             for store, facets in placement.copies().items():
@@ -249,9 +249,7 @@ class DataConsistencyManager:
         home = line.home.name
         results: list[WriteResult] = []
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
-            # Nothing written now: how far the standing version got is not known without asking, so it is not "applied".
-            owed = written.targets if written.changed or not written.version else -1
-            stores = self._stores(write.key.etype, line.targets.names(write.key.etype, owed))
+            stores = self._stores(write.key.etype, bool(written.version))
             if i in statuses:
                 stores = dict[str, StoreStatus]({**stores, **statuses[i]})
             token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
@@ -259,15 +257,16 @@ class DataConsistencyManager:
             results.append(WriteResult(write.key.id, version, written.existed, token, stores, written.changed))
         return results
 
-    def _stores(self, etype: str, owed: tuple[str, ...]) -> Mapping[str, StoreStatus]:
-        """What a commit alone says of each store. Few different answers exist, so results share them."""
-        stores = self._statuses.get((etype, owed))
+    def _stores(self, etype: str, exists: bool) -> Mapping[str, StoreStatus]:
+        """What a commit alone says of each store: how far a version got is not known without asking, also when it was
+        not written now, or is not owed to a copy that another process took out of service. Results share the answer."""
+        stores = self._statuses.get((etype, exists))
         if stores is None:
             placement = self.placements[etype]
             made: dict[str, StoreStatus] = {placement.home: "committed"}
             for name in placement.copies():
-                made[name] = "pending" if name in owed else "applied"
-            stores = self._statuses[etype, owed] = made
+                made[name] = "pending" if exists else "applied"
+            stores = self._statuses[etype, exists] = made
         return stores
 
     # -- reads that wait --------------------------------------------------------------------------------------

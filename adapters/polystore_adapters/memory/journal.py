@@ -147,10 +147,11 @@ class Journal(Tables):
 
     def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
         copy = self._targets.get((etype, target))
-        bit = 0 if copy is None else 1 << copy.bit
+        if copy is None or copy.status != "active":
+            return True
         for h, version in pairs:
             owed = self.outbox.get(version)
-            if owed is not None and owed.row.key.etype == etype and owed.row.targets & bit:
+            if owed is not None and owed.row.key.etype == etype and owed.row.targets >> copy.bit & 1:
                 return True
             for row in self._retry.get(target, {}).values():
                 if row.h == h and row.key.etype == etype and row.min_version <= version:

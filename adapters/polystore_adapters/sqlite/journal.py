@@ -205,14 +205,15 @@ def awaken(db: sqlite3.Connection, target: str, keys: Sequence[Key] | None, with
 
 def pending(db: sqlite3.Connection, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
     sql = (
-        "SELECT EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_outbox o "
+        "SELECT NOT EXISTS (SELECT 1 FROM ps_target WHERE name = ? AND etype = ? AND status = 'active') "
+        "OR EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_outbox o "
         "ON o.version = json_extract(p.value, '$[1]') JOIN ps_target t ON t.etype = o.etype AND t.name = ? "
         "WHERE o.etype = ? AND o.targets & (1 << t.bit)) "
         "OR EXISTS (SELECT 1 FROM json_each(?) p CROSS JOIN ps_retry r ON r.target = ? AND r.etype = ? "
         "AND r.h = json_extract(p.value, '$[0]') AND r.min_version <= json_extract(p.value, '$[1]'))"
     )
     asked = (json.dumps(list(pairs)), target, etype)
-    return bool(db.execute(sql, (*asked, *asked)).fetchone()[0])
+    return bool(db.execute(sql, (target, etype, *asked, *asked)).fetchone()[0])
 
 
 def parked(

@@ -131,7 +131,9 @@ class RetriesConformance(JournalCase):
 
     async def test_pending_tells_what_a_copy_still_misses(self) -> None:
         store = await self.journal(
-            TargetRow(THING.name, "copy", 2, "active"), TargetRow(THING.name, "search", 3, "active")
+            TargetRow(THING.name, "copy", 2, "active"),
+            TargetRow(THING.name, "search", 3, "active"),
+            TargetRow(NUMBERED.name, "search", 3, "active"),
         )
         (first,) = await commit(store, put("a"))
         h = key_hash("", THING.name, "a")
@@ -150,6 +152,20 @@ class RetriesConformance(JournalCase):
         assert not await store.pending(NUMBERED.name, "search", [pair])
         await store.settle(Settlement(done=[Done("search", key_of(THING, "a"), first.version)]))
         assert await pending(pair) == [False, False]
+
+    async def test_a_copy_that_is_not_active_may_lack_anything(self) -> None:
+        store = await self.journal(
+            TargetRow(THING.name, "filling", 2, "backfilling"),
+            TargetRow(THING.name, "out", 3, "off"),
+            TargetRow(NUMBERED.name, "other", 3, "active"),
+        )
+        (first,) = await commit(store, put("a"))
+        pair = (key_hash("", THING.name, "a"), first.version)
+        await store.settle(Settlement(delivered=[first.version]))
+        for target in ("filling", "out", "other"):
+            assert await store.pending(THING.name, target, [pair]), target
+        await store.set_target(TargetRow(THING.name, "filling", 2, "active"))
+        assert not await store.pending(THING.name, "filling", [pair])
 
     # -- dead letters -----------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ class Node:
                 settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
             )
             for name, server in self.servers.items()
+            if name == HOME or any(name in one.copies() for one in self._placements.values())
         }
         settings = Settings(
             queue_max=scenario.queue_max,

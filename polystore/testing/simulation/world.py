@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from polystore.model import Body, Commit, Key, Value, Write, key_hash
 from polystore.testing import simloop
@@ -109,7 +109,7 @@ class World:
         for i in range(self.scenario.disturbances):
             await asyncio.sleep(self.random.expovariate(1 / 2.0))
             if i == 0 and self.scenario.reconfigured:
-                self._reconfigure(complete=False)
+                await self._reconfigure()
             await self.random.choice((self._kill, self._kill, self._pause, self._trouble, self._trouble, self._leave))()
 
     async def _kill(self) -> None:
@@ -130,16 +130,26 @@ class World:
         if len(self.living()) < self.scenario.processes:
             self.start(f"p{len(self.nodes)}")
 
-    def _reconfigure(self, *, complete: bool) -> None:
-        """Stop everything, and start it with another configuration."""
-        if self.complete == complete:
-            return
-        self.complete = complete
-        self.history.note(f"all start again {'with' if complete else 'without'} the graph")
+    async def _reconfigure(self) -> None:
+        """Take the graph out of the configuration, all processes at once: some would still read it. Later put it back,
+        one process after the other: the old ones go on for a while and do not know of it."""
         self.history.covered["reconfigured"] += 1
-        for node in self.living():
+        self.history.note("all start again without the graph")
+        old = self.living()
+        self.complete = False
+        self._restart(old)
+        await asyncio.sleep(self.random.expovariate(1 / 3.0))
+        self.history.note("the graph comes back")
+        old = self.living()
+        self.complete = True
+        self.start(f"p{len(self.nodes)}")
+        await asyncio.sleep(self.random.expovariate(1 / 1.0))
+        self._restart(old)
+
+    def _restart(self, old: Sequence[Node]) -> None:
+        for node in old:
             node.process.kill()
-        for _ in range(self.scenario.processes):
+        while len(self.living()) < self.scenario.processes:
             self.start(f"p{len(self.nodes)}")
 
     async def _pause(self) -> None:
@@ -178,7 +188,6 @@ class World:
             await asyncio.sleep(_LOOK_S)
             self.living()
         await disturbing
-        self._reconfigure(complete=True)
         self.network.heal()
         if isinstance(self.embedder, SimEmbedder):
             self.embedder.heal()
