@@ -23,7 +23,7 @@ from polystore.consistency.embedding import model_of
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
-from polystore.errors import ConfigurationError, StoreError, StoreTimeout
+from polystore.errors import ConfigurationError, StoreError
 from polystore.filters import Checked
 from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
@@ -110,11 +110,7 @@ async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str,
 
 
 async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
-    try:
-        async with asyncio.timeout(config.timeout_s):
-            store = await open_store(name, config, env)
-    except TimeoutError as e:
-        raise StoreTimeout(f"no answer within {config.timeout_s} s", store=name, operation="connect") from e
+    store = await open_store(name, config, env)
     exits.push_async_callback(store.aclose)
     return store
 
