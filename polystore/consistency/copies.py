@@ -21,7 +21,8 @@ TARGETS_MAX = 62
 async def register(
     line: Line, etype: str, placement: Placement, stores: Mapping[str, Store], embedders: Embedders
 ) -> None:
-    """Tell the journal which copies the type has. A new copy is registered before anybody looks whether there are
+    """Tell the journal which copies the type has: the last process to be opened decides, but a copy that one still
+    running is configured with is put back by its relay. A new copy is registered before anybody looks whether there are
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
@@ -49,7 +50,8 @@ async def register(
                 await journal.call(SupportsJournal.set_target, replace(row, status="active"))
     for target, row in rows.items():
         if target not in wanted and row.status != "off":
-            await journal.call(SupportsJournal.set_target, TargetRow(etype, target, row.bit, "off"))
+            await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None))
+    line.wanted[etype] = frozenset(wanted)
 
 
 async def _identities(home: Store, etype: str, placement: Placement, stores: Mapping[str, Store]) -> dict[str, str]:

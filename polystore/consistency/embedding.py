@@ -10,7 +10,7 @@ from typing import Any
 from polystore.consistency.targets import EMBED
 from polystore.embedding import Embedder, InlineEmbedder, Purpose, pack
 from polystore.entity import EntityType
-from polystore.errors import ConfigurationError, DimensionMismatch, Unavailable
+from polystore.errors import ConfigurationError, DimensionMismatch, InvalidData, Unavailable
 from polystore.model import Body, Change, Key, StoredVector, text_hash
 
 CALLER = "caller"
@@ -155,7 +155,10 @@ class Embedders:
                 ) from e
             if len(vectors) != len(batch) or any(len(v) != embedder.dimension for v in vectors):
                 raise DimensionMismatch(f"embedder {name!r} answered with another number of vectors or components")
-            out += [pack(vector) for vector in vectors]
+            try:
+                out += [pack(vector) for vector in vectors]
+            except ValueError as e:
+                raise InvalidData(f"embedder {name!r} made a vector that cannot be kept: {e}") from None
         return out
 
 

@@ -40,6 +40,8 @@ class Line:
         self.backlog = Backlog(0, None, {}, {})
         self.live: frozenset[str] = frozenset()
         self.unreadable: set[str] = set()
+        self.wanted: dict[str, frozenset[str]] = {}
+        """Entity type -> the copies that this process is configured with."""
         self._put = put
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -151,7 +153,11 @@ class Line:
                 break
         await self._sweep()
         for row in copies:
-            if row.status == "backfilling":
+            if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
+                # By a process that was opened later with another configuration, or by a request that came late.
+                self.context.report(f"{row.name} was taken out as a copy of {row.etype}; it is put back and filled")
+                await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None))
+            elif row.status == "backfilling":
                 await self._backfill(row)
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s

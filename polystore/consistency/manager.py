@@ -170,7 +170,9 @@ class DataConsistencyManager:
         the commit: a wait that ends early is reported as pending in the results.
         """
         line = self.line(etype)
-        wanted = None if ack == "committed" else self._acked_stores(ack, {write.key.etype for write in writes})
+        wanted = None
+        if ack != "committed":
+            wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
@@ -188,17 +190,25 @@ class DataConsistencyManager:
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._results(line, writes, committed, statuses)
 
-    def _acked_stores(self, ack: Ack, etypes: set[str]) -> frozenset[str]:
-        """The copies to wait for."""
+    def _acked(self, ack: Ack, timeout_s: float, etypes: set[str]) -> frozenset[str]:
+        """The copies to wait for; with those, the embedders that work after the commit for a home that serves vectors."""
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s >= 0:
+            raise ConfigurationError("ack_timeout_s= takes a number of seconds that is not negative")
         names = {name for etype in etypes for name in self.placements[etype].copies()}
         if ack in ("applied", "visible"):
-            return frozenset(names)
-        if isinstance(ack, str):
+            return frozenset(names.union(*map(self._later, etypes)))
+        if isinstance(ack, str) or not isinstance(ack, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"ack={ack!r}: use 'committed', 'applied', 'visible', or a list of store names")
         for name in ack:
             if name not in self.stores:
                 raise ConfigurationError(f"ack= names the unknown store {name!r}; stores: {', '.join(self.stores)}")
         return frozenset(ack) & names
+
+    def _later(self, etype: str) -> set[str]:
+        """The pseudo-targets that complete a record at a home which serves its vectors itself."""
+        placement = self.placements[etype]
+        own = placement.facets.get("vector") == placement.home
+        return self.embedders.pseudo_targets(etype) if own else set()
 
     async def _slow_down(self, line: Line) -> None:
         """Much is owed: wait a little; too much: refuse."""
@@ -223,7 +233,8 @@ class DataConsistencyManager:
         left_over = False
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
             if wanted and written.version:
-                for name in self.placements[write.key.etype].copies():
+                etype = write.key.etype
+                for name in (*self.placements[etype].copies(), *self._later(etype)):
                     if name in wanted:
                         future = line.waiters.watch(name, write.key, written.version)
                         waits.append(Wait(i, name, write.key, write.h, written.version, future))

@@ -213,7 +213,9 @@ class World:
         outbox = [f"{version} of {owed.owner}" for version, owed in home.outbox.items()]
         retry = dict(home.backlog().retry)
         old = [row.key.id for row in home.parked(None, None, 1_000_000)[0] if row.version < home.version(row.key)]
-        return f"outbox {outbox}, retry {retry}, outdated dead letters {old}" if outbox or retry or old else ""
+        absent = [f"{row.name} is {row.status}" for row in home.targets() if row.status != "active"]
+        told = f"outbox {outbox}, retry {retry}, outdated dead letters {old}, copies {absent}"
+        return told if outbox or retry or old or absent else ""
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:

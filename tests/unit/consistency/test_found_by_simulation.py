@@ -198,14 +198,14 @@ def test_a_commit_that_names_a_copy_thought_to_be_off_is_delivered_to_it() -> No
 
 def test_a_copy_out_of_service_is_not_read_and_its_debts_hold_up_nobody() -> None:
     async def test(world: World) -> None:
-        first = await world.manager()
+        first = await world.manager(poll_s=3600.0)
         world.copies["search"].down = Unavailable("gone")
         await world.put(first, "a", "나무")
         await asyncio.sleep(3)
         without = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}))
         assert world.servers["home"].backlog().retry == {"search": 1}
         await without.settle(5)
-        await asyncio.sleep(2)
+        await first.lines["home"].targets.refresh()
         with pytest.raises(Unavailable, match="another process"):
             first.readable("note", "search")
 
@@ -221,5 +221,23 @@ def test_an_embedder_that_only_others_have_is_left_to_them() -> None:
         await asyncio.sleep(5)
         assert world.servers["home"].backlog().retry == {"embed:theirs": 1}
         assert manager.problems == {}
+
+    simulated(test)
+
+
+def test_a_copy_is_in_service_as_long_as_one_process_is_configured_with_it() -> None:
+    """One with an older configuration that starts late, or a request of it that arrives late, takes it out for good."""
+
+    async def test(world: World) -> None:
+        current = await world.manager()
+        await world.put(current, "a", "나무", ack="applied")
+        older = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}))
+        missed = await world.put(older, "a", None, ack="applied")
+        await world.put(older, "b", "숲", ack="applied")
+        assert world.text("search", "a") == "나무"
+        await until(lambda: world.text("search", "a") is None and world.text("search", "b") == "숲", 10)
+        await until(lambda: all(row.status == "active" for row in current.lines["home"].targets.rows()), 10)
+        await current.caught_up("note", "search", missed.token)
+        assert any("put back" in problem for problem in current.problems)
 
     simulated(test)
