@@ -203,6 +203,8 @@ _SCALARS: Mapping[type, Kind] = {
     Decimal: Kind("decimal", False, encode_decimal, _text_of(encode_decimal, str)),
     UUID: Kind("uuid", False, encode_uuid, _text_of(encode_uuid, str)),
 }
+TYPES: Mapping[str, type[Any]] = {kind.name: cls for cls, kind in _SCALARS.items()}
+"""Name of a kind -> the type of its values; not of json, whose values have many."""
 
 
 def kind_of(hint: Any) -> Kind:

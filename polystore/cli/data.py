@@ -6,11 +6,8 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import msgspec
 import typer
@@ -20,21 +17,11 @@ from polystore.cli.running import NO, Context, entity_named, key_of, plain, run
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, InvalidData
 from polystore.filters import Expr, F, Field, path_of
+from polystore.kinds import TYPES
 from polystore.model import Found, Hit, ImportReport
 
 _OPS = {"=": "==", "~": "contains"}
 _WHERE = re.compile(r"\s*([\w.]+)\s*(==|=|!=|<=|>=|<|>|~)\s*(.*)", re.DOTALL)
-
-_TYPES: Mapping[str, Any] = {
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "bytes": bytes,
-    "datetime": datetime,
-    "date": date,
-    "decimal": Decimal,
-    "uuid": UUID,
-}
 
 Entity = Annotated[str, typer.Argument(help="Name of the entity.")]
 Where = Annotated[
@@ -126,8 +113,8 @@ def similar(
     async def command() -> None:
         async with state.opened() as hda:
             one = entity_named(hda, entity)
-            repository = hda.collection(one.cls)
-            _show(state, one, await repository.similar(text, field=field, where=conditions(one, where), limit=limit))
+            hits = await hda.collection(one.cls).similar(text, field=field, where=conditions(one, where), limit=limit)
+            _show(state, one, hits)
 
     run(state, command)
 
@@ -164,7 +151,7 @@ def _comparison(entity: EntityType[Any], field: Field, name: str, op: str, text:
         value = None
     elif spec is not None and spec.kind.name not in ("str", "json"):
         try:
-            value = msgspec.convert(text, _TYPES[spec.kind.name], strict=False)
+            value = msgspec.convert(text, TYPES[spec.kind.name], strict=False)
         except msgspec.ValidationError:
             raise ConfigurationError(f"--where {name}: {text!r} is no {spec.kind.name}") from None
     return Expr(_OPS.get(op, op), (path_of(field), value))

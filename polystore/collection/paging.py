@@ -10,30 +10,15 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any
 
 import msgspec
 
 from polystore.entity import EntityType
 from polystore.errors import InvalidFilter
 from polystore.filters import All, AnyOf, Checked, Compare, Sort
+from polystore.kinds import TYPES
 from polystore.model import Body
-
-T = TypeVar("T")
-
-_TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "datetime": datetime,
-    "date": date,
-    "decimal": Decimal,
-    "uuid": UUID,
-}
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -81,7 +66,7 @@ def total_order(entity: EntityType[Any], order: Sequence[Sort]) -> tuple[Sort, .
 
 
 def position_types(entity: EntityType[Any], order: Sequence[Sort]) -> list[Any]:
-    return [_TYPES[sort.kind] if sort.path == (entity.key,) else _TYPES[sort.kind] | None for sort in order]
+    return [TYPES[sort.kind] if sort.path == (entity.key,) else TYPES[sort.kind] | None for sort in order]
 
 
 def position(order: Sequence[Sort], body: Body) -> list[Any]:
