@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from polystore.architecture import HybridDataArchitecture
-from polystore.cli.running import NO, USAGE, Context, run
+from polystore.cli.running import NO, USAGE, Context, homes_of, run
 from polystore.errors import NotFound
 from polystore.model import Key, RetryRow
 from polystore.protocols import SupportsJournal
-from polystore.store import Store
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,7 +28,7 @@ def list_(context: typer.Context, store: StoreName = None) -> None:
 
     async def command() -> int:
         async with state.opened() as hda:
-            rows = [_short(row) async for _, row in _letters(hda, store)]
+            rows = [_short(row) async for row in _letters(hda, store)]
             state.show(rows, empty="no dead letters")
             return NO if rows else 0
 
@@ -43,7 +42,7 @@ def show(context: typer.Context, entity: One, key: Annotated[str, typer.Argument
 
     async def command() -> None:
         async with state.opened() as hda:
-            rows = [row async for _, row in _letters(hda, None) if (row.key.etype, row.key.id) == (entity, key)]
+            rows = [row async for row in _letters(hda, None) if (row.key.etype, row.key.id) == (entity, key)]
             if not rows:
                 raise NotFound(f"no dead letter of {entity} {key!r}; `polystore dlq list` shows all")
             state.show([_long(row) for row in rows])
@@ -88,7 +87,7 @@ def _change(
         async with state.opened() as hda:
             keys = None if entity is None or key is None else [Key(state.tenant, entity, key)]
             count = 0
-            for home in _homes(hda):
+            for home in homes_of(hda):
                 count += await home.call(method, store, keys)
             if state.json:
                 state.emit({"count": count})
@@ -98,18 +97,13 @@ def _change(
     run(state, command)
 
 
-def _homes(hda: HybridDataArchitecture) -> list[Store]:
-    names = dict.fromkeys(placement.home for placement in hda.manager.placements.values())
-    return [hda.stores[name] for name in names]
-
-
-async def _letters(hda: HybridDataArchitecture, store: str | None) -> AsyncGenerator[tuple[Store, RetryRow]]:
-    for home in _homes(hda):
+async def _letters(hda: HybridDataArchitecture, store: str | None) -> AsyncGenerator[RetryRow]:
+    for home in homes_of(hda):
         cursor: str | None = None
         while True:
             rows, cursor = await home.call(SupportsJournal.parked, store, cursor, PAGE)
             for row in rows:
-                yield home, row
+                yield row
             if cursor is None:
                 break
 

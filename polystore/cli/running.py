@@ -21,6 +21,7 @@ from polystore.architecture import HybridDataArchitecture
 from polystore.config import Config, load_config
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, NotFound, PolystoreError, StalenessTimeout, StoreError
+from polystore.store import Store
 
 NO, USAGE, STORE_FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -87,6 +88,12 @@ def run(context: Context, command: Callable[[], Coroutine[Any, Any, int | None]]
             NO if isinstance(e, NotFound) else STORE_FAILED if isinstance(e, (StoreError, StalenessTimeout)) else USAGE
         )
     raise typer.Exit(code)
+
+
+def homes_of(hda: HybridDataArchitecture) -> list[Store]:
+    """The stores that are home to an entity, each once: their journals say what is owed."""
+    names = dict.fromkeys(placement.home for placement in hda.manager.placements.values())
+    return [hda.stores[name] for name in names]
 
 
 def entity_named(hda: HybridDataArchitecture, name: str) -> EntityType[Any]:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from polystore.cli.running import NO, USAGE, Context, entity_named, run
+from polystore.architecture import HybridDataArchitecture
+from polystore.cli.running import NO, USAGE, Context, entity_named, homes_of, run
 from polystore.consistency.verify import Difference, Verifier
 from polystore.errors import PolystoreError, StalenessTimeout
 from polystore.protocols import Repository, SupportsJournal
@@ -94,16 +95,16 @@ def status(context: typer.Context) -> None:
 
     async def command() -> None:
         async with state.opened() as hda:
-            homes = list(dict.fromkeys(placement.home for placement in hda.manager.placements.values()))
             answer: dict[str, Any] = {"homes": [], "copies": []}
-            for name in homes:
-                home = hda.stores[name]
+            for home in homes_of(hda):
                 backlog = await home.call(SupportsJournal.backlog)
                 live = await home.call(SupportsJournal.beat, hda.manager.worker)
                 now_us = hda.manager.env.now_us()
                 oldest_s = None if backlog.oldest_us is None else round((now_us - backlog.oldest_us) / 1e6, 3)
                 others = len(live - {hda.manager.worker})
-                answer["homes"].append({"home": name, "owed": backlog.outbox, "oldest_s": oldest_s, "workers": others})
+                answer["homes"].append(
+                    {"home": home.name, "owed": backlog.outbox, "oldest_s": oldest_s, "workers": others}
+                )
                 for row in await home.call(SupportsJournal.targets):
                     answer["copies"].append(
                         {
@@ -165,7 +166,7 @@ def verify(
     run(state, command)
 
 
-async def _settle(state: Context, hda: Any) -> None:
+async def _settle(state: Context, hda: HybridDataArchitecture) -> None:
     """What is still on its way would look like a difference."""
     try:
         await hda.settle(30.0)
