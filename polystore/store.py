@@ -119,6 +119,8 @@ class Store:
         self._once = stack([self.metrics, self.breaker, self._timeout, limit], repository)
         self._tracing = tracing.Tracing(name, env.monotonic)
         self._clock = env.monotonic
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._gets = Together(self._get_all, detached=False)
         self._commits = Together(self._commit_all, detached=True)
         inline = self.supports(SupportsInlineGet)
@@ -169,6 +171,7 @@ class Store:
                 pass  # it would have to be waited for
         if tracing.current.get() is None:  # as `_run`, without what the most frequent call does not need
             try:
+                self._check_usable()
                 return await self._gets.ask(keys)
             except StoreError as error:
                 self._name(error, "get", keys[0].id if len(keys) == 1 else None)
@@ -205,6 +208,7 @@ class Store:
 
     async def aclose(self) -> None:
         """Close the repository; calls under way end with an error or their result. Idempotent."""
+        self._closed = True
         await self.breaker.aclose()
         await self.repository.aclose()
         await self._gets.drain()
@@ -217,8 +221,21 @@ class Store:
         if not self.supports(protocol):
             raise UnsupportedOperation(f"{self.name} {verb}: this store has no {protocol.__name__}")
 
+    def _check_usable(self) -> None:
+        """Raises before any I/O: once closed, and in another event loop, whose futures this one would never wake."""
+        if self._closed:
+            raise Unavailable("closed; open the architecture again")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                f"{self.name} was opened in another event loop; open an architecture in each loop that uses one"
+            )
+
     async def _run(self, operation: Operation[R], way: Callable[[Operation[R]], Awaitable[R]]) -> R:
         try:
+            self._check_usable()
             if tracing.current.get() is None:
                 return await way(operation)
             return await self._tracing.call(operation, way)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -25,7 +25,6 @@ from polystore.text import Phrase, highlight, query
 
 T = TypeVar("T")
 A = TypeVar("A")
-H = TypeVar("H")
 
 RRF_K = 60
 """Reciprocal rank fusion: score = sum of 1 / (60 + rank) over the lists (Cormack, Clarke, Büttcher: Reciprocal Rank
@@ -84,34 +83,44 @@ async def enough(limit: int, ask: Callable[[int], Awaitable[tuple[Sequence[A], b
         n *= 2
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 # -- full text ----------------------------------------------------------------------------------------------------
 
 
 async def search(question: Question[T], text: str, cursor: str | None, after: Token | None) -> Found[Hit[T]]:
+    """One page. A cursor names the last match and how many came up to it: scores of all records move with every write,
+    so a score is no place to go on from."""
     scope = question.scope
     store = scope.serving("full_text")
     of = fingerprint("search", scope.etype, scope.tenant, text, question.where)
-    at = None if cursor is None else cast(tuple[float, str], tuple(read_cursor(cursor, of, (float, str))))
+    seen, last = (0, "") if cursor is None else cast(tuple[int, str], tuple(read_cursor(cursor, of, (_Count, str))))
     phrases = query(text)
     if not phrases:
         return Found(())
     await scope.ready(store, after)
     hits: list[Hit[T]] = []
-    more = True
+    at: tuple[float, str] | None = None
+    more, skip = True, seen
     while more and len(hits) < question.limit:
-        wanted = question.limit - len(hits) + 1  # one more tells whether there is another page
+        wanted = skip + question.limit - len(hits) + 1  # one more tells whether there is another page
         matches = await store.call(
             SupportsTextSearch.search, scope.etype, scope.tenant, phrases, question.where, wanted, at
         )
         more = len(matches) == wanted
+        if skip:  # behind the last match; behind as many as were seen where it is gone
+            skip, seen = 0, next((i + 1 for i, match in enumerate(matches) if match.id == last), skip)
+            matches = matches[seen:]
         found = await question.hits(store, matches, phrases)
         for match in matches:
             if len(hits) == question.limit:
+                more = True
                 break
-            at = (match.score, match.id)
+            at, seen, last = (match.score, match.id), seen + 1, match.id
             if match.id in found:
                 hits.append(found[match.id])
-    return Found(hits, write_cursor(of, at) if more and at is not None else None)
+    return Found(hits, write_cursor(of, (seen, last)) if more else None)
 
 
 # -- vectors ------------------------------------------------------------------------------------------------------

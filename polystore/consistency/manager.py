@@ -191,8 +191,8 @@ class DataConsistencyManager:
         return self._results(line, writes, committed, statuses)
 
     def _acked(self, ack: Ack, timeout_s: float, etypes: set[str]) -> frozenset[str]:
-        """The copies to wait for; with those, the embedders that work after the commit for a home that serves vectors."""
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s >= 0:
+        """The copies to wait for, and the embedders that work after the commit for a home with vectors of its own."""
+        if type(timeout_s) not in (int, float) or not timeout_s >= 0:
             raise ConfigurationError("ack_timeout_s= takes a number of seconds that is not negative")
         names = {name for etype in etypes for name in self.placements[etype].copies()}
         if ack in ("applied", "visible"):
@@ -327,8 +327,9 @@ class DataConsistencyManager:
         await self.line(etype).room()
 
     async def settle(self, timeout_s: float = 60.0) -> None:
-        """Return once every change committed so far is applied everywhere or parked. Raises StalenessTimeout naming
-        what is still owed."""
+        """Return once every change committed so far is applied everywhere or parked, and no copy is being filled.
+
+        Raises StalenessTimeout naming what is still owed."""
         deadline = self.env.monotonic() + timeout_s
         pause_s = POLL_FIRST_S
         for line in self.lines.values():
@@ -336,13 +337,15 @@ class DataConsistencyManager:
                 backlog = await line.home.call(SupportsJournal.backlog)
                 # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.
                 retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
-                if not backlog.outbox and not retry:
+                filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
+                if not backlog.outbox and not retry and not filling:
                     break
                 if self.env.monotonic() >= deadline:
                     owed = ", ".join(f"{name} {n}" for name, n in retry.items())
                     raise StalenessTimeout(
                         f"{line.home.name} still owes {backlog.outbox} changes"
                         + (f" and retries: {owed}" if owed else "")
+                        + (f", and fills: {', '.join(sorted(filling))}" if filling else "")
                         + f" after {timeout_s} s; `polystore status` shows which store does not answer"
                     )
                 if not line.in_hand:

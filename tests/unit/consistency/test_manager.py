@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from polystore.errors import (
     Unavailable,
 )
 from polystore.model import EVERYTHING, Key, Placement, Settlement, StoredVector, text_hash, vector_digest
-from polystore.protocols import SupportsJournal
+from polystore.protocols import Layout, SupportsJournal, VectorSpec
 from tests.unit.consistency.world import World, simulated, until
 
 HOUR_S = 3600.0
@@ -307,7 +308,7 @@ def test_a_new_copy_is_filled_and_only_then_asked() -> None:
             after.readable("note", "vectors")
         after.readable("note", "search")
         await world.put(after, "n4", "새 글")
-        await until(lambda: all(row.status == "active" for row in after.lines["home"].targets.rows()))
+        await after.settle(60)
         after.readable("note", "vectors")
         assert world.text("vectors", "n4") == "새 글"
         assert [world.text("vectors", f"n{i}") for i in (0, 3, 29)] == ["글 0", None, "글 29"]
@@ -466,3 +467,40 @@ def test_a_vector_stored_while_its_copy_was_tried_is_not_slept_over() -> None:
         assert world.env.monotonic() - started < 1.0
 
     simulated(test, embedder=service)
+
+
+def test_an_ack_waits_for_the_embedder_of_a_home_that_serves_vectors_itself() -> None:
+    service = Service()
+
+    async def test(world: World) -> None:
+        note = world.types["note"]
+        spec = {"text": VectorSpec(4, "cosine", "service-1:4")}
+        world.servers["home"].prepare([Layout(note, True, frozenset({"vector"}), spec)], create=True)
+        manager = await world.manager(placement=Placement("note", "home", {"vector": "home"}))
+        fast = await world.put(manager, "a", "나무")
+        assert fast.stores == {"home": "committed"}
+        slow = await world.put(manager, "b", "숲", ack="applied")
+        assert slow.stores == {"home": "committed", "embed:default": "applied"}
+        found = world.servers["home"].similar("note", "", "text", pack([1.0, 1.0, 0.0, 0.0]), None, 10)
+        assert "b" in [match.id for match in found]
+
+    simulated(test, embedder=service)
+
+
+def test_an_impossible_wait_is_refused_before_anything_is_written() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        impossible: list[dict[str, Any]] = [
+            {"ack": "applied", "ack_timeout_s": None},
+            {"ack": "applied", "ack_timeout_s": "1"},
+            {"ack": "applied", "ack_timeout_s": -1},
+            {"ack": None},
+            {"ack": 5},
+            {"ack": "all"},
+        ]
+        for options in impossible:
+            with pytest.raises(ConfigurationError, match="ack"):
+                await world.put(manager, "a", "나무", **options)
+        assert world.held("home", "a") is None
+
+    simulated(test)
