@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polystore.architecture import HybridDataArchitecture
-from polystore.cli.running import NO, USAGE, Context, homes_of, run
+from polystore.cli.running import NO, USAGE, Context, entity_named, homes_of, key_of, run
 from polystore.errors import NotFound
 from polystore.model import Key, RetryRow
 from polystore.protocols import SupportsJournal
@@ -42,7 +42,8 @@ def show(context: typer.Context, entity: One, key: Annotated[str, typer.Argument
 
     async def command() -> None:
         async with state.opened() as hda:
-            rows = [row async for row in _letters(hda, None) if (row.key.etype, row.key.id) == (entity, key)]
+            wanted = _key(state, hda, entity, key)
+            rows = [row async for row in _letters(hda, None) if row.key == wanted]
             if not rows:
                 raise NotFound(f"no dead letter of {entity} {key!r}; `polystore dlq list` shows all")
             state.show([_long(row) for row in rows])
@@ -85,7 +86,7 @@ def _change(
 
     async def command() -> int:
         async with state.opened() as hda:
-            keys = None if entity is None or key is None else [Key(state.tenant, entity, key)]
+            keys = None if entity is None or key is None else [_key(state, hda, entity, key)]
             count = 0
             for home in homes_of(hda):
                 count += await home.call(method, store, keys)
@@ -95,6 +96,12 @@ def _change(
             return 0 if count else NO
 
     run(state, command)
+
+
+def _key(state: Context, hda: HybridDataArchitecture, entity: str, text: str) -> Key:
+    """The record that is meant. Raises ConfigurationError for an unknown entity and what cannot be its key."""
+    one = entity_named(hda, entity)
+    return Key(state.tenant, one.name, one.key_id(key_of(one, text)))
 
 
 async def _letters(hda: HybridDataArchitecture, store: str | None) -> AsyncGenerator[RetryRow]:

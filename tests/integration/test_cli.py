@@ -39,6 +39,12 @@ NOTES = [
     {"id": "b", "text": "바다에 가고 싶다", "stars": 5},
     {"id": "c", "text": "memories of the sea", "about": ["1"]},
 ]
+PARK = (
+    "INSERT INTO ps_retry (target, tenant, etype, id, h, version, min_version, state, attempts, hard_fails, first_us, "
+    "next_us, error_class, error) SELECT 'vector', '', 'note', id, ps_h, ps_version, ps_version, 'p', 3, 3, 1, 1, "
+    "'permanent:InvalidData', 'refused' FROM note WHERE id = 'a'"
+)
+"""A dead letter of the record `a`."""
 Cli = Callable[..., Result]
 
 
@@ -155,23 +161,31 @@ def by_hand(path: Path, statement: str) -> None:
 def test_status_shows_what_is_owed_and_the_dead_letters_can_be_tried_again(cli: Cli, tmp_path: Path) -> None:
     cli("import", "note", "notes.jsonl")
     cli("dlq", "list")
-    park = (
-        "INSERT INTO ps_retry (target, tenant, etype, id, h, version, min_version, state, attempts, hard_fails, "
-        "first_us, next_us, error_class, error) SELECT 'vector', '', 'note', id, ps_h, ps_version, ps_version, 'p', 3, "
-        "3, 1, 1, 'permanent:InvalidData', 'refused' FROM note WHERE id = 'a'"
-    )
-    by_hand(tmp_path / "data/home.db", park)
+    by_hand(tmp_path / "data/home.db", PARK)
     copies = {row["copy"]: row for row in answer(cli("--json", "status"))["copies"]}
     assert copies["vector"]["dead letters"] == 1
     assert [row["key"] for row in answer(cli("--json", "dlq", "list", code=1))] == ["a"]
     assert "permanent:InvalidData" in cli("--json", "dlq", "show", "note", "a").stdout
     assert answer(cli("--json", "dlq", "retry", "note", "a"))["count"] == 1
     cli("verify")  # settles: the letter is delivered and gone
-    by_hand(tmp_path / "data/home.db", park)
+    by_hand(tmp_path / "data/home.db", PARK)
     cli("dlq", "drop", code=2, text="n\n")
     cli("dlq", "drop", "note", "a", text="y\n")
     cli("dlq", "list")
     cli("dlq", "retry", code=1)
+
+
+def test_dead_letters_are_named_as_records_are_by_entity_key_and_tenant(cli: Cli, tmp_path: Path) -> None:
+    cli("import", "note", "notes.jsonl")
+    by_hand(tmp_path / "data/home.db", PARK)
+    assert [row["tenant"] for row in answer(cli("--json", "dlq", "show", "CliNote", "a"))] == [""]
+    cli("--tenant", "acme", "dlq", "show", "CliNote", "a", code=1)
+    cli("--tenant", "acme", "dlq", "drop", "--yes", "CliNote", "a", code=1)
+    assert "known: note, person" in cli("dlq", "show", "nobody", "a", code=2).stderr
+    assert "known: note, person" in cli("dlq", "retry", "nobody", "a", code=2).stderr
+    assert "a key is a int" in cli("dlq", "drop", "--yes", "Person", "x", code=2).stderr
+    assert answer(cli("--json", "dlq", "drop", "--yes", "CliNote", "a"))["count"] == 1
+    cli("dlq", "list")
 
 
 def test_records_of_a_tenant_are_seen_by_its_name_only(cli: Cli) -> None:
