@@ -11,6 +11,13 @@ from polystore.filters import All, AnyOf, Checked, Compare, Expr, Field, Not, Op
 from polystore.kinds import Kind, encode_json, encode_str
 
 _ORDERED = frozenset({"str", "int", "float", "datetime", "date", "decimal", "uuid"})
+COMPARISONS_MAX = 400
+"""Comparisons of one condition. SQLite takes expressions 1,000 levels deep (https://sqlite.org/limits.html); a chain of
+comparisons is as deep as it is long, and those inside nested values count twice."""
+DEPTH_MAX = 20
+"""Levels of `&`, `|` and `~` around a comparison. SQLite's parser has a stack of 100 symbols, several per level."""
+VALUES_MAX = 10_000
+"""Values of all `in_()` of one condition. SQLite as it is shipped binds 32,766 values to a statement."""
 _LESS_OR_MORE = frozenset({"<", "<=", ">", ">="})
 
 
@@ -23,6 +30,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else f"; its fields are {', '.join(names)}"
 
 
+def _check_size(expr: Expr) -> None:
+    """Without recursion: what is nested too deep would end Python's stack first."""
+    comparisons = values = 0
+    level, parts = 0, [expr]
+    while parts:
+        inner: list[Expr] = []
+        for part in parts:
+            if part.op in ("and", "or", "not"):
+                inner.extend(part.args)
+                continue
+            comparisons += 1
+            if part.op == "in":
+                values += len(part.args[1])
+        if comparisons > COMPARISONS_MAX:
+            raise InvalidFilter(
+                f"where=: more than {COMPARISONS_MAX} comparisons; write one in_([...]) for many values of a field, or "
+                "ask in several calls"
+            )
+        if values > VALUES_MAX:
+            raise InvalidFilter(f"where=: {values} values in in_(), the limit is {VALUES_MAX}; ask in several calls")
+        level, parts = level + 1, inner
+        if level > DEPTH_MAX:
+            raise InvalidFilter(f"where=: nested deeper than {DEPTH_MAX} levels of &, | and ~; write it flatter")
+
+
 class Conditions:
     """The checks for one entity: the name of its class and the kinds of its fields."""
 
@@ -31,22 +63,29 @@ class Conditions:
         self._kinds = kinds
 
     def check(self, expr: Expr) -> Checked:
-        """The condition with plain values. Raises InvalidFilter for unknown fields and unfit values."""
+        """The condition with plain values. Raises InvalidFilter for unknown fields, unfit values, and a condition that
+        is larger than every store takes."""
+        _check_size(expr)
+        return self._checked(expr)
+
+    def _checked(self, expr: Expr) -> Checked:
         match expr.op:
             case "and":
-                return All(tuple(self.check(part) for part in expr.args))
+                return All(tuple(self._checked(part) for part in expr.args))
             case "or":
-                return AnyOf(tuple(self.check(part) for part in expr.args))
+                return AnyOf(tuple(self._checked(part) for part in expr.args))
             case "not":
-                return Not(self.check(expr.args[0]))
+                return Not(self._checked(expr.args[0]))
             case _:
                 path, value = expr.args
                 return self._comparison(path, typing.cast(Op, expr.op), value)
 
-    def check_order(self, order_by: Iterable[Field | Order]) -> tuple[Sort, ...]:
-        """The checked order. Raises InvalidFilter."""
+    def check_order(self, order_by: Iterable[Field | Order] | Field | Order) -> tuple[Sort, ...]:
+        """The checked order; one field stands for a list of it. Raises InvalidFilter."""
         out: list[Sort] = []
-        for one in order_by:
+        for one in (order_by,) if isinstance(order_by, (Field, Order)) else order_by:
+            if not isinstance(one, (Field, Order)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidFilter(f"order_by= takes fields such as F.name or F.name.desc(), not {type(one).__name__}")
             path, descending = (one.path, one.descending) if isinstance(one, Order) else (path_of(one), False)
             kind = self._kind_at(path)
             if len(path) > 1 or kind is None or kind.name not in _ORDERED | {"bool"}:

@@ -210,7 +210,7 @@ class EntityType(Generic[T]):
         """The condition checked against this entity. Raises InvalidFilter for unknown fields and unfit values."""
         return None if where is None else self._conditions.check(as_expr(where))
 
-    def sort(self, order_by: Iterable[Field | Order]) -> tuple[Sort, ...]:
+    def sort(self, order_by: Iterable[Field | Order] | Field | Order) -> tuple[Sort, ...]:
         """The checked order. Raises InvalidFilter. The key as the last tie-break is the caller's to add."""
         return self._conditions.check_order(order_by)
 

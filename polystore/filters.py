@@ -9,7 +9,7 @@ So `~` means the same on every store.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -83,7 +83,14 @@ class Field:
         return Field((*self._path, name))
 
     def __getitem__(self, name: str) -> Field:
-        return Field((*self._path, *name.split(".")))
+        return Field((*self._path, *_names(name)))
+
+    def __iter__(self) -> NoReturn:
+        name = ".".join(self._path)
+        raise InvalidFilter(f"F.{name} is one field, no list of them; where a list is taken, write [F.{name}]")
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise InvalidFilter(f"`in` cannot make a condition: write F.{'.'.join(self._path)}.contains(...)")
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return Expr("==", (self._path, other))
@@ -144,6 +151,12 @@ class Field:
         return Order(self._path, True)
 
 
+def _names(path: object) -> tuple[str, ...]:
+    if not isinstance(path, str):
+        raise InvalidFilter(f"brackets behind F take the name of a field, not {type(path).__name__}")
+    return tuple(path.split("."))
+
+
 class _F:
     """`F.name` and `F["name"]`: fields of whatever entity the condition is used with. `F["a.b"]` is `F.a.b`; brackets
     also reach names that meet a method, like `F["contains"]`."""
@@ -154,7 +167,7 @@ class _F:
         return Field((name,))
 
     def __getitem__(self, name: str) -> Field:
-        return Field(tuple(name.split(".")))
+        return Field(_names(name))
 
 
 F = _F()

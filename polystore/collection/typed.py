@@ -214,7 +214,7 @@ class Collection(Generic[T]):
         self,
         where: Condition | None = None,
         *,
-        order_by: Sequence[Field | Order] = (),
+        order_by: Sequence[Field | Order] | Field | Order = (),
         limit: int = 100,
         cursor: str | None = None,
         after: Token | None = None,

@@ -65,7 +65,7 @@ class Query(_Target, total=False):
     direction: Direction
     depth: int
     where: Condition
-    order_by: Sequence[Field | Order]
+    order_by: Sequence[Field | Order] | Field | Order
     limit: int
     cursor: str
     after: Token

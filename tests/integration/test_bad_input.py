@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,11 @@ import pytest
 
 from polystore import (
     Collection,
+    Condition,
     ConfigurationError,
     DimensionMismatch,
     Embedding,
+    F,
     FullText,
     HybridDataArchitecture,
     InvalidData,
@@ -29,6 +32,7 @@ from polystore import (
     ValueTooLarge,
     entity,
 )
+from polystore.conditions import COMPARISONS_MAX, DEPTH_MAX, VALUES_MAX
 
 
 @entity()
@@ -91,6 +95,57 @@ def test_a_bad_value_is_refused_by_every_write_and_nothing_is_written(name: str,
         assert await samples.count() == 0
 
     with_samples(f"sqlite:{tmp_path}/one.db", test)
+
+
+def any_of(conditions: Iterable[Condition]) -> Condition:
+    return reduce(lambda a, b: a | b, conditions)
+
+
+def all_of(conditions: Iterable[Condition]) -> Condition:
+    return reduce(lambda a, b: a & b, conditions)
+
+
+def negated(condition: Condition, times: int) -> Condition:
+    return reduce(lambda inner, _: ~inner, range(times), condition)
+
+
+LARGEST = {
+    "alternatives": any_of(F.number == i for i in range(COMPARISONS_MAX)),
+    "alternatives inside": any_of(F.extra.n == i for i in range(COMPARISONS_MAX)),
+    "items of a free-form value": any_of(F.extra.tags.contains(f"t{i}") for i in range(COMPARISONS_MAX)),
+    "all hold": all_of(F.number != i + 5 for i in range(COMPARISONS_MAX)),
+    "all hold inside": all_of(F.extra.word.startswith("") for _ in range(COMPARISONS_MAX)),
+    "values": F.number.in_(range(VALUES_MAX)),
+    "values inside": F.extra.n.in_(range(VALUES_MAX)),
+    "values in many lists": any_of(F.number.in_(range(i, i + 25)) for i in range(COMPARISONS_MAX)),
+    "negated": negated(F.number == 1, DEPTH_MAX - 1 & ~1),
+    "negated inside": negated(F.extra.n != 2, DEPTH_MAX - 1 & ~1),
+    "all at once": all_of(
+        [
+            negated(F.extra.n != 2, DEPTH_MAX - 2 & ~1),
+            *(F.extra.tags.contains("t1") for _ in range(COMPARISONS_MAX - 2)),
+            F.extra.n.in_(range(VALUES_MAX)),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+def test_a_condition_of_the_largest_size_is_answered(store: str, name: str, tmp_path: Path) -> None:
+    async def test(samples: Collection[Sample]) -> None:
+        await samples.put(Sample(id="a", number=1, text="x", extra={"n": 1, "word": "w", "tags": ["t1"]}))
+        await samples.put(Sample(id="b", number=-1, text="x", extra={"n": -1.5}))
+        await samples.put(Sample(id="c", number=1, text="x", extra={"n": 1, "word": "w", "tags": ["t1"]}))
+        where = LARGEST[name]
+        wanted = {"a", "b", "c"} if name == "all hold" or name == "negated inside" else {"a", "c"}
+        first = await samples.find(where, order_by=F.ratio.desc(), limit=1)
+        rest = await samples.find(where, order_by=F.ratio.desc(), cursor=first.cursor)
+        assert {one.id for one in [*first, *rest]} == wanted
+        assert {hit.value.id for hit in await samples.search("x", where=where)} == wanted
+        assert {hit.value.id for hit in await samples.similar([1.0, 2.0, 3.0], where=where)} == wanted
+
+    with_samples("memory:" if store == "memory" else f"sqlite:{tmp_path}/one.db", test)
 
 
 def test_keys_are_checked_by_reads_and_deletes_too(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import reduce
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polystore.conditions import COMPARISONS_MAX, DEPTH_MAX, VALUES_MAX
 from polystore.entity import entity, entity_type
 from polystore.errors import InvalidFilter
 from polystore.facets import Relation
@@ -168,6 +169,16 @@ def test_one_text_is_no_list_of_values() -> None:
         F.text.in_("abc")
 
 
+def test_a_field_is_no_collection_and_says_what_to_write() -> None:
+    with pytest.raises(InvalidFilter, match=r"F\.tags\.contains\(\.\.\.\)"):
+        _ = "x" in F.tags
+    with pytest.raises(InvalidFilter, match=r"\[F\.place\.city\]"):
+        iter(F.place.city)
+    for wrong in (lambda: F.tags[cast(Any, 0)], lambda: F[cast(Any, 0)], lambda: [*cast(Any, F)]):
+        with pytest.raises(InvalidFilter, match="the name of a field, not int"):
+            wrong()
+
+
 def test_a_field_is_no_member_of_sets_since_equality_builds_a_condition() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(F.n)
@@ -283,13 +294,30 @@ def test_a_refusal_never_shows_the_value() -> None:
 
 
 def test_a_condition_made_in_a_loop_stays_shallow() -> None:
-    numbers = range(5000)
+    numbers = range(COMPARISONS_MAX)
     wide = checked(reduce(lambda a, b: a | b, (F.n == i for i in numbers)))
     assert isinstance(wide, AnyOf)
     assert len(wide.parts) == len(numbers)
-    assert predicate(wide)({"n": 4999})
-    assert not predicate(wide)({"n": 5000})
+    assert predicate(wide)({"n": numbers[-1]})
+    assert not predicate(wide)({"n": len(numbers)})
     assert len(values(wide)) == len(shape(wide)) - 1 == len(numbers)
+
+
+def test_a_condition_larger_than_every_store_takes_is_refused() -> None:
+    most = reduce(lambda a, b: a | b, (F.n == i for i in range(COMPARISONS_MAX)))
+    assert f"more than {COMPARISONS_MAX} comparisons; write one in_([...])" in refused(most | F.ok)
+    deep: Condition = F.ok
+    for _ in range(DEPTH_MAX - 1):
+        deep = ~deep
+    checked(deep)
+    assert f"nested deeper than {DEPTH_MAX} levels" in refused(~deep)
+    for _ in range(20_000):
+        deep = ~deep
+    assert f"nested deeper than {DEPTH_MAX} levels" in refused(deep)
+    checked(F.n.in_(range(VALUES_MAX)))
+    assert f"{VALUES_MAX + 1} values in in_(), the limit is {VALUES_MAX}" in refused(
+        F.n.in_(range(VALUES_MAX)) | F.n.in_([1])
+    )
 
 
 # -- orders -------------------------------------------------------------------------------------------------------
@@ -303,6 +331,14 @@ def test_orders_are_checked() -> None:
         Sort(("mood",), "str"),
     )
     assert NOTE.sort([]) == ()
+    assert NOTE.sort(F.n) == (Sort(("n",), "int"),)
+    assert NOTE.sort(F.n.desc()) == (Sort(("n",), "int", True),)
+
+
+@pytest.mark.parametrize("order", ["n", ["n"], [None], [F.n == 1]])
+def test_only_fields_are_orders(order: Any) -> None:
+    with pytest.raises(InvalidFilter, match=r"F\.name\.desc\(\)"):
+        NOTE.sort(order)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ class SqliteDialect:
                     return found.is_not(None)
                 return sa.not_(sa.func.coalesce(equal(kind, found, wanted), sa.false()))
             case "in":
-                return sa.or_(sa.false(), *(equal(kind, found, item) for item in wanted))
+                return _among(kind, found, [(item, bind(item)) for item in wanted])
             case "contains":
                 return self._contains(column, place, wanted, bind)
             case "startswith":
@@ -148,9 +148,24 @@ class SqliteDialect:
         return sa.or_(in_text, in_list)
 
 
+def _among(
+    kind: sa.ColumnElement[Any], found: sa.ColumnElement[Any], wanted: Sequence[tuple[Any, sa.ColumnElement[Any]]]
+) -> sa.ColumnElement[bool]:
+    """One list per type: thousands of alternatives would be an expression deeper than SQLite takes."""
+    lists: dict[type[object], list[sa.ColumnElement[Any]]] = {}
+    for item, bound in wanted:
+        of: type[object] = type(item)
+        lists.setdefault(of, []).append(bound)
+    return sa.or_(sa.false(), *(sa.and_(kind.in_(_types(one)), found.in_(items)) for one, items in lists.items()))
+
+
 def _one_of(kind: sa.ColumnElement[Any], wanted: Any) -> sa.ColumnElement[bool]:
     """The JSON type `kind` is one that the wanted value can equal."""
-    return kind.in_([sa.literal_column(f"'{name}'") for name in _CLASSES[type(wanted)]])
+    return kind.in_(_types(type(wanted)))
+
+
+def _types(wanted: type[object]) -> list[sa.ColumnElement[Any]]:
+    return [sa.literal_column(f"'{name}'") for name in _CLASSES[wanted]]
 
 
 def _json_path(path: tuple[str, ...]) -> sa.ColumnElement[str]:
