@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 import msgspec
 
-from polystore.errors import InvalidData, PolystoreError
+from polystore.errors import AlreadyExists, InvalidData, NotFound, PolystoreError, VersionConflict
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +32,8 @@ KEY_BYTES_MAX = 512
 """UTF-8 bytes of an id: Elasticsearch's limit for `_id`, the smallest of all stores."""
 TENANT_BYTES_MAX = 128
 HASH_SPACE = 1 << 32
+FIRST_VERSION = 1 << 42
+"""Epoch 1: a home that was restored to an older state continues in a later epoch, above all versions ever used."""
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -187,6 +189,21 @@ class Write(Value, frozen=True, gc=False):
     expect_version: int | None = None
     vectors: Vectors = {}
     keep: frozenset[str] = frozenset()
+
+    def judge(self, standing: int | None) -> None:
+        """Whether a home may carry the write out upon a live record of this version; None: there is none. Raises
+        NotFound, VersionConflict or AlreadyExists."""
+        expected = self.expect_version
+        if standing is None:
+            if self.kind == "update" or expected is not None:
+                raise NotFound(f"{self.key.etype} {self.key.id!r} does not exist")
+        elif expected is not None and expected != standing:
+            raise VersionConflict(
+                f"{self.key.etype} {self.key.id!r} is at version {standing}, not at {expected}; read it again",
+                actual=standing,
+            )
+        elif self.kind == "create":
+            raise AlreadyExists(f"{self.key.etype} {self.key.id!r} exists already")
 
 
 class OpId(Value, frozen=True, gc=False):

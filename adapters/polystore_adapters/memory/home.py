@@ -9,15 +9,13 @@ import msgspec
 
 from polystore.env import Env
 from polystore.errors import (
-    AlreadyExists,
     IntegrityViolation,
     InvalidData,
-    NotFound,
     PolystoreError,
-    VersionConflict,
 )
 from polystore.model import (
     CALLER,
+    FIRST_VERSION,
     Body,
     Commit,
     Committed,
@@ -32,9 +30,6 @@ from polystore.model import (
 
 from .journal import Journal, Operation, Owed
 from .tables import Row, Tombstone, copied, draft, with_vectors
-
-FIRST_VERSION = 1 << 42
-"""Epoch 1 (consistency.md 2.4)."""
 
 
 class Drafts:
@@ -121,7 +116,7 @@ class Home(Journal):
     def _write(self, drafts: Drafts, write: Write) -> Written:
         key, kind = write.key, write.kind
         row = drafts.live(key)
-        _judge(write, row)
+        write.judge(None if row is None else row.version)
         if row is None and kind == "delete":
             return Written(0, existed=False, changed=False)
         if row is not None and (kind == "insert" or (kind == "skip" and row.hash == write.hash)):
@@ -159,18 +154,3 @@ class Home(Journal):
             text = whole.get(field)
             made_of = text_hash(text) if isinstance(text, str) else b""
             stored[field, CALLER] = StoredVector(write.key, field, CALLER, made_of, write.vectors[field])
-
-
-def _judge(write: Write, row: Row | None) -> None:
-    """Whether the write may happen upon this record. Raises NotFound, VersionConflict or AlreadyExists."""
-    key, expected = write.key, write.expect_version
-    if row is None:
-        if write.kind == "update" or expected is not None:
-            raise NotFound(f"{key.etype} {key.id!r} does not exist")
-    elif expected is not None and expected != row.version:
-        raise VersionConflict(
-            f"{key.etype} {key.id!r} is at version {row.version}, not at {expected}; read it again",
-            actual=row.version,
-        )
-    elif write.kind == "create":
-        raise AlreadyExists(f"{key.etype} {key.id!r} exists already")

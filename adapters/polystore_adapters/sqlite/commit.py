@@ -13,20 +13,14 @@ from collections.abc import Collection, Sequence
 
 from polystore.env import Env
 from polystore.errors import (
-    AlreadyExists,
     IntegrityViolation,
     InvalidData,
-    NotFound,
     PolystoreError,
-    VersionConflict,
 )
 from polystore.model import CALLER, Body, Commit, Committed, Key, OpId, Vectors, Write, Written, text_hash
 from polystore_adapters.sqlite import records
 from polystore_adapters.sqlite.records import Tables
-from polystore_adapters.sqlite.table import Draft, RecordTable, Stored
-
-FIRST_VERSION = 1 << 42
-"""Epoch 1: a store that was restored to an older state continues in a later epoch, above all versions ever used."""
+from polystore_adapters.sqlite.table import Draft, RecordTable, Row
 
 _OUTBOX_SQL = (
     "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, claims, created_at) "
@@ -57,7 +51,7 @@ class Commits:
         self._masks: dict[str, int] = {}
         for etype, bit in db.execute("SELECT etype, bit FROM ps_target WHERE status <> 'off'"):
             self._masks[etype] = self._masks.get(etype, 0) | 1 << bit
-        self._stored: dict[Key, Stored] = {}
+        self._stored: dict[Key, Row] = {}
         # What the commits so far have decided and the file does not know yet.
         self._drafts: dict[Key, Draft] = {}
         self._outbox: list[tuple[object, ...]] = []
@@ -144,7 +138,7 @@ class Commits:
     def _decide(self, write: Write, owner: str | None) -> Written:
         key, kind = write.key, write.kind
         standing = self._standing(key)
-        _judge(write, standing)
+        write.judge(None if standing is None else standing.version)
         if standing is None:
             if kind == "delete":
                 return Written(0, existed=False, changed=False)
@@ -167,14 +161,14 @@ class Commits:
             self._keep(table, write, draft, existed=standing is not None)
         return Written(version, standing is not None, True, mask, draft.body, draft.hash, now)
 
-    def _standing(self, key: Key) -> Stored | Draft | None:
+    def _standing(self, key: Key) -> Row | Draft | None:
         """The live record as the writes decided so far leave it."""
         draft = self._drafts.get(key)
         if draft is None:
             return self._stored.get(key)
         return None if draft.columns is None else draft
 
-    def _draft(self, table: RecordTable, write: Write, standing: Stored | Draft | None, version: int) -> Draft:
+    def _draft(self, table: RecordTable, write: Write, standing: Row | Draft | None, version: int) -> Draft:
         key, body, hash = write.key, write.body or {}, write.hash
         vectors = records.fitting(table, write.vectors)
         keep: frozenset[str] = frozenset()
@@ -240,18 +234,3 @@ class Commits:
             text = (draft.body or {}).get(field)
             made_of = text_hash(text) if isinstance(text, str) else b""
             vectors.append((KEEP_SQL, (*place, field, CALLER, made_of, write.vectors[field])))
-
-
-def _judge(write: Write, standing: Stored | Draft | None) -> None:
-    """Whether the write may happen upon this record. Raises NotFound, VersionConflict or AlreadyExists."""
-    key, expected = write.key, write.expect_version
-    if standing is None:
-        if write.kind == "update" or expected is not None:
-            raise NotFound(f"{key.etype} {key.id!r} does not exist")
-    elif expected is not None and expected != standing.version:
-        raise VersionConflict(
-            f"{key.etype} {key.id!r} is at version {standing.version}, not at {expected}; read it again",
-            actual=standing.version,
-        )
-    elif write.kind == "create":
-        raise AlreadyExists(f"{key.etype} {key.id!r} exists already")

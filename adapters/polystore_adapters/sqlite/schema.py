@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from polystore.errors import SchemaMismatch
-from polystore_adapters.sqlite.commit import FIRST_VERSION
+from polystore.model import FIRST_VERSION
 
 SCHEMA_VERSION = 1
 """Of the `ps_*` tables. A file of a newer one is refused; an older one would be brought up here."""

@@ -21,7 +21,7 @@ DIALECT = SqliteDialect()
 _COLUMNS = ("ps_version", "ps_hash", "ps_updated_at")
 
 
-class Stored(msgspec.Struct, gc=False):
+class Row(msgspec.Struct, gc=False):
     """A live row as it stands in the file. `body` is read only where it is asked for."""
 
     rid: int
@@ -123,14 +123,14 @@ class RecordTable:
 
     # -- reading ----------------------------------------------------------------------------------------------
 
-    def stored(self, db: sqlite3.Connection, tenant: str, ids: Sequence[str], *, bodies: bool) -> dict[str, Stored]:
+    def stored(self, db: sqlite3.Connection, tenant: str, ids: Sequence[str], *, bodies: bool) -> dict[str, Row]:
         """The live rows among these ids."""
         wanted = msgspec.json.encode([self.key_value(id) for id in ids]).decode()
         if not bodies:
             rows = db.execute(self._versions_sql, (wanted, tenant))
-            return {str(id): Stored(rid, version, hash, us) for id, rid, version, hash, us in rows}
+            return {str(id): Row(rid, version, hash, us) for id, rid, version, hash, us in rows}
         return {
-            str(id): Stored(rid, version, hash, us, self.codec.decode(str(id), fields))
+            str(id): Row(rid, version, hash, us, self.codec.decode(str(id), fields))
             for id, rid, version, hash, us, *fields in db.execute(self._rows_sql, (wanted, tenant))
         }
 
