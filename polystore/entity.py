@@ -15,11 +15,11 @@ import msgspec
 from polystore.classes import is_pydantic, members_of
 from polystore.conditions import Conditions, nearest
 from polystore.declaration import Declaration, Declared
-from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData
+from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, ValueTooLarge
 from polystore.facets import Needs, Relation
 from polystore.filters import Checked, Expr, Field, Order, Sort, as_expr
 from polystore.kinds import encode_reference
-from polystore.model import Body
+from polystore.model import VALUE_BYTES_MAX, Body
 
 T = TypeVar("T")
 
@@ -185,10 +185,20 @@ class EntityType(Generic[T]):
             self._plain_defaults[name] = None if spec.default is None else spec.kind.encode(spec.default())
         return self._plain_defaults[name]
 
-    def content_hash(self, body: Body) -> bytes:
-        """16 bytes of BLAKE2b over the body's canonical MessagePack: equal content, equal hash, on every store."""
+    def content_hash(self, body: Body, *, bounded: bool = False) -> bytes:
+        """16 bytes of BLAKE2b over the body's canonical MessagePack: equal content, equal hash, on every store.
+
+        `bounded`, for what is to be written: raises ValueTooLarge when that MessagePack has more than `VALUE_BYTES_MAX`
+        bytes, which costs nothing here.
+        """
         known = {name: body[name] for name in self.fields if name in body}
-        return hashlib.blake2b(_hash_encoder.encode(known), digest_size=16).digest()
+        content = _hash_encoder.encode(known)
+        if bounded and len(content) > VALUE_BYTES_MAX:
+            raise ValueTooLarge(
+                f"{self.cls.__name__}: the record has {len(content)} bytes, the limit is {VALUE_BYTES_MAX} for all its "
+                "fields together; save large values as files, or split it into several records"
+            )
+        return hashlib.blake2b(content, digest_size=16).digest()
 
     def edges(self, body: Body) -> list[EdgeRow]:
         """The edges of a record, without duplicates."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -108,6 +108,7 @@ class Scope(Generic[T]):
         vectors: Mapping[str, Sequence[float]] | None = None,
     ) -> Write:
         """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
+        check_version(expect_version)
         entity = self.entity
         body = entity.encode(value)
         id = entity.key_id(body[entity.key])
@@ -117,7 +118,7 @@ class Scope(Generic[T]):
             Key(self.tenant, self.etype, id),
             key_hash(self.tenant, self.etype, id),
             body,
-            entity.content_hash(body),
+            entity.content_hash(body, bounded=True),
             expect_version,
             self._vectors(body, given) if entity.embeddings else {},
             frozenset(given),
@@ -136,12 +137,14 @@ class Scope(Generic[T]):
             raise InvalidData(
                 f"update of {self.etype}: a mapping or a function is needed, not {type(changes).__name__}"
             )
+        check_version(expect_version)
         body = self.entity.encode_patch(changes)
         given = self._given(vectors, body) if vectors else {}
         made: Vectors = self._vectors(body, given) if self.entity.embeddings else {}
         return Write("update", key, self.hash_of(key), body, b"", expect_version, made, frozenset(given))
 
     def removal(self, key: Key, *, expect_version: int | None = None) -> Write:
+        check_version(expect_version)
         return Write("delete", key, self.hash_of(key), None, expect_version=expect_version)
 
     @staticmethod
@@ -158,6 +161,8 @@ class Scope(Generic[T]):
 
     def _given(self, vectors: Mapping[str, Sequence[float]], body: Mapping[str, Any]) -> dict[str, bytes]:
         """The caller's own vectors of text fields, packed."""
+        if not isinstance(vectors, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidData(f"vectors= is a mapping from fields to vectors, not {type(vectors).__name__}")
         packed: dict[str, bytes] = {}
         for field, vector in vectors.items():
             where = f"{self.entity.cls.__name__}.{field}"
@@ -175,6 +180,8 @@ class Scope(Generic[T]):
         """A vector given by the application, checked. Raises DimensionMismatch, InvalidData."""
         where = f"{self.entity.cls.__name__}.{field}"
         wanted = self.manager.embedders.dimension(self.entity, field)
+        if isinstance(vector, (str, bytes)) or not isinstance(vector, Sized):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidData(f"{where}: a vector of {wanted} numbers is needed, not {type(vector).__name__}")
         if len(vector) != wanted:
             raise DimensionMismatch(f"{where}: the vector has {len(vector)} components, the field has {wanted}")
         try:
@@ -218,8 +225,17 @@ class Scope(Generic[T]):
 
 
 def check_limit(limit: int) -> None:
+    if type(limit) is not int:
+        raise InvalidFilter(f"limit= is an int from 1 to {LIMIT_MAX}, not {type(limit).__name__}")
     if not 1 <= limit <= LIMIT_MAX:
         raise InvalidFilter(f"limit={limit}: from 1 to {LIMIT_MAX}; read on with cursor=, or use stream()")
+
+
+def check_version(expected: int | None) -> None:
+    if expected is not None and type(expected) is not int:
+        raise InvalidData(
+            f"expect_version= is the int of WriteResult.version or Stored.version, not {type(expected).__name__}"
+        )
 
 
 def check_token(after: Token | None) -> None:

@@ -252,8 +252,8 @@ def walk(
 ) -> Walk:
     """Raises InvalidFilter, InvalidData, ConfigurationError (an unknown class)."""
     check_limit(limit)
-    if not 1 <= depth <= DEPTH_MAX:
-        raise InvalidFilter(f"depth={depth}: from 1 to {DEPTH_MAX}")
+    if type(depth) is not int or not 1 <= depth <= DEPTH_MAX:
+        raise InvalidFilter(f"depth={depth!r}: an int from 1 to {DEPTH_MAX}")
     if direction not in ("out", "in", "both"):
         raise InvalidFilter(f"direction={direction!r}: 'out', 'in' or 'both'")
     target: EntityType[Any] | None = None

@@ -18,7 +18,7 @@ from polystore.collection.paging import (
     write_cursor,
 )
 from polystore.collection.scope import KeyValue, Scope, check_limit, check_token
-from polystore.errors import Unavailable
+from polystore.errors import InvalidData, Unavailable
 from polystore.filters import Condition, Field, Order
 from polystore.model import (
     Ack,
@@ -177,6 +177,8 @@ class Collection(Generic[T]):
     async def get_many(self, keys: Sequence[KeyValue], *, after: Token | None = None) -> Sequence[T | None]:
         """The values in the order of the keys, None where there is none."""
         check_token(after)
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidData(f"get_many takes a list of keys, not one {type(keys).__name__}; get takes one key")
         wanted = [self._scope.key(key) for key in keys]
         records = await self._home.get(wanted) if wanted else []
         return [None if r is None or r.body is None else self._decode(r.body) for r in records]

@@ -124,6 +124,8 @@ async def write(
             fields[field] = list(vector)
         else:
             vectors[field] = vector
+    if entity.key in fields:
+        _check_same_key(entity, fields[entity.key], key)
     if "core" in data:
         value = _value(entity, {**fields, entity.key: key})
         one = scope.whole("put", value, expect_version=expect_version, vectors=vectors)
@@ -132,6 +134,19 @@ async def write(
         changes = {**fields, **edges}
         one = scope.patch(scope.key(key), changes, expect_version=expect_version, vectors=vectors)
     return await send_one(scope, one, op_id, ack, ack_timeout_s)
+
+
+def _check_same_key(entity: EntityType[Any], given: object, key: KeyValue) -> None:
+    """The key is said by `key=`; parts may repeat it, and must not say another one."""
+    try:
+        same = entity.key_id(entity.key_value(str(given))) == entity.key_id(key)
+    except ValueError:
+        same = False
+    if not same:
+        raise InvalidData(
+            f"write_operation: {entity.cls.__name__}.{entity.key} in the parts is another key than key=; leave it out "
+            "of the parts"
+        )
 
 
 def _join(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from polystore.collection.scope import KeyValue, Scope
+from polystore.collection.scope import KeyValue, Scope, check_version
 from polystore.entity import EntityType
 from polystore.errors import InvalidData, NotFound, ValueTooLarge, VersionConflict
 from polystore.model import Ack, Body, Key, OpId, Write, WriteResult
@@ -56,6 +56,10 @@ async def send_one(scope: Scope[T], write: Write, op_id: UUID | None, ack: Ack, 
 async def put_many(
     scope: Scope[T], values: Sequence[T], skip_unchanged: bool, op_id: UUID | None, ack: Ack, ack_timeout_s: float
 ) -> Sequence[WriteResult]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sized):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidData(
+            f"put_many takes a list of values, not {type(values).__name__}; import_many takes anything that yields them"
+        )
     if not values:
         return []
     check_size(scope, len(values), "put_many", "import_many takes any amount")
@@ -93,6 +97,7 @@ async def update(
     ack_timeout_s: float,
 ) -> WriteResult:
     if callable(change):
+        check_version(expect_version)
         return await _modify(scope, scope.key(key), change, expect_version, op_id, ack, ack_timeout_s)
     write = scope.patch(scope.key(key), change, expect_version=expect_version)
     return await send_one(scope, write, op_id, ack, ack_timeout_s)

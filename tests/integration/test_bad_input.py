@@ -64,6 +64,12 @@ BAD_VALUES = {
     "infinity": (Sample(ratio=float("-inf")), InvalidData, "Sample.ratio: NaN and infinity"),
     "oversized text": (Sample(text="가" * 6_000_000), ValueTooLarge, "Sample.text: the text has 18000000 bytes"),
     "oversized bytes": (Sample(data=bytes(17 << 20)), ValueTooLarge, "Sample.data: the value has 17825792 bytes"),
+    "oversized in all": (
+        Sample(text="x" * (9 << 20), data=bytes(8 << 20)),
+        ValueTooLarge,
+        "Sample: the record has 178.* bytes, the limit is 16777216 for all its fields together",
+    ),
+    "oversized inside": (Sample(extra={"a": ["x" * (9 << 20)] * 2}), ValueTooLarge, "Sample: the record has 188"),
     "lone surrogate": (Sample(text="\ud800"), InvalidData, "Sample.text: .*lone surrogate"),
     "lone surrogate inside": (Sample(extra={"a": ["\udfff"]}), InvalidData, "Sample.extra: .*lone surrogate"),
     "NUL in a key": (Sample(id="a\0b"), InvalidData, "Sample.id: .*NUL"),

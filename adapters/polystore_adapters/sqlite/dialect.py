@@ -149,17 +149,16 @@ class SqliteDialect:
 
 
 def _among(
-    kind: sa.ColumnElement[Any], found: sa.ColumnElement[Any], wanted: Sequence[tuple[Any, sa.ColumnElement[Any]]]
+    kind: sa.ColumnElement[Any], found: sa.ColumnElement[Any], wanted: Sequence[tuple[object, sa.ColumnElement[Any]]]
 ) -> sa.ColumnElement[bool]:
     """One list per type: thousands of alternatives would be an expression deeper than SQLite takes."""
     lists: dict[type[object], list[sa.ColumnElement[Any]]] = {}
     for item, bound in wanted:
-        of: type[object] = type(item)
-        lists.setdefault(of, []).append(bound)
+        lists.setdefault(type(item), []).append(bound)
     return sa.or_(sa.false(), *(sa.and_(kind.in_(_types(one)), found.in_(items)) for one, items in lists.items()))
 
 
-def _one_of(kind: sa.ColumnElement[Any], wanted: Any) -> sa.ColumnElement[bool]:
+def _one_of(kind: sa.ColumnElement[Any], wanted: object) -> sa.ColumnElement[bool]:
     """The JSON type `kind` is one that the wanted value can equal."""
     return kind.in_(_types(type(wanted)))
 

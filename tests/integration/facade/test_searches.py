@@ -185,6 +185,8 @@ async def test_impossible_comparisons_are_refused(hda: HybridDataArchitecture) -
             await readings.similar(cast(Any, ["a", "b", "c"]))
         with pytest.raises(UnsupportedOperation, match=r"Reading\.shape.*vector"):
             await readings.similar("원")
+        with pytest.raises(InvalidData, match="a vector of 3 numbers is needed, not NoneType"):
+            await readings.similar(cast(Any, None))
         with pytest.raises(InvalidFilter, match=r"title.*text"):
             await memories.similar("글", field="title")
         with pytest.raises(UnsupportedOperation, match="Embedding"):

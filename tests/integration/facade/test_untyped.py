@@ -117,6 +117,7 @@ async def test_bad_parts_are_named_and_nothing_is_written(hda: HybridDataArchite
         (InvalidData, "no text in this write", {"searchable": {"title": "x"}, "embeddings": {"text": [1.0]}}),
         (DimensionMismatch, "text", {"core": {"text": "x"}, "embeddings": {"text": [1.0]}}),
         (InvalidData, "no field to change", {}),
+        (InvalidData, r"Memory\.id in the parts is another key than key=", {"core": {"id": "m2", "text": "x"}}),
     ]
     for error, match, data in cases:
         with pytest.raises(error, match=match):
@@ -124,6 +125,16 @@ async def test_bad_parts_are_named_and_nothing_is_written(hda: HybridDataArchite
     with pytest.raises(ConfigurationError, match="memory, person, reading"):
         await hda.write_operation({"core": {}}, entity="memo", key="m1")
     assert not await hda.collection(Memory).exists("m1")
+
+
+@split
+async def test_parts_may_repeat_the_key(hda: HybridDataArchitecture) -> None:
+    await hda.write_operation({"core": {"id": "e\u0301", "text": "x"}}, entity="memory", key="é")
+    assert await hda.collection(Memory).exists("é")
+    await hda.write_operation({"core": {"id": 7}}, entity="reading", key=7)
+    for other in (8, True, "7x"):
+        with pytest.raises(InvalidData, match="another key"):
+            await hda.write_operation({"core": {"id": other}}, entity="reading", key=7)
 
 
 @everywhere

@@ -359,6 +359,35 @@ async def test_vectors_that_cannot_belong_are_refused(hda: HybridDataArchitectur
     assert await memories.count() == await readings.count() == 0
 
 
+@split
+async def test_arguments_of_the_wrong_type_are_refused_and_nothing_is_written(hda: HybridDataArchitecture) -> None:
+    people, memories = cast(Any, hda.collection(Person)), cast(Any, hda.collection(Memory))
+    one = Person(id="p", name="x")
+    for many in ((one for _ in range(2)), "ab", None):
+        with pytest.raises(InvalidData, match=r"put_many takes a list of values.*import_many"):
+            await people.put_many(many)
+    for keys in ("ab", 7, None):
+        with pytest.raises(InvalidData, match="get_many takes a list of keys"):
+            await people.get_many(keys)
+    for vector in (None, "abc", 1.0):
+        with pytest.raises(InvalidData, match=r"Memory\.text: a vector of \d+ numbers is needed"):
+            await memories.put(Memory(text="x"), vectors={"text": vector})
+    with pytest.raises(InvalidData, match="vectors= is a mapping"):
+        await memories.put(Memory(text="x"), vectors=[1.0])
+    calls: list[Callable[[Any], Awaitable[object]]] = [
+        lambda v: people.put(one, expect_version=v),
+        lambda v: people.update("p", {"name": "y"}, expect_version=v),
+        lambda v: people.update("p", str, expect_version=v),
+        lambda v: people.delete("p", expect_version=v),
+        lambda v: hda.write_operation({"core": {"name": "x"}}, entity="person", key="p", expect_version=cast(Any, v)),
+    ]
+    for version in (True, "1", 1.0):
+        for call in calls:
+            with pytest.raises(InvalidData, match=r"expect_version= is the int of WriteResult\.version"):
+                await call(version)
+    assert await people.count() == await memories.count() == 0
+
+
 @everywhere
 async def test_keys_are_composed_text(hda: HybridDataArchitecture) -> None:
     people = hda.collection(Person)
