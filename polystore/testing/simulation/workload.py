@@ -75,8 +75,15 @@ class Client:
 
     async def _try(self, attempt: Attempt, writes: Sequence[Write], op: OpId | None, ack: Ack) -> bool:
         """True when the outcome is known."""
+        patience_s = self.random.expovariate(1 / 0.02) if self.random.random() < 0.1 else None
         try:
-            results = await self.manager.write(writes[0].key.etype, writes, op=op, ack=ack, ack_timeout_s=3.0)
+            async with asyncio.timeout(patience_s):
+                results = await self.manager.write(writes[0].key.etype, writes, op=op, ack=ack, ack_timeout_s=3.0)
+        except TimeoutError:
+            attempt.error, attempt.state, attempt.doubt = "given up", "unknown", True
+            self.history.covered["given up"] += 1
+            self.history.note(f"{self.node.name} #{attempt.n} given up")
+            return False
         except PolystoreError as e:
             attempt.error = f"{type(e).__name__}: {e}"
             attempt.doubt = attempt.doubt or e.outcome_unknown
