@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from polystore.errors import InvalidData, InvalidFilter
+from polystore.errors import InvalidData, InvalidFilter, did_you_mean
 from polystore.filters import All, AnyOf, Checked, Compare, Expr, Field, Not, Op, Order, Sort, path_of
 from polystore.kinds import Kind, encode_json, encode_str
 
@@ -24,10 +24,7 @@ _LESS_OR_MORE = frozenset({"<", "<=", ">", ">="})
 def nearest(name: str, known: Iterable[str]) -> str:
     """The middle of an error message: what the unknown name was probably meant to be, else all known names."""
     names = sorted(known)
-    from difflib import get_close_matches  # only for errors, and slow to import
-
-    close = get_close_matches(name, names, 1)
-    return f", did you mean {close[0]!r}?" if close else f"; its fields are {', '.join(names)}"
+    return did_you_mean(name, names) or f"; its fields are {', '.join(names)}"
 
 
 def _check_size(expr: Expr) -> None:

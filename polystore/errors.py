@@ -32,6 +32,8 @@ Messages name the store, the operation, the key and what to do next; they never 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PolystoreError(Exception):
     """Base of all errors of polystore."""
@@ -182,3 +184,11 @@ class OutcomeUnknown(StoreError):
 
     retryable = True
     outcome_unknown = True
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """For the middle of a message: ", did you mean 'x'?" when one of the known names is near, else nothing."""
+    from difflib import get_close_matches  # needed only here, and slow to import
+
+    close = get_close_matches(name, list(known), 1)
+    return f", did you mean {close[0]!r}?" if close else ""

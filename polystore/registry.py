@@ -9,11 +9,10 @@ import contextlib
 import functools
 import re
 from collections.abc import Generator, Iterable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 from polystore.env import Env
-from polystore.errors import ConfigurationError
+from polystore.errors import ConfigurationError, did_you_mean
 from polystore.protocols import Connect, Repository
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two characters at least: 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
     """The error for a name that is not among the known ones: lists them and names the nearest."""
     names = sorted(known)
-    near = get_close_matches(name, names, 1)
-    hint = f", did you mean {near[0]!r}?" if near else ";"
+    hint = did_you_mean(name, names) or ";"
     return ConfigurationError(f"{what} {name!r} is not known{hint} known: {', '.join(names) or 'none'}")
 
 

@@ -8,13 +8,12 @@ with `sqlite` and `memory`, so that few stores, and the embedded profile, always
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Final, Literal
 
 import msgspec
 
 from polystore.config import Role
-from polystore.errors import ConfigurationError
+from polystore.errors import ConfigurationError, did_you_mean
 
 Kind = Literal["record", "fact", "state", "blob"]
 
@@ -203,16 +202,10 @@ def row_of(data_type: str) -> Row:
         known = ", ".join(
             f"{row.data_type} ({', '.join(row.aliases)})" if row.aliases else row.data_type for row in MATRIX
         )
-        raise ConfigurationError(f"unknown data_type {data_type!r}{nearest(data_type, _BY_NAME)}; known: {known}")
+        raise ConfigurationError(f"unknown data_type {data_type!r}{did_you_mean(data_type, _BY_NAME)}; known: {known}")
     return _BY_NAME[data_type]
 
 
 def title(stores: tuple[str, ...]) -> str:
     """How people call stores given by their URL schemes: "Kafka + Redis". A third party's scheme stands for itself."""
     return " + ".join(PRODUCTS[store].title if store in PRODUCTS else store for store in stores)
-
-
-def nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    """ ", did you mean 'x'?" when one of the known names is near, else nothing: the middle of an error message."""
-    found = get_close_matches(name, known, n=1)
-    return f", did you mean {found[0]!r}?" if found else ""

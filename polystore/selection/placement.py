@@ -14,7 +14,7 @@ import msgspec
 
 from polystore.config import Role
 from polystore.entity import EntityType
-from polystore.errors import ConfigurationError
+from polystore.errors import ConfigurationError, did_you_mean
 from polystore.facets import Needs
 from polystore.model import Considered, Placement
 from polystore.protocols import (
@@ -24,7 +24,7 @@ from polystore.protocols import (
     SupportsTraversal,
     SupportsVectorSearch,
 )
-from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Preference, Row, nearest, row_of, title
+from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Preference, Row, row_of, title
 from polystore.selection.tree import (
     GRAPH_RELATIONS,
     RULES,
@@ -269,7 +269,9 @@ class _Placing:
         by_name = {store.name: store for store in self.stores}
         if name not in by_name:
             known = ", ".join(by_name)
-            raise self.fail(f"the configuration pins {part} to {name!r}{nearest(name, by_name)}; known stores: {known}")
+            raise self.fail(
+                f"the configuration pins {part} to {name!r}{did_you_mean(name, by_name)}; known stores: {known}"
+            )
         store = by_name[name]
         reason = self._unfit_home(store, preference.role) if part == "home" else unfit(store, part)
         if reason:

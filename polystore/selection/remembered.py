@@ -12,9 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from polystore.entity import EntityType
-from polystore.errors import ConfigurationError
+from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
-from polystore.selection.matrix import nearest
 from polystore.selection.placement import HOME_NEEDS, Candidate, cost_of, unfit
 
 FORMAT: Final = 1
@@ -131,7 +130,7 @@ def _check_home(etype: str, before: _Stored, by_name: Mapping[str, Candidate]) -
     if home is None:
         raise ConfigurationError(
             f"{etype}: its home is the store {before.home!r}, which is not configured"
-            f"{nearest(before.home, tuple(by_name))}; configure it again under this name: a home never moves "
+            f"{did_you_mean(before.home, by_name)}; configure it again under this name: a home never moves "
             "because the configuration changed"
         )
     if not home.can(*HOME_NEEDS):

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from polystore.errors import ConfigurationError
-from polystore.selection.matrix import PRODUCTS, ROLES, Preference, nearest, title
+from polystore.errors import ConfigurationError, did_you_mean
+from polystore.selection.matrix import PRODUCTS, ROLES, Preference, title
 from polystore.sizes import parse_size
 
 MEMORY_BYTES_MAX: Final = 1_000_000_000
@@ -255,7 +255,7 @@ def select_database(requirements: Requirements | Mapping[str, object]) -> Choice
 def _from_mapping(requirements: Mapping[str, object]) -> Requirements:
     for name in requirements:
         if name not in REQUIREMENTS:
-            near = nearest(str(name), REQUIREMENTS)
+            near = did_you_mean(str(name), REQUIREMENTS)
             raise ConfigurationError(f"unknown requirement {name!r}{near}; known: {', '.join(REQUIREMENTS)}")
     # Requirements checks the types itself, whoever makes one.
     return Requirements(**requirements)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
