@@ -9,13 +9,15 @@ import msgspec
 
 from polystore.errors import ConfigurationError
 
+CACHE_BYTES = 256 << 20
+
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """page_limit: most pages of 4 KiB that the file may have; none by default. vector_cache_bytes: memory for vectors
     of one entity type that are compared at once; beyond it they are read in parts. readers: threads that read."""
 
     page_limit: int | None = None
-    vector_cache_bytes: int = 256 << 20
+    vector_cache_bytes: int = CACHE_BYTES
     readers: int = 2
 
 

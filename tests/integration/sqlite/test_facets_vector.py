@@ -16,7 +16,8 @@ from typing import Annotated
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polystore_adapters.sqlite.facets.vector import CACHE_BYTES, VectorFacet
+from polystore_adapters.sqlite.facets.vector import VectorFacet
+from polystore_adapters.sqlite.options import CACHE_BYTES
 
 from polystore.embedding import pack
 from polystore.entity import entity, entity_type
@@ -195,7 +196,7 @@ def test_a_condition_that_few_or_many_satisfy_leaves_out_the_others(metric: Metr
 
 def test_number_keys_are_matched_as_text() -> None:
     numbered = entity_type(Numbered)
-    with facet_file(numbered, VectorFacet(numbered, {"text": VectorSpec(1, "ip", "test")})) as file:
+    with facet_file(numbered, VectorFacet(numbered, {"text": VectorSpec(1, "ip", "test")}, CACHE_BYTES)) as file:
         file.put([{"id": i} for i in (9, 10)], vectors={str(i): {"text": pack([1])} for i in (9, 10)})
         assert ids(file.facet.similar(file.db, "", "text", pack([1]), None, 5)) == ["10", "9"]
 

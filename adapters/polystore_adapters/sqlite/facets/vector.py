@@ -22,7 +22,6 @@ from polystore.protocols import VectorSpec
 from . import FacetRow
 from .tables import follow, json_list, snapshot
 
-CACHE_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
 _COMPACT_MIN = 1000
 _BOOKKEEPING_BYTES = 120
@@ -123,9 +122,7 @@ class VectorFacet:
     matrix that would not fit is never made: its vectors are read anew for each query, 1 MB at a time.
     """
 
-    def __init__(
-        self, entity: EntityType[Any], specs: Mapping[str, VectorSpec], cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, entity: EntityType[Any], specs: Mapping[str, VectorSpec], cache_bytes: int) -> None:
         self._etype = entity.name
         self._specs = specs
         self._cache_bytes = cache_bytes
