@@ -81,7 +81,7 @@ async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
         raise
     try:
         settings = Settings(timeout_s=config.timeout_s)
-        return Store(name, repository, env=env, roles=config.roles, required=config.required, settings=settings)
+        return Store(name, repository, env=env, roles=config.roles, settings=settings)
     except ConfigurationError:
         await repository.aclose()
         raise
@@ -100,12 +100,10 @@ class Store:
         *,
         env: Env,
         roles: Collection[str] | None = None,
-        required: bool = True,
         settings: Settings = DEFAULTS,
     ) -> None:
         self.name = name
         self.repository = repository
-        self.required = required
         self.capabilities = repository.capabilities
         self.limits = repository.limits
         self.roles = self._possible(roles)

@@ -518,8 +518,8 @@ def test_opening_takes_the_settings_of_the_configuration(monkeypatch: pytest.Mon
     monkeypatch.setattr("polystore.store.connect", connect)
 
     async def main() -> None:
-        store = await open_store("main", StoreConfig(url="x:", required=False, timeout_s=2), LoopEnv())
-        assert (store.name, store.required, store.supports(SupportsCommit)) == ("main", False, True)
+        store = await open_store("main", StoreConfig(url="x:", timeout_s=2), LoopEnv())
+        assert (store.name, store.supports(SupportsCommit)) == ("main", True)
         fake.trouble = lambda _: asyncio.sleep(1000)
         with pytest.raises(StoreTimeout, match="within 2 s"):
             await store.call(Repository.ping)
