@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -124,25 +125,26 @@ async def test_a_cursor_belongs_to_its_query(hda: HybridDataArchitecture) -> Non
 @split
 async def test_amounts_and_conditions_are_checked_before_any_io(hda: HybridDataArchitecture) -> None:
     readings, memories = hda.collection(Reading), hda.collection(Memory)
+    wrongs: list[Callable[[], Awaitable[object]]] = [
+        lambda: readings.find(limit=0),
+        lambda: readings.find(limit=10_001),
+        lambda: memories.search("글", limit=0),
+        lambda: memories.similar("글", limit=-1),
+        lambda: memories.related("m", "ABOUT", limit=0),
+        *(partial(readings.find, limit=limit) for limit in cast(Any, ["1", None, 2.5, True])),
+        lambda: memories.hybrid("글", limit=cast(Any, "5")),
+        lambda: memories.related("m", "ABOUT", depth=cast(Any, True)),
+        lambda: readings.find(F.prize == 1),
+        lambda: readings.count(F.price == "a lot"),
+        lambda: readings.find(order_by=[F.shape]),
+        lambda: memories.search("글", where=F.txt == "x"),
+        lambda: memories.hybrid("글", where=F.importance == "high"),
+        lambda: readings.find(cast(Any, True)),
+    ]
     with down(hda.stores["home"], "find", "count", "get"), down(hda.stores["words"], "search"):
-        for wrong in (
-            lambda: readings.find(limit=0),
-            lambda: readings.find(limit=10_001),
-            lambda: memories.search("글", limit=0),
-            lambda: memories.similar("글", limit=-1),
-            lambda: memories.related("m", "ABOUT", limit=0),
-            *(lambda limit=limit: readings.find(limit=limit) for limit in cast(Any, ["1", None, 2.5, True])),
-            lambda: memories.hybrid("글", limit=cast(Any, "5")),
-            lambda: memories.related("m", "ABOUT", depth=cast(Any, True)),
-            lambda: readings.find(F.prize == 1),
-            lambda: readings.count(F.price == "a lot"),
-            lambda: readings.find(order_by=[F.shape]),
-            lambda: memories.search("글", where=F.txt == "x"),
-            lambda: memories.hybrid("글", where=F.importance == "high"),
-            lambda: readings.find(cast(Any, True)),
-        ):
+        for wrong in wrongs:
             with pytest.raises(InvalidFilter):
-                await cast(Any, wrong())
+                await wrong()
 
 
 @everywhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -374,12 +374,12 @@ async def test_arguments_of_the_wrong_type_are_refused_and_nothing_is_written(hd
             await memories.put(Memory(text="x"), vectors={"text": vector})
     with pytest.raises(InvalidData, match="vectors= is a mapping"):
         await memories.put(Memory(text="x"), vectors=[1.0])
-    calls: list[Callable[[Any], Awaitable[object]]] = [
+    calls: list[Callable[[Any], Coroutine[Any, Any, object]]] = [
         lambda v: people.put(one, expect_version=v),
         lambda v: people.update("p", {"name": "y"}, expect_version=v),
         lambda v: people.update("p", str, expect_version=v),
         lambda v: people.delete("p", expect_version=v),
-        lambda v: hda.write_operation({"core": {"name": "x"}}, entity="person", key="p", expect_version=cast(Any, v)),
+        lambda v: hda.write_operation({"core": {"name": "x"}}, entity="person", key="p", expect_version=v),
     ]
     for version in (True, "1", 1.0):
         for call in calls:
