@@ -144,13 +144,7 @@ class Line:
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
-        while (limit := min(settings.batch_max, self.free())) > 0:
-            etypes = [name for name in self.context.types if name not in self.unreadable]
-            rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, limit)
-            env.crashpoint("relay.claimed")
-            await self._recover(rows)
-            if len(rows) < limit:
-                break
+        await self._take_over()
         await self._sweep()
         for row in copies:
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
@@ -162,6 +156,37 @@ class Line:
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s
             await journal.call(SupportsJournal.purge, env.now_us(), int(settings.tombstone_ttl_s * 1e6))
+
+    async def _take_over(self) -> None:
+        """Claim what nobody alive works on: one row first, and twice as many each time that these are delivered.
+
+        A claim counts against a row when its worker dies. By claiming only what is about to be delivered, whatever ends
+        this process over and over, the rows that it did not get to are not suspected; and a record that ends it is soon
+        the only one claimed when it happens.
+        """
+        journal, settings = self.home, self.context.settings
+        size = 1
+        while (limit := min(size, settings.batch_max, self.free())) > 0:
+            etypes = [name for name in self.context.types if name not in self.unreadable]
+            rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, limit)
+            self.context.env.crashpoint("relay.claimed")
+            await self._recover(rows)
+            if len(rows) < limit:
+                return
+            if not await self._settled_soon(rows):  # it took so long that others may think us dead
+                self.live = await journal.call(SupportsJournal.beat, self.context.worker)
+            size *= 2
+
+    async def _settled_soon(self, rows: Sequence[OutboxRow]) -> bool:
+        """Wait until none of the rows is in hand, but no longer than between two looks at the journal."""
+        try:
+            async with asyncio.timeout(self.context.settings.poll_s):
+                while any(row.version in self.in_hand for row in rows):
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _sweep(self) -> None:
         """Own rows that are not in hand: what a lost queue item or a cancelled write left behind."""
@@ -248,7 +273,13 @@ class Line:
         copy = self.context.stores.get(row.name)
         if copy is None:
             return True  # as far as can be told here: who has the store looks
-        found = await owe_leftovers(self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max)
+        try:
+            found = await owe_leftovers(
+                self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max
+            )
+        except PolystoreError as e:  # later then: one copy that does not answer holds up no other
+            self.context.report(f"{row.name} could not be compared with {self.home.name}: {e}")
+            return True
         if found:
             self.retries.wake(row.name)
         return found
