@@ -82,6 +82,8 @@ class EntityType(Generic[T]):
         self.fields = declared.fields
         self.full_text = declared.full_text
         self.embeddings = declared.embeddings
+        # of the others the application itself makes the vectors
+        self.embedded_texts = {f: one for f, one in self.embeddings.items() if self.fields[f].kind.name == "str"}
         self.relations = declared.relations
         self.unique = declared.unique
         self.index = declared.index

@@ -237,7 +237,7 @@ async def _fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsi
                 for record in records
                 for body in (record.body or {},)
                 for field, vector in manager.inline_vectors(entity.name, body).items()
-                if entity.fields[field].kind.name == "str"
+                if field in entity.embedded_texts
             ]
             await home.call(SupportsJournal.put_vectors, made)
             if len(records) < FILL_CHUNK:

@@ -169,7 +169,7 @@ class Scope(Generic[T]):
             if field not in self.entity.embeddings:
                 fields = ", ".join(self.entity.embeddings) or "none"
                 raise InvalidData(f"vectors=: {where} has no Embedding(); fields that have: {fields}")
-            if self.entity.fields[field].kind.name != "str":
+            if field not in self.entity.embedded_texts:
                 raise InvalidData(f"vectors=: {where} is itself a vector; give it as the value of the field")
             if body.get(field) is None:
                 raise InvalidData(f"vectors=: {where} has no text in this write that the vector could belong to")

@@ -142,7 +142,7 @@ def check_target(scope: Scope[T], field: str, to: str | Sequence[float]) -> byte
     """The packed vector to compare with; None when a text has to be embedded first."""
     if not isinstance(to, str):
         return scope.packed(field, to)
-    if scope.entity.fields[field].kind.name != "str":
+    if field not in scope.entity.embedded_texts:
         raise UnsupportedOperation(
             f"{scope.entity.cls.__name__}.{field} holds vectors that the application made; compare with such a vector"
         )
@@ -187,7 +187,7 @@ async def similar(
 async def hybrid(question: Question[T], text: str, after: Token | None) -> Found[Hit[T]]:
     scope = question.scope
     words, vectors = scope.serving("full_text"), scope.serving("vector")
-    fields = [name for name in scope.entity.embeddings if scope.entity.fields[name].kind.name == "str"]
+    fields = scope.entity.embedded_texts
     if not fields:
         raise UnsupportedOperation(f"{scope.entity.cls.__name__}: hybrid needs Embedding() on a str field")
     phrases = query(text)

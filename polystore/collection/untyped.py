@@ -120,7 +120,7 @@ async def write(
     _join(fields, data.get("relationships", {}), entity.relations, "relationships", entity)
     vectors: dict[str, Sequence[float]] = {}
     for field, vector in data.get("embeddings", {}).items():
-        if field in entity.embeddings and entity.fields[field].kind.name != "str":
+        if field in entity.embeddings and field not in entity.embedded_texts:
             fields[field] = list(vector)
         else:
             vectors[field] = vector
