@@ -19,6 +19,7 @@ import msgspec
 
 from polystore.entity import EntityType
 from polystore.env import Env
+from polystore.errors import DimensionMismatch
 from polystore.facets import Metric
 from polystore.filters import Checked, Sort
 from polystore.model import (
@@ -41,6 +42,7 @@ from polystore.model import (
     Settlement,
     StoredVector,
     TargetRow,
+    Vectors,
 )
 from polystore.text import Phrase
 
@@ -103,6 +105,20 @@ class Layout(msgspec.Struct, frozen=True):
     home: bool
     facets: frozenset[Literal["full_text", "vector", "graph"]]
     vectors: Mapping[str, VectorSpec] = {}
+
+    def served(self, vectors: Vectors) -> dict[str, bytes]:
+        """Those of the vectors whose fields this store serves. Raises DimensionMismatch."""
+        if not vectors or "vector" not in self.facets:
+            return {}
+        served = {field: vectors[field] for field in self.vectors if field in vectors}
+        for field, packed in served.items():
+            dimension = self.vectors[field].dimension
+            if len(packed) != 4 * dimension:
+                raise DimensionMismatch(
+                    f"{self.entity.name}.{field}: the vector has {len(packed)} bytes, {dimension} components need "
+                    f"{4 * dimension}"
+                )
+        return served
 
 
 @runtime_checkable
@@ -174,8 +190,8 @@ class SupportsJournal(Protocol):
         ...
 
     async def pending(self, etype: str, target: str, pairs: Sequence[tuple[int, int]]) -> bool:
-        """True while the copy is owed any of the (key hash, version) pairs, by outbox or retry row, parked ones too; and
-        while it is not active, since it may then lack what it is not owed yet. One snapshot."""
+        """True while the copy is owed any of the (key hash, version) pairs, by outbox or retry row, parked ones too;
+        and while it is not active, since it may then lack what it is not owed yet. One snapshot."""
         ...
 
     async def parked(self, target: str | None, cursor: str | None, limit: int) -> tuple[list[RetryRow], str | None]:

@@ -15,7 +15,7 @@ import msgspec
 from polystore.embedding import pack, unpack
 from polystore.entity import EdgeRow
 from polystore.env import Env
-from polystore.errors import DimensionMismatch, InvalidData, PolystoreError, SchemaMismatch
+from polystore.errors import InvalidData, PolystoreError, SchemaMismatch
 from polystore.model import (
     APPLIED,
     STALE,
@@ -238,15 +238,5 @@ def draft(layout: Layout, key: Key, version: int, h: int, body: Body, hash: byte
 def with_vectors(layout: Layout, row: Row, vectors: Vectors) -> Row:
     """The row with these vectors, of the fields whose vectors this store serves, beside those it has. Raises
     DimensionMismatch."""
-    added: dict[str, array[float]] = {}
-    for field, spec in layout.vectors.items() if "vector" in layout.facets else ():
-        packed = vectors.get(field)
-        if packed is None:
-            continue
-        if len(packed) != 4 * spec.dimension:
-            raise DimensionMismatch(
-                f"{layout.entity.name}.{field}: the vector has {len(packed)} bytes, {spec.dimension} components need "
-                f"{4 * spec.dimension}"
-            )
-        added[field] = unpack(packed)
+    added = {field: unpack(packed) for field, packed in layout.served(vectors).items()}
     return msgspec.structs.replace(row, vectors={**row.vectors, **added}) if added else row

@@ -170,7 +170,7 @@ class Commits:
 
     def _draft(self, table: RecordTable, write: Write, standing: Row | Draft | None, version: int) -> Draft:
         key, body, hash = write.key, write.body or {}, write.hash
-        vectors = records.fitting(table, write.vectors)
+        vectors: Vectors = table.layout.served(write.vectors)
         keep: frozenset[str] = frozenset()
         if write.kind == "update" and standing is not None:
             if table.vector is not None:

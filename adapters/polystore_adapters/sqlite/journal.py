@@ -28,7 +28,7 @@ from polystore.model import (
 )
 from polystore_adapters.sqlite.commit import KEEP_SQL
 from polystore_adapters.sqlite.facets import FacetRow
-from polystore_adapters.sqlite.records import Tables, fitting
+from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.schema import check_file
 
 TAKEOVER_US = 60_000_000
@@ -331,7 +331,7 @@ def put_vectors(db: sqlite3.Connection, tables: Tables, found: Sequence[StoredVe
         brought = db.execute(sql, (*place, CALLER)).fetchone() is not None
         if table.vector is not None and spec is not None and spec.embedder == one.embedder and not brought:
             keep = frozenset(table.layout.vectors) - {one.field}
-            new = fitting(table, {one.field: one.vector})
+            new = table.layout.served({one.field: one.vector})
             table.vector.put(db, [FacetRow(row.rid, key.tenant, key.id, row.body, new, row.version, keep)])
 
 

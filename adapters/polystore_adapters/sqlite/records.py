@@ -6,8 +6,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
-from polystore.errors import DimensionMismatch, InvalidData, PolystoreError, SchemaMismatch
-from polystore.model import APPLIED, STALE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp, Vectors
+from polystore.errors import InvalidData, PolystoreError, SchemaMismatch
+from polystore.model import APPLIED, STALE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.table import Draft, RecordTable
 
@@ -148,7 +148,7 @@ def draft(table: RecordTable, change: Change) -> Draft:
     if change.body is None:
         return Draft(change.version, change.h, b"", change.updated_us, None, None)
     columns = columns_of(table, change.key, change.body)
-    vectors = fitting(table, change.vectors)
+    vectors = table.layout.served(change.vectors)
     return Draft(change.version, change.h, change.hash, change.updated_us, change.body, columns, vectors)
 
 
@@ -158,24 +158,6 @@ def columns_of(table: RecordTable, key: Key, body: Body) -> list[object]:
         return table.columns(key, body)
     except (AttributeError, TypeError, ValueError) as e:
         raise InvalidData(f"{key.etype} {key.id!r}: the body does not fit the entity: {type(e).__name__}") from e
-
-
-def fitting(table: RecordTable, vectors: Vectors) -> Vectors:
-    """The vectors of the fields that this file serves. Raises DimensionMismatch."""
-    if table.vector is None or not vectors:
-        return {}
-    out: dict[str, bytes] = {}
-    for field, spec in table.layout.vectors.items():
-        packed = vectors.get(field)
-        if packed is None:
-            continue
-        if len(packed) != 4 * spec.dimension:
-            raise DimensionMismatch(
-                f"{table.etype}.{field}: the vector has {len(packed)} bytes, {spec.dimension} components need "
-                f"{4 * spec.dimension}"
-            )
-        out[field] = packed
-    return out
 
 
 def write(db: sqlite3.Connection, tables: Tables, rids: Mapping[Key, int], drafts: Mapping[Key, Draft]) -> None:
