@@ -241,3 +241,27 @@ def test_a_copy_is_in_service_as_long_as_one_process_is_configured_with_it() -> 
         assert any("put back" in problem for problem in current.problems)
 
     simulated(test)
+
+
+def test_a_new_copy_that_does_not_answer_holds_up_no_other_new_copy() -> None:
+    async def test(world: World) -> None:
+        before = await world.manager(placement=Placement("note", "home", {}))
+        for i in range(5):
+            await world.put(before, f"n{i}", "나무")
+        await before.stop()
+        after = await world.manager()
+
+        async def gone(etype: str) -> list[str]:
+            raise Unavailable("gone")
+
+        world.copies["search"].tenants = gone  # type: ignore[attr-defined]
+        await until(
+            lambda: {row.status for row in after.lines["home"].targets.rows() if row.name == "vectors"} == {"active"},
+            20,
+        )
+        with pytest.raises(Unavailable, match="still being filled"):
+            after.readable("note", "search")
+        del world.copies["search"].tenants  # pyright: ignore[reportAttributeAccessIssue]
+        await until(lambda: all(row.status == "active" for row in after.lines["home"].targets.rows()), 20)
+
+    simulated(test)
