@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from polystore.cli import data, dead_letters, stores
 from polystore.cli.running import Context
 
+
+class _Program(TyperGroup):
+    """`--json` may stand behind the command too, where the hand puts it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        if "--json" in args[:end]:
+            args = ["--json", *(arg for arg in args[:end] if arg != "--json"), *args[end:]]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -25,10 +38,19 @@ def options(
     config: Annotated[
         str | None, typer.Option("--config", "-c", metavar="FILE|URL", help="polystore.toml, or the URL of a store.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    entities: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--entities",
+            "-e",
+            metavar="MODULE",
+            help="Module of entities, or module:Class; needed with a URL. Repeated.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Answer in JSON; also behind the command.")] = False,
     tenant: Annotated[str, typer.Option(help="Look at this tenant's records.")] = "",
 ) -> None:
-    context.obj = Context(config, json, tenant)
+    context.obj = Context(config, tuple(entities or ()), json, tenant)
 
 
 app.command()(stores.init)

@@ -7,6 +7,7 @@ configuration or input; 3 a store failed; 130 interrupted.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from polystore.architecture import HybridDataArchitecture
-from polystore.config import Config, load_config
+from polystore.config import Config, load_config, resolve_entities
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, NotFound, PolystoreError, StalenessTimeout, StoreError
 from polystore.store import Store
@@ -30,6 +31,7 @@ class Context(msgspec.Struct):
     """The options that stand before the command."""
 
     config: str | None = None
+    entities: tuple[str, ...] = ()
     json: bool = False
     tenant: str = ""
     console: Console = msgspec.field(default_factory=Console)
@@ -42,8 +44,22 @@ class Context(msgspec.Struct):
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[HybridDataArchitecture]:
         """The configured architecture, at the chosen tenant. Raises what `open` raises."""
-        async with HybridDataArchitecture.open(self.config) as hda:
+        loaded = self.loaded()
+        if not loaded.entities and not self.entities:
+            raise ConfigurationError(
+                f"{loaded.source}: no entities; name their modules: --entities MODULE before the command, or entities "
+                "in polystore.toml"
+            )
+        named = msgspec.structs.replace(
+            loaded, entities=self.entities, import_paths=(os.getcwd(),), source="--entities"
+        )
+        async with HybridDataArchitecture.open(self.config, entities=resolve_entities(named)) as hda:
             yield hda.tenant(self.tenant) if self.tenant else hda
+
+    @property
+    def silent(self) -> bool:
+        """Whether nobody watches: no progress is shown."""
+        return self.json or not self.errors.is_terminal
 
     def say(self, text: str) -> None:
         """A line for a reader; nothing with --json."""
@@ -83,7 +99,8 @@ def run(context: Context, command: Callable[[], Coroutine[Any, Any, int | None]]
         context.errors.print("interrupted; what was committed is kept, and the next start goes on from there")
         code = INTERRUPTED
     except PolystoreError as e:
-        context.errors.print(f"{type(e).__name__}: {e}", style="red", highlight=False, markup=False, soft_wrap=True)
+        text = "\n".join((f"{type(e).__name__}: {e}", *getattr(e, "__notes__", ())))
+        context.errors.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
         code = (
             NO if isinstance(e, NotFound) else STORE_FAILED if isinstance(e, (StoreError, StalenessTimeout)) else USAGE
         )

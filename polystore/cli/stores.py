@@ -40,8 +40,12 @@ def init(
     if path.exists() and not force:
         state.errors.print(f"{path} exists; --force replaces it", highlight=False)
         raise typer.Exit(USAGE)
-    named = ", ".join(f'"{name}"' for name in entities or ())
-    path.write_text(TEMPLATE.format(entities=named, url=url), encoding="utf-8")
+    named = ", ".join(f'"{name}"' for name in (*(entities or ()), *state.entities))
+    try:
+        path.write_text(TEMPLATE.format(entities=named, url=url), encoding="utf-8")
+    except OSError as e:
+        state.errors.print(f"{path} cannot be written: {e.strerror}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(USAGE) from None
     state.say(f"wrote {path}")
     if state.json:
         state.emit({"wrote": str(path)})
@@ -105,20 +109,25 @@ def status(context: typer.Context) -> None:
                 answer["homes"].append(
                     {"home": home.name, "owed": backlog.outbox, "oldest_s": oldest_s, "workers": others}
                 )
+                copies: dict[str, dict[str, str]] = {}
                 for row in await home.call(SupportsJournal.targets):
-                    answer["copies"].append(
-                        {
-                            "entity": row.etype,
-                            "copy": row.name,
-                            "status": row.status,
-                            "retry": backlog.retry.get(row.name, 0),
-                            "dead letters": backlog.parked.get(row.name, 0),
-                        }
-                    )
+                    copies.setdefault(row.name, {})[row.etype] = row.status
+                answer["copies"].extend(
+                    {
+                        "home": home.name,
+                        "copy": name,
+                        "entities": entities,
+                        "retry": backlog.retry.get(name, 0),
+                        "dead letters": backlog.parked.get(name, 0),
+                    }
+                    for name, entities in copies.items()
+                )
             if state.json:
                 state.emit(answer)
                 return
             state.show(answer["homes"])
+            for row in answer["copies"]:
+                row["entities"] = ", ".join(f"{name}: {status}" for name, status in row["entities"].items())
             state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
 
     run(state, command)
@@ -136,7 +145,7 @@ def verify(
         async with state.opened() as hda:
             names = [entity_named(hda, entity).name] if entity else sorted(hda.types)
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            with Progress(*columns, console=state.errors, transient=True, disable=state.json) as progress:
+            with Progress(*columns, console=state.errors, transient=True, disable=state.silent) as progress:
                 bar = progress.add_task("settling")
                 await _settle(state, hda)
                 compared: dict[tuple[str, str], int] = {}

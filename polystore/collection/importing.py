@@ -76,8 +76,9 @@ class Import(Generic[T]):
     def report(self) -> ImportReport:
         return ImportReport(self._read, self._written, self._skipped, self._rejected, tuple(self._errors))
 
-    async def run(self, source: Iterable[T] | AsyncIterable[T]) -> ImportReport:
-        """One commit is under way while the next one is prepared."""
+    async def run(self, source: Iterable[T | InvalidData] | AsyncIterable[T | InvalidData]) -> ImportReport:
+        """One commit is under way while the next one is prepared. A source that makes its values from something else
+        gives an InvalidData in the place of a value that cannot be made."""
         done = await self._position()
         chunk = _Chunk()
         sending: asyncio.Task[None] | None = None
@@ -108,7 +109,9 @@ class Import(Generic[T]):
                 await asyncio.gather(sending, return_exceptions=True)
         return self.report()
 
-    def _prepare(self, value: T, position: int) -> Write | InvalidData:
+    def _prepare(self, value: T | InvalidData, position: int) -> Write | InvalidData:
+        if isinstance(value, InvalidData):
+            return value
         try:
             return self._scope.whole(self._kind, value)
         except InvalidData as e:

@@ -143,7 +143,7 @@ class Collection(Generic[T]):
 
     async def import_many(
         self,
-        source: Iterable[T] | AsyncIterable[T],
+        source: Iterable[T | InvalidData] | AsyncIterable[T | InvalidData],
         *,
         on_conflict: Literal["overwrite", "skip", "error"] = "overwrite",
         on_error: Literal["stop", "collect"] = "stop",
@@ -156,7 +156,8 @@ class Collection(Generic[T]):
         "skip", or "error". on_error: "stop" raises at the first bad value (with a note that says which), everything
         before it is written; "collect" goes on and counts it in the report. resume: a name under which the position is
         kept in the same commits: a call with the same name and the same source goes on where the last one ended, be it
-        by an error, a cancellation or a crash. progress: called after each commit.
+        by an error, a cancellation or a crash. progress: called after each commit. A source that reads its values from
+        somewhere gives an InvalidData in the place of one that it cannot make: it counts as a bad value.
 
         Cancelled, it leaves whole commits. Memory does not grow with the source.
         """

@@ -3,7 +3,8 @@ so that memory stays flat whatever the size."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -34,7 +35,8 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Verifier:
-    """Compares the copies of one architecture with their homes. Reads only."""
+    """Compares the copies of one architecture with their homes. Reads only. `progress` is told entity, copy, and how
+    many records of all tenants were compared there so far."""
 
     def __init__(
         self,
@@ -60,20 +62,20 @@ class Verifier:
         for name, facets in served.items():
             copy = self._stores[name]
             tenants = set(await home.call(Repository.tenants, etype)) | set(await copy.call(Repository.tenants, etype))
+            tally = itertools.count(1)
             for tenant in sorted(tenants):
-                async for difference in self._compare(etype, tenant, home, copy, "vector" in facets):
+                async for difference in self._compare(etype, tenant, home, copy, "vector" in facets, tally):
                     yield difference
+            self._progress(etype, name, next(tally) - 1)
 
     async def _compare(
-        self, etype: str, tenant: str, home: Store, copy: Store, vectors: bool
+        self, etype: str, tenant: str, home: Store, copy: Store, vectors: bool, tally: Iterator[int]
     ) -> AsyncIterator[Difference]:
         here, there = _stamps(home, etype, tenant), _stamps(copy, etype, tenant)
-        count = 0
         pairs: list[tuple[Stamp, Stamp]] = []
         a, b = await anext(here, None), await anext(there, None)
         while a is not None or b is not None:
-            count += 1
-            if count % PAGE == 0:
+            if (count := next(tally)) % PAGE == 0:
                 self._progress(etype, copy.name, count)
             if b is None or (a is not None and (a.h, a.id) < (b.h, b.id)):
                 assert a is not None
@@ -96,7 +98,6 @@ class Verifier:
             a, b = await anext(here, None), await anext(there, None)
         async for one in self._wrong_vectors(etype, tenant, home, copy, pairs):
             yield one
-        self._progress(etype, copy.name, count)
 
     async def _wrong_vectors(
         self, etype: str, tenant: str, home: Store, copy: Store, pairs: list[tuple[Stamp, Stamp]]

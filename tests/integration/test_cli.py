@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +107,112 @@ def test_import_says_which_record_does_not_fit(cli: Cli, tmp_path: Path) -> None
     assert "record 2" in cli("import", "note", "bad.jsonl", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("bad.jsonl", '{"id": "x", "text": "a"}\n\n{"id": "y", "text": "b", "star": 1}\n', "did you mean 'stars'"),
+        ("bad.csv", "id,text,star\nx,a,\n", "did you mean 'stars'"),
+        ("bad.csv", "id,text\nx,a\ny,b,c\n", "more cells than the header"),
+    ],
+)
+def test_import_loses_nothing_silently(cli: Cli, tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    refused = cli("import", "note", name, code=2).stderr
+    assert words in refused
+    assert f"record {1 if 'star' in text and name == 'bad.csv' else 2}:" in refused
+    assert "--ignore-unknown" in refused
+    before = len(answer(cli("--json", "find", "note"))["records"])
+    report = answer(cli("--json", "import", "note", name, "--ignore-unknown"))
+    assert report["rejected"] == 0
+    assert len(answer(cli("--json", "find", "note"))["records"]) == report["read"] > before
+
+
+def test_import_collects_records_that_cannot_be_converted(cli: Cli, tmp_path: Path) -> None:
+    lines = ['{"id": "a", "text": "x"}', '{"id": "b"}', "no JSON", '{"id": "c", "text": "y", "more": 1}', '{"id": 7}']
+    last = '{"id": "d", "text": "z"}'
+    (tmp_path / "mixed.jsonl").write_text("\n".join([*lines, last]) + "\n", encoding="utf-8")
+    report = answer(cli("--json", "import", "note", "mixed.jsonl", "--on-error", "collect", code=1))
+    assert (report["read"], report["written"], report["rejected"]) == (6, 2, 4)
+    assert [position for position, _ in report["errors"]] == [1, 2, 3, 4]
+    assert [row["id"] for row in answer(cli("--json", "find", "note"))["records"]] == ["a", "d"]
+    (tmp_path / "again.jsonl").write_text("\n".join([*lines, last]) + "\n", encoding="utf-8")
+    said = cli("import", "note", "again.jsonl", "--on-error", "collect", code=1).stdout
+    assert "rejected, record 2: Object missing required field `text`" in said
+    assert "rejected, record 3: line 3 is not a JSON object" in said
+
+
+def test_files_that_cannot_be_used_are_refused_in_words(cli: Cli, tmp_path: Path) -> None:
+    for name in ("old.csv", "old.jsonl"):
+        (tmp_path / name).write_bytes('id,text\nx,"학교"\n'.encode("euc-kr"))
+        refused = cli("import", "note", name, code=2).stderr
+        assert f"{name} is not UTF-8" in refused
+    assert "cannot be written" in cli("-c", "no/such/place.toml", "init", "models", code=2).stderr
+
+
+def test_an_interrupted_import_goes_on_where_it_stopped(cli: Cli, tmp_path: Path) -> None:
+    count = 20_000
+    with (tmp_path / "many.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"id": f"n{i}", "text": f"word{i % 100}"}) + "\n" for i in range(count))
+    program = Path(sys.executable).with_name("polystore")
+    with subprocess.Popen(
+        [program, "import", "note", "many.jsonl"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as importing:
+        until = time.monotonic() + 60
+        while written(tmp_path / "data/home.db") == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+        importing.send_signal(signal.SIGINT)
+        _, errors = importing.communicate(timeout=60)
+    assert importing.returncode == 130, errors
+    assert errors.decode() == "interrupted; what was committed is kept, and the next start goes on from there\n"
+    done = written(tmp_path / "data/home.db")
+    assert 0 < done < count
+    report = answer(cli("--json", "import", "note", "many.jsonl"))
+    assert report["skipped"] == done
+    assert report["written"] == count - done
+    verified = answer(cli("--json", "verify"))
+    assert (verified["differences"], verified["compared"]) == (0, 3 * count)
+
+
+def written(home: Path) -> int:
+    """How many notes are committed; none before the table is there."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{home}?mode=ro", uri=True)) as db:
+            (found,) = db.execute("SELECT count(*) FROM note").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return int(found)
+
+
+def test_progress_is_shown_to_terminals_only(cli: Cli) -> None:
+    for command in (("import", "note", "notes.jsonl"), ("verify",)):
+        assert cli(*command).stderr == ""
+
+
+def test_a_url_and_the_modules_of_entities_need_no_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "polystore.toml").rename(tmp_path / "other.toml")
+    (tmp_path / "mymodels.py").write_text(MODELS, encoding="utf-8")
+    url = ("-c", "sqlite:x.db")
+    assert "--entities MODULE" in cli(*url, "status", code=2).stderr
+    assert "no module 'nomodels'" in cli(*url, "-e", "nomodels", "status", code=2).stderr
+    cli(*url, "-e", "mymodels", "status")
+    assert answer(
+        cli(*url, "-e", "mymodels:CliNote", "-e", "mymodels:Person", "import", "note", "notes.jsonl", "--json")
+    )
+    assert answer(cli(*url, "-e", "mymodels", "get", "note", "a", "--json"))["stars"] == 3
+
+
+def test_json_may_stand_behind_the_command(cli: Cli) -> None:
+    assert answer(cli("status", "--json"))["homes"]
+    assert answer(cli("dlq", "list", "--json")) == []
+    assert cli("search", "--", "note", "--json").stdout == "nothing found\n"
+
+
+def test_verify_counts_the_comparisons_of_all_tenants(cli: Cli) -> None:
+    cli("import", "note", "notes.jsonl")
+    cli("--tenant", "acme", "import", "note", "notes.jsonl")
+    assert answer(cli("--json", "verify"))["compared"] == 18
+
+
 def test_records_are_found_by_key_condition_words_and_likeness(cli: Cli) -> None:
     cli("import", "note", "notes.jsonl")
     assert answer(cli("--json", "get", "note", "a"))["text"] == "학교에서 만난 친구"
@@ -163,7 +272,10 @@ def test_status_shows_what_is_owed_and_the_dead_letters_can_be_tried_again(cli: 
     cli("dlq", "list")
     by_hand(tmp_path / "data/home.db", PARK)
     copies = {row["copy"]: row for row in answer(cli("--json", "status"))["copies"]}
+    assert len(copies) == 3
     assert copies["vector"]["dead letters"] == 1
+    assert copies["graph"]["entities"] == {"note": "active"}
+    assert "note: active" in cli("status").stdout
     assert [row["key"] for row in answer(cli("--json", "dlq", "list", code=1))] == ["a"]
     assert "permanent:InvalidData" in cli("--json", "dlq", "show", "note", "a").stdout
     assert answer(cli("--json", "dlq", "retry", "note", "a"))["count"] == 1
