@@ -32,7 +32,10 @@ Messages name the store, the operation, the key and what to do next; they never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # everything else in this module is an error
+    from collections.abc import Iterable
 
 
 class PolystoreError(Exception):
