@@ -103,6 +103,18 @@ def test_a_bad_value_is_refused_by_every_write_and_nothing_is_written(name: str,
     with_samples(f"sqlite:{tmp_path}/one.db", test)
 
 
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+def test_a_record_cannot_grow_over_the_limit_by_updates(store: str, tmp_path: Path) -> None:
+    async def test(samples: Collection[Sample]) -> None:
+        await samples.put(Sample(text="x" * (9 << 20)))
+        with pytest.raises(ValueTooLarge, match="Sample: the record has 178"):
+            await samples.update("s", {"data": bytes(8 << 20)})
+        assert (await samples.load("s")).value.data == b""
+        await samples.update("s", {"data": bytes(6 << 20)})
+
+    with_samples("memory:" if store == "memory" else f"sqlite:{tmp_path}/one.db", test)
+
+
 def any_of(conditions: Iterable[Condition]) -> Condition:
     return reduce(lambda a, b: a | b, conditions)
 

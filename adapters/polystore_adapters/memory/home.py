@@ -136,7 +136,7 @@ class Home(Journal):
         if write.kind == "update" and old is not None:
             kept = {field: vector for field, vector in old.vectors.items() if field not in body}
             body = {**old.body, **body}
-            hash = layout.entity.content_hash(body)
+            hash = layout.entity.content_hash(body, bounded=True)
         new = draft(layout, write.key, version, write.h, body, hash, now)
         return with_vectors(layout, msgspec.structs.replace(new, vectors=kept), write.vectors)
 

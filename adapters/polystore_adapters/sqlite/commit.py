@@ -179,7 +179,7 @@ class Commits:
                 vectors = {**{field: one for field, one in before.items() if field in others}, **vectors}
                 keep = (standing.keep & others) if isinstance(standing, Draft) else frozenset(others)
             body = {**(standing.body or {}), **body}
-            hash = table.entity.content_hash(body)
+            hash = table.entity.content_hash(body, bounded=True)
         columns = records.columns_of(table, key, body)
         if table.unique:
             self._check_unique(table, key, body, columns)
