@@ -150,7 +150,7 @@ def text_of(node: ast.AST) -> str:
 
 def alias(name: str) -> tuple[str, str]:
     """The docstring below a module's `NAME = ...`, and that line."""
-    for module in ("model", "filters", "collection.scope"):
+    for module in ("model", "results", "filters", "collection.scope"):
         source = inspect.getsource(importlib.import_module(f"polystore.{module}"))
         body = ast.parse(source).body
         for statement, after in zip(body, [*body[1:], None], strict=True):

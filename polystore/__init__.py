@@ -41,18 +41,8 @@ from polystore.errors import (
 )
 from polystore.facets import Edge, Embedding, FullText, Index, Needs, Relation, Unique
 from polystore.filters import Condition, Expr, F, Field, Order
-from polystore.model import (
-    Ack,
-    Direction,
-    Found,
-    Hit,
-    ImportReport,
-    Related,
-    Stored,
-    StoreStatus,
-    Token,
-    WriteResult,
-)
+from polystore.model import Direction
+from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, StoreStatus, Token, WriteResult
 
 if TYPE_CHECKING:
     from polystore.architecture import HybridDataArchitecture, Opening

@@ -18,7 +18,8 @@ from polystore.env import SYSTEM_ENV, Env
 from polystore.errors import InvalidData, ValueTooLarge
 from polystore.kinds import encode_reference
 from polystore.layers import tracing
-from polystore.model import TENANT_BYTES_MAX, Ack, WriteResult
+from polystore.model import TENANT_BYTES_MAX
+from polystore.results import Ack, WriteResult
 from polystore.selection import Remembered
 from polystore.store import Store
 

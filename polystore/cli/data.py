@@ -19,7 +19,8 @@ from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, InvalidData
 from polystore.filters import Expr, F, Field, path_of
 from polystore.kinds import TYPES
-from polystore.model import VALUE_BYTES_MAX, Found, Hit, ImportReport
+from polystore.model import VALUE_BYTES_MAX
+from polystore.results import Found, Hit, ImportReport
 
 _OPS = {"=": "==", "~": "contains"}
 _WHERE = re.compile(r"\s*([\w.]+)\s*(==|=|!=|<=|>=|<|>|~)\s*(.*)", re.DOTALL)

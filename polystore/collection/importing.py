@@ -10,8 +10,9 @@ import msgspec
 
 from polystore.collection.scope import Scope
 from polystore.errors import Conflict, InvalidData
-from polystore.model import ImportReport, Key, Write
+from polystore.model import Key, Write
 from polystore.protocols import SupportsJournal
+from polystore.results import ImportReport
 
 T = TypeVar("T")
 

@@ -20,7 +20,15 @@ from polystore.errors import (
     Unavailable,
     UnsupportedOperation,
 )
-from polystore.model import Key, Placement, Record, Stored, Token, Vectors, Write, key_hash
+from polystore.model import (
+    Key,
+    Placement,
+    Record,
+    Vectors,
+    Write,
+    key_hash,
+)
+from polystore.results import Stored, Token
 from polystore.store import Store
 
 T = TypeVar("T")

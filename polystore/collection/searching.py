@@ -18,8 +18,16 @@ from polystore.collection.scope import Scope, check_limit
 from polystore.entity import EntityType
 from polystore.errors import InvalidData, InvalidFilter, UnsupportedOperation
 from polystore.filters import Checked, Condition, predicate
-from polystore.model import Body, Direction, Found, Hit, Key, Match, Reached, Record, Related, Token
+from polystore.model import (
+    Body,
+    Direction,
+    Key,
+    Match,
+    Reached,
+    Record,
+)
 from polystore.protocols import SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
+from polystore.results import Found, Hit, Related, Token
 from polystore.store import Store
 from polystore.text import Phrase, highlight, query
 

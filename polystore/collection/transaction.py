@@ -10,7 +10,8 @@ from uuid import UUID
 from polystore.collection.scope import KeyValue, Scope, Wiring
 from polystore.collection.writing import check_new, check_size, op_of
 from polystore.errors import UnsupportedOperation
-from polystore.model import Ack, Key, Write, WriteResult
+from polystore.model import Key, Write
+from polystore.results import Ack, WriteResult
 
 
 class Transaction:

@@ -20,20 +20,9 @@ from polystore.collection.paging import (
 from polystore.collection.scope import KeyValue, Scope, check_limit, check_token
 from polystore.errors import InvalidData, Unavailable
 from polystore.filters import Condition, Field, Order
-from polystore.model import (
-    Ack,
-    Direction,
-    Found,
-    Hit,
-    ImportReport,
-    Key,
-    Record,
-    Related,
-    Stored,
-    Token,
-    WriteResult,
-)
+from polystore.model import Direction, Key, Record
 from polystore.protocols import SupportsFilter, SupportsInlineGet
+from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, Token, WriteResult
 
 T = TypeVar("T")
 R = TypeVar("R")

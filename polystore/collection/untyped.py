@@ -24,7 +24,8 @@ from polystore.errors import (
 )
 from polystore.filters import Condition, Field, Order
 from polystore.layers import tracing
-from polystore.model import Ack, Direction, Token, WriteResult
+from polystore.model import Direction
+from polystore.results import Ack, Token, WriteResult
 
 QueryKind = Literal["key", "similarity", "relationship", "full_text", "hybrid", "filter"]
 

@@ -12,7 +12,8 @@ import msgspec
 from polystore.collection.scope import KeyValue, Scope, check_version
 from polystore.entity import EntityType
 from polystore.errors import InvalidData, NotFound, ValueTooLarge, VersionConflict
-from polystore.model import Ack, Body, Key, OpId, Write, WriteResult
+from polystore.model import Body, Key, OpId, Write
+from polystore.results import Ack, WriteResult
 
 T = TypeVar("T")
 

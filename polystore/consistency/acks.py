@@ -9,8 +9,9 @@ import msgspec
 
 from polystore.consistency.line import Line
 from polystore.errors import PolystoreError, StalenessTimeout
-from polystore.model import Key, StoreStatus
+from polystore.model import Key
 from polystore.protocols import SupportsJournal
+from polystore.results import StoreStatus
 
 POLL_FIRST_S, POLL_MAX_S = 0.01, 0.1
 

@@ -25,19 +25,16 @@ from polystore.errors import (
     Unavailable,
 )
 from polystore.model import (
-    Ack,
     Change,
     Commit,
     Committed,
     OpId,
     Placement,
-    StoreStatus,
-    Token,
     Write,
-    WriteResult,
     Written,
 )
 from polystore.protocols import SupportsJournal
+from polystore.results import Ack, StoreStatus, Token, WriteResult
 from polystore.store import Store
 
 log = logging.getLogger("polystore.consistency")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from polystore.model import Key, StoreStatus
+from polystore.model import Key
+from polystore.results import StoreStatus
 
 
 class Waiters:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from polystore.model import Key, WriteResult
-from polystore.model import Token as Text
+from polystore.model import Key
+from polystore.results import Token as Text
+from polystore.results import WriteResult
 from polystore.testing import simulate
 from polystore.testing.simulation.bugs import BUGS, planted
 from polystore.testing.simulation.checkers import CHECKERS

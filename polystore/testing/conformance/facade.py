@@ -19,7 +19,7 @@ from polystore.entity import EntityType
 from polystore.errors import AlreadyExists, NotFound, VersionConflict
 from polystore.facets import Edge
 from polystore.filters import F, predicate
-from polystore.model import WriteResult
+from polystore.results import WriteResult
 from polystore.testing.conformance.base import InItsOwnLoop, chunks, same
 from polystore.testing.conformance.entities import (
     ARTICLE,

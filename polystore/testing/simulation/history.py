@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from polystore.model import Key, RetryRow, Value, WriteResult
+from polystore.model import Key, RetryRow, Value
+from polystore.results import WriteResult
 
 HOME = "home"
 

@@ -10,7 +10,8 @@ from typing import Literal
 from polystore.consistency import DataConsistencyManager
 from polystore.embedding import pack
 from polystore.errors import PolystoreError
-from polystore.model import Ack, Key, OpId, Token, Write, WriteResult, key_hash
+from polystore.model import Key, OpId, Write, key_hash
+from polystore.results import Ack, Token, WriteResult
 from polystore.testing.simulation.history import HOME, Attempt, Read
 from polystore.testing.simulation.process import Node
 from polystore.testing.simulation.servers import DIMENSION, POISON, TYPES

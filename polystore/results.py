@@ -1,0 +1,145 @@
+"""What an application gets: results of writes, reads and searches."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import msgspec
+
+from polystore.errors import InvalidData
+from polystore.model import Value
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+StoreStatus = Literal["committed", "applied", "pending", "failed"]
+"""How far a write got in one store. committed: durable at the home. applied: a copy holds it, or something newer.
+pending: a copy is owed it. failed: a copy refused it for good; it is a dead letter."""
+Ack = Literal["committed", "applied", "visible"] | Sequence[str]
+"""What a write waits for. committed: the home. applied: all copies too. visible: and searches there see it, which in
+every adapter of this version is the same. Or the names of the copies to wait for."""
+
+
+class Token(str):
+    """What a write returns and a read takes as `after=`: the read sees that write or something newer.
+
+    Tokens merge by `|`. The text is `1.` and the URL-safe base64 of MessagePack (home, [[h, version], ...]).
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, home: str, pairs: Sequence[tuple[int, int]]) -> Token:
+        raw = msgspec.msgpack.encode({home: pairs})
+        return cls("1." + base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
+
+    def pairs(self) -> dict[str, list[tuple[int, int]]]:
+        """Home -> (key hash, version) pairs. Raises InvalidData when the text is not a token."""
+        if not self:
+            return {}
+        try:
+            head, _, text = self.partition(".")
+            if head != "1":
+                raise ValueError(head)
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            return msgspec.msgpack.decode(raw, type=dict[str, list[tuple[int, int]]])
+        except (ValueError, binascii.Error, msgspec.DecodeError) as e:
+            raise InvalidData("after=: this is not a token of polystore; pass the token of a write result") from e
+
+    def __or__(self, other: Token) -> Token:
+        merged: dict[str, dict[int, int]] = {}
+        for token in (self, other):
+            for home, pairs in Token.pairs(token).items():
+                known = merged.setdefault(home, {})
+                for h, version in pairs:
+                    known[h] = max(version, known.get(h, 0))
+        raw = msgspec.msgpack.encode({home: list(known.items()) for home, known in merged.items()})
+        return Token("1." + base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
+
+
+class WriteResult(Value, frozen=True, gc=False):
+    """What one write did. `version` None: nothing was there to delete. `stores` says per store how far it got.
+
+    `changed` False: nothing was written, because nothing was there to delete, the content was the same
+    (`skip_unchanged`), the record was there already (an import that skips), or the same op_id had done it before.
+    """
+
+    key: str
+    version: int | None
+    existed: bool
+    token: Token
+    stores: Mapping[str, StoreStatus]
+    changed: bool = True
+
+
+class Stored(msgspec.Struct, Generic[T], frozen=True):
+    """A record with its version and the time of its last write (UTC)."""
+
+    value: T
+    version: int
+    written_at: datetime
+
+
+class Hit(msgspec.Struct, Generic[T], frozen=True):
+    """A search result. `value` and `version` are current; `match_version` is what the copy had indexed.
+
+    `highlights` maps field to fragments of the original text with the matches marked.
+    """
+
+    value: T
+    version: int
+    score: float
+    match_version: int
+    highlights: Mapping[str, Sequence[str]] = {}
+
+
+class Related(msgspec.Struct, Generic[R], frozen=True):
+    """A related record: shortest `depth`, one such `path` of (from id, relation, to id), its last edge's properties."""
+
+    value: R
+    depth: int
+    path: Sequence[tuple[str, str, str]]
+    properties: Mapping[str, Any]
+
+
+class Found(Sequence[T]):
+    """A page of results; `cursor` continues after it, None at the end."""
+
+    __slots__ = ("_items", "cursor")
+
+    def __init__(self, items: Sequence[T], cursor: str | None = None) -> None:
+        self._items = items
+        self.cursor = cursor
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __repr__(self) -> str:
+        return f"Found({list(self._items)!r}, cursor={self.cursor!r})"
+
+
+class ImportReport(Value, frozen=True, gc=False):
+    """Progress of an import: values read, written, skipped (already there or unchanged), rejected.
+
+    `errors` holds the first 100 rejections as (position from 0, message).
+    """
+
+    read: int = 0
+    written: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    errors: Sequence[tuple[int, str]] = ()
