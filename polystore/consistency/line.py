@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
@@ -158,35 +159,36 @@ class Line:
             await journal.call(SupportsJournal.purge, env.now_us(), int(settings.tombstone_ttl_s * 1e6))
 
     async def _take_over(self) -> None:
-        """Claim what nobody alive works on: one row first, and twice as many each time that these are delivered.
+        """Claim what nobody alive works on, at any time one row more than were delivered so far.
 
-        A claim counts against a row when its worker dies. By claiming only what is about to be delivered, whatever ends
-        this process over and over, the rows that it did not get to are not suspected; and a record that ends it is soon
-        the only one claimed when it happens.
+        A claim counts against a row when its worker dies. So whatever ends this process over and over, rows that it was
+        far from delivering are not suspected; and a record that ends it is soon the only one claimed when it happens.
         """
         journal, settings = self.home, self.context.settings
-        size = 1
-        while (limit := min(size, settings.batch_max, self.free())) > 0:
+        delivered = 0
+        under_way: list[int] = []
+        while (limit := min(max(1, 1 + delivered - len(under_way)), settings.batch_max, self.free())) > 0:
             etypes = [name for name in self.context.types if name not in self.unreadable]
             rows = await journal.call(SupportsJournal.claim, self.context.worker, self.live, etypes, limit)
             self.context.env.crashpoint("relay.claimed")
             await self._recover(rows)
             if len(rows) < limit:
                 return
-            if not await self._settled_soon(rows):  # it took so long that others may think us dead
-                self.live = await journal.call(SupportsJournal.beat, self.context.worker)
-            size *= 2
+            claimed = [*under_way, *(row.version for row in rows)]
+            under_way = await self._half_settled(claimed)
+            delivered += len(claimed) - len(under_way)
+            self.live = await journal.call(SupportsJournal.beat, self.context.worker)
 
-    async def _settled_soon(self, rows: Sequence[OutboxRow]) -> bool:
-        """Wait until none of the rows is in hand, but no longer than between two looks at the journal."""
-        try:
+    async def _half_settled(self, versions: Sequence[int]) -> list[int]:
+        """Which of the rows are still in hand when half of them are not, or when it is time to say that we live."""
+        left = [version for version in versions if version in self.in_hand]
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.context.settings.poll_s):
-                while any(row.version in self.in_hand for row in rows):
+                while len(left) > len(versions) // 2:
                     self._room.clear()
                     await self._room.wait()
-        except TimeoutError:
-            return False
-        return True
+                    left = [version for version in left if version in self.in_hand]
+        return left
 
     async def _sweep(self) -> None:
         """Own rows that are not in hand: what a lost queue item or a cancelled write left behind."""
