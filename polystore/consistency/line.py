@@ -199,6 +199,8 @@ class Line:
         self._next_sweep = env.monotonic() + settings.sweep_s
         older_us = env.now_us() - (0 if asked else int(settings.sweep_s * 1e6))
         rows = await self.home.call(SupportsJournal.claimed, self.context.worker, older_us, settings.batch_max)
+        if len(rows) == settings.batch_max:
+            self._next_sweep = env.monotonic()  # there may be more: at the next poll
         await self._recover([row for row in rows if row.version not in self.in_hand])
         if self.backlog.parked:
             await self._revive()

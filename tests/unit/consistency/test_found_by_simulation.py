@@ -265,3 +265,19 @@ def test_a_new_copy_that_does_not_answer_holds_up_no_other_new_copy() -> None:
         await until(lambda: all(row.status == "active" for row in after.lines["home"].targets.rows()), 20)
 
     simulated(test)
+
+
+def test_many_rows_that_were_lost_track_of_are_found_one_poll_after_the_other() -> None:
+    """As after an import's commit that was carried out, though its connection broke."""
+
+    async def test(world: World) -> None:
+        manager = await world.manager(batch_max=5)
+        line = manager.lines["home"]
+        line.take = lambda task: False  # type: ignore[method-assign]
+        for i in range(50):
+            await world.put(manager, f"n{i}", "나무")
+        del line.take
+        await until(lambda: not world.servers["home"].backlog().outbox, 35)
+        assert all(world.text("search", f"n{i}") == "나무" for i in range(50))
+
+    simulated(test)
