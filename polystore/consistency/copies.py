@@ -47,10 +47,10 @@ async def register(
         for row in new:
             store = stores.get(row.name)
             if store is None or not await store.call(Repository.tenants, etype):  # else it was here before
-                await journal.call(SupportsJournal.set_target, replace(row, status="active"))
+                await journal.call(SupportsJournal.set_target, replace(row, status="active"), row)
     for target, row in rows.items():
         if target not in wanted and row.status != "off":
-            await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None))
+            await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
     line.wanted[etype] = frozenset(wanted)
 
 

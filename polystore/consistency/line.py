@@ -151,7 +151,7 @@ class Line:
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
                 # By a process that was opened later with another configuration, or by a request that came late.
                 self.context.report(f"{row.name} was taken out as a copy of {row.etype}; it is put back and filled")
-                await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None))
+                await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
             elif row.status == "backfilling":
                 await self._backfill(row)
         if env.monotonic() >= self._next_purge:
@@ -260,7 +260,7 @@ class Line:
         owed = self.backlog.retry.get(row.name, 0)
         if row.cursor == "":
             if owed == 0 and not await self._leftovers(row):
-                await self.home.call(SupportsJournal.set_target, replace(row, status="active"))
+                await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
                 await self.targets.refresh()
             return
         chunk = self.context.settings.backfill_chunk

@@ -205,7 +205,9 @@ class Journal(Tables):
     def targets(self) -> list[TargetRow]:
         return list(self._targets.values())
 
-    def set_target(self, row: TargetRow) -> None:
+    def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
+        if was is not None and self._targets.get((row.etype, row.name)) != was:
+            return
         for known in self._targets.values():
             if known.etype == row.etype and (known.name == row.name) != (known.bit == row.bit):
                 raise IntegrityViolation(

@@ -202,8 +202,8 @@ class MemoryRepository:
     async def targets(self) -> list[TargetRow]:
         return await self._call(self.server.targets)
 
-    async def set_target(self, row: TargetRow) -> None:
-        await self._call(self.server.set_target, row)
+    async def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
+        await self._call(self.server.set_target, row, was)
 
     async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
         return await self._call(self.server.backfill, row, limit)

@@ -268,7 +268,9 @@ def targets(db: sqlite3.Connection) -> list[TargetRow]:
     return [TargetRow(*row) for row in db.execute("SELECT etype, name, bit, status, cursor, data_id FROM ps_target")]
 
 
-def set_target(db: sqlite3.Connection, row: TargetRow) -> None:
+def set_target(db: sqlite3.Connection, row: TargetRow, was: TargetRow | None = None) -> None:
+    if was is not None and was not in targets(db):
+        return
     for name, bit in db.execute("SELECT name, bit FROM ps_target WHERE etype = ?", (row.etype,)).fetchall():
         if (name == row.name) != (bit == row.bit):
             raise IntegrityViolation(

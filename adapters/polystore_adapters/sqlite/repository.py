@@ -286,8 +286,8 @@ class SqliteRepository:
     async def targets(self) -> list[TargetRow]:
         return await self._db.read(journal.targets)
 
-    async def set_target(self, row: TargetRow) -> None:
-        await self._db.write_one(journal.set_target, row)
+    async def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
+        await self._db.write_one(lambda db, _: journal.set_target(db, row, was), None)
 
     async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
         now_us = self._env.now_us()

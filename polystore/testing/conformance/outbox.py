@@ -212,6 +212,13 @@ class OutboxConformance(JournalCase):
             TargetRow(THING.name, "copy", 0, "active", ""),
             TargetRow(THING.name, "search", 1, "active"),
         ]
+        search = TargetRow(THING.name, "search", 1, "active")
+        await store.set_target(
+            TargetRow(THING.name, "search", 1, "off"), TargetRow(THING.name, "search", 1, "backfilling")
+        )
+        assert search in await store.targets(), "decided on another state than stands"
+        await store.set_target(TargetRow(THING.name, "search", 1, "off"), search)
+        assert search not in await store.targets()
         assert await store.placements() == {}
         for placement in ('{"home": "a"}', '{"home": "나"}'):
             await store.remember(THING.name, placement)
