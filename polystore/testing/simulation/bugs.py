@@ -150,7 +150,7 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "vector_of_another_text": ((Embedders, "complete", _any_vector), 50),
     "op_forgotten": ((MemoryServer, "_done_before", _forgotten), 50),
     "pending_ignores_retries": ((MemoryServer, "pending", _outbox_only), 50),
-    "leftovers_stay": ((Line, "_leftovers", _left_out), 300),
+    "leftovers_stay": ((Line, "_leftovers", _left_out), 600),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

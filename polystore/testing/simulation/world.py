@@ -108,7 +108,7 @@ class World:
     async def disturb(self) -> None:
         for i in range(self.scenario.disturbances):
             await asyncio.sleep(self.random.expovariate(1 / 2.0))
-            if i == 0 and self.scenario.reconfigured:
+            if i == self.scenario.disturbances // 2 and self.scenario.reconfigured:
                 await self._reconfigure()
             await self.random.choice((self._kill, self._kill, self._pause, self._trouble, self._trouble, self._leave))()
 
