@@ -24,6 +24,7 @@ from tests.integration.facade.world import (
     Memory,
     Person,
     Reading,
+    behind,
     down,
     everywhere,
     remember,
@@ -109,7 +110,7 @@ async def test_results_are_current_though_the_copy_is_behind(hda: HybridDataArch
     await remember(hda, **{f"m{i}": f"자전거를 탄 날 {i}" for i in range(8)})
     memories = hda.collection(Memory)
     before = {hit.value.id: hit.match_version for hit in await memories.search("자전거", limit=20)}
-    with down(hda.stores["words"], "apply"), down(hda.stores["shapes"], "apply"):
+    with behind(hda.stores["words"]), behind(hda.stores["shapes"]):
         await memories.delete("m0")
         await memories.delete("m1")
         await memories.update("m2", {"agent": "other"})

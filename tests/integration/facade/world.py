@@ -154,6 +154,23 @@ async def remember(hda: HybridDataArchitecture, **texts: str) -> None:
 
 
 @contextmanager
+def behind(store: Store) -> Generator[None]:
+    """What is delivered to the store does not arrive, and nobody is told: no failure opens its breaker."""
+    arrives = asyncio.Event()
+
+    async def apply(*args: object) -> None:
+        await arrives.wait()
+        raise Unavailable("lost on the way")
+
+    setattr(store.repository, "apply", apply)  # noqa: B010 -- not the method's type
+    try:
+        yield
+    finally:
+        delattr(store.repository, "apply")
+        arrives.set()
+
+
+@contextmanager
 def down(store: Store, *verbs: str) -> Generator[None]:
     """Calls of these verbs find the store unreachable."""
 
