@@ -11,11 +11,7 @@ from polystore.consistency.targets import EMBED
 from polystore.embedding import Embedder, InlineEmbedder, Purpose, pack
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, DimensionMismatch, InvalidData, Unavailable
-from polystore.model import Body, Change, Key, StoredVector, text_hash
-
-CALLER = "caller"
-"""The embedder name of vectors that the application gave with a write."""
-
+from polystore.model import CALLER, Body, Change, Key, StoredVector, text_hash
 
 GIVEN = "given"
 """What the vectors of `list[float]` fields are made with: nothing."""
@@ -36,7 +32,7 @@ class Embedders:
         self._text_fields: dict[str, dict[str, str]] = {}
         self._list_fields: dict[str, tuple[str, ...]] = {}
         for name, one in types.items():
-            texts = {f: e.embedder for f, e in one.embeddings.items() if one.fields[f].kind.name == "str"}
+            texts = {f: e.embedder for f, e in one.embedded_texts.items()}
             for field, embedder in texts.items():
                 self._check(one, field, embedder)
             self._text_fields[name] = texts
