@@ -1,0 +1,38 @@
+"""The contract between polystore and its adapters.
+
+An adapter is a module with `async def connect(url, options, env) -> Repository`, registered as an entry point of the
+group `polystore.adapters` under its URL scheme. What it returns implements `Repository` and as many of the `Supports*`
+protocols as are true; it lists these in `capabilities`, and the conformance kit checks claim and signature both ways.
+
+All calls are plural: one call carries one entity type and one tenant (commits: any). Adapters never retry; they
+translate driver errors by code, never by message; `CancelledError` passes untouched. An outage raises `Unavailable`
+(nothing was done) or `OutcomeUnknown`, never returns None. Values given in are never kept or changed; values returned
+belong to the caller.
+"""
+
+from polystore.protocols.journal import SupportsJournal
+from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
+from polystore.protocols.records import (
+    Connect,
+    Layout,
+    Repository,
+    SupportsCommit,
+    SupportsInlineGet,
+    SupportsSchema,
+    VectorSpec,
+)
+
+__all__ = [
+    "Connect",
+    "Layout",
+    "Repository",
+    "SupportsCommit",
+    "SupportsFilter",
+    "SupportsInlineGet",
+    "SupportsJournal",
+    "SupportsSchema",
+    "SupportsTextSearch",
+    "SupportsTraversal",
+    "SupportsVectorSearch",
+    "VectorSpec",
+]
