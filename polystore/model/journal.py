@@ -1,0 +1,88 @@
+"""Rows of the journal: what is owed to which copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from polystore.model.records import Key, Value
+
+
+class OutboxRow(Value, frozen=True, gc=False):
+    """Record `key` is at `version` (or newer) and the copies in `targets` are owed it."""
+
+    version: int
+    key: Key
+    h: int
+    targets: int
+    claims: int = 0
+
+
+class RetryRow(Value, frozen=True, gc=False):
+    """A copy that is owed a record after a failure. state: r retry, p parked (dead letter), b backfill."""
+
+    target: str
+    key: Key
+    h: int
+    version: int
+    min_version: int
+    state: Literal["r", "p", "b"]
+    attempts: int = 0
+    hard_fails: int = 0
+    first_us: int = 0
+    next_us: int = 0
+    error_class: str = ""
+    error: str = ""
+
+
+class Done(Value, frozen=True, gc=False):
+    """Copy `target` holds `key` at `version` or newer."""
+
+    target: str
+    key: Key
+    version: int
+
+
+class Settlement(Value, frozen=True, gc=False):
+    """The result of a delivery, made durable in one transaction at the home.
+
+    `delivered` are the CLAIMED outbox versions, never the loaded ones. `owed` rows are merged by (target, key):
+    version, attempts and hard_fails by maximum, min_version by minimum, first_us stays (0: none yet); state, next_us
+    and error are those of the newer version, at equal versions `owed`'s, but a parked row stays parked unless `owed`
+    is newer. `done` removes retry rows, parked ones too, whose version is not newer than the applied one.
+    """
+
+    delivered: Sequence[int] = ()
+    owed: Sequence[RetryRow] = ()
+    done: Sequence[Done] = ()
+
+
+class TargetRow(Value, frozen=True, gc=False):
+    """A copy of one entity type. `bit` is its place in the outbox mask, unique within the type; `data_id` is that of
+    the store (`Instance.data_id`) when it was registered."""
+
+    etype: str
+    name: str
+    bit: int
+    status: Literal["active", "backfilling", "off"]
+    cursor: str | None = None
+    data_id: str = ""
+
+
+class Backlog(Value, frozen=True, gc=False):
+    """What one journal still owes."""
+
+    outbox: int
+    oldest_us: int | None
+    retry: Mapping[str, int]
+    parked: Mapping[str, int]
+
+
+class StoredVector(Value, frozen=True, gc=False):
+    """An embedder's result, kept beside the home so that unchanged text is never embedded again."""
+
+    key: Key
+    field: str
+    embedder: str
+    text_hash: bytes
+    vector: bytes
