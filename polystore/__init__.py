@@ -39,9 +39,9 @@ from polystore.errors import (
     ValueTooLarge,
     VersionConflict,
 )
-from polystore.facets import Edge, Embedding, FullText, Index, Needs, Relation, Unique
+from polystore.facets import Edge, Embedding, FullText, Index, Measure, Needs, Relation, Unique
 from polystore.filters import Condition, Expr, F, Field, Order
-from polystore.model import Direction
+from polystore.model import Direction, FileRef
 from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, StoreStatus, Token, WriteResult
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ __all__ = [
     "Expr",
     "F",
     "Field",
+    "FileRef",
     "Found",
     "FullText",
     "HashedEmbedder",
@@ -93,6 +94,7 @@ __all__ = [
     "InvalidData",
     "InvalidFilter",
     "KeyValue",
+    "Measure",
     "Needs",
     "NotFound",
     "Opening",

@@ -96,6 +96,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
     full_text: str | None = None
     vector: str | None = None
     graph: str | None = None
+    time_series: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

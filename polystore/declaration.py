@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 from polystore.classes import Constant, UnsupportedType, check_class, defaults_of, members_of
 from polystore.conditions import nearest
 from polystore.errors import EntityError, InvalidData
-from polystore.facets import Edge, Embedding, Facet, FullText, Index, Needs, Relation, Unique
+from polystore.facets import Edge, Embedding, Facet, FullText, Index, Measure, Needs, Relation, Unique
 from polystore.kinds import Kind, encode_id, encode_reference, kind_of, list_of, optional
+from polystore.model import FileRef
 
 NAME_MAX = 48
 """Characters of an entity's or a field's name: with polystore's own prefixes they fit PostgreSQL's 63."""
 _NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{NAME_MAX - 1}}}")
 _RELATION_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+TTL_S_MAX = 100 * 366 * 86_400
+CacheMode = Literal["bounded", "strict", "off"]
 _REFERENCE = Kind("str", False, encode_reference, encode_reference)
 
 
@@ -33,6 +37,8 @@ class Declaration(msgspec.Struct, frozen=True):
     data_type: str | None
     renamed: Mapping[str, str]
     facets: Mapping[str, Sequence[object]]
+    cache: CacheMode = "bounded"
+    ttl_s: float | None = None
 
 
 class FieldSpec(msgspec.Struct, frozen=True):
@@ -55,7 +61,9 @@ class Declared:
         self.relations: dict[str, Relation] = {}
         self.unique: tuple[str, ...] = ()
         self.index: tuple[str, ...] = ()
+        self.files: tuple[str, ...] = ()
         self._check_arguments()
+        self.measures = self._measures()
         hints = self._hints()
         defaults = defaults_of(cls)
         for field, hint in hints.items():
@@ -85,6 +93,12 @@ class Declared:
         needs: Any = self.declaration.needs
         if not isinstance(needs, (Needs, type(None))):
             raise self.fail("", f"needs= takes Needs(...), not {type(needs).__name__}")
+        cache: Any = self.declaration.cache
+        if cache not in get_args(CacheMode):
+            raise self.fail("", f"cache={cache!r}: use 'bounded', 'strict' or 'off'")
+        ttl: Any = self.declaration.ttl_s
+        if ttl is not None and (type(ttl) not in (int, float) or not 0 < ttl <= TTL_S_MAX):
+            raise self.fail("", f"ttl_s= takes a number of seconds above 0 and at most {TTL_S_MAX}")
         given: Mapping[str, Any] = self.declaration.facets
         for field, facets in given.items():
             if isinstance(facets, (Facet, Relation, type)):
@@ -124,6 +138,8 @@ class Declared:
                 name, "its class holds itself; keep the parts as records of their own, with Relation()"
             ) from None
         self.fields[name] = FieldSpec(name, kind, default)
+        if _mentions(hint, FileRef):
+            self._add_file(name, hint)
         given: Sequence[Any] = self.declaration.facets.get(name, ())
         for facet in given:
             if not isinstance(facet, (Facet, Relation, type)):
@@ -133,6 +149,26 @@ class Declared:
                 raise self.fail(name, f"{facet.__name__} is a class here; write {facet.__name__}() with parentheses")
             if isinstance(facet, (Facet, Relation)):
                 self._add_facet(name, hint, facet)
+
+    def _measures(self) -> dict[str, Measure[Any]]:
+        found = {name: one for base in reversed(self.cls.__mro__) for name, one in vars(base).items()}
+        measures: dict[str, Measure[Any]] = {n: one for n, one in found.items() if isinstance(one, Measure)}
+        for name, one in measures.items():
+            if not _NAME.fullmatch(name) or name.startswith("ps_"):
+                raise self.fail(
+                    name, "a measure's name must be lower-case letters, digits and _, and begin with a letter"
+                )
+            if one.name != name:
+                raise self.fail(name, f"this Measure() stands on the class twice, also as {one.name!r}; make another")
+        return measures
+
+    def _add_file(self, name: str, hint: Any) -> None:
+        plain = {FileRef, type(None)}
+        parts = get_args(hint)[:1] if get_origin(hint) is Annotated else (hint,)
+        inner = {arg for part in parts for arg in (get_args(part) or (part,))}
+        if not inner <= plain or get_origin(parts[0]) not in (None, list, Union, UnionType):
+            raise self.fail(name, "a file's field is FileRef, FileRef | None or list[FileRef]")
+        self.files += (name,)
 
     def _add_facet(self, name: str, hint: Any, facet: Facet | Relation) -> None:
         kind = self.fields[name].kind
@@ -165,7 +201,7 @@ class Declared:
 
     def _add_relation(self, name: str, hint: Any, relation: Relation) -> None:
         spec = self.fields[name]
-        kind = _references(spec.kind, edges=_mentions_edge(hint))
+        kind = _references(spec.kind, edges=_mentions(hint, Edge))
         if kind is None:
             raise self.fail(name, "Relation() needs a str, str | None, list[str] or list[Edge[...]] field")
         if not _RELATION_TYPE.fullmatch(relation.type):
@@ -245,5 +281,5 @@ def _metadata(hint: Any) -> list[Any]:
     return [m for arg in get_args(hint) if get_origin(arg) is Annotated for m in arg.__metadata__]
 
 
-def _mentions_edge(hint: Any) -> bool:
-    return (get_origin(hint) or hint) is Edge or any(map(_mentions_edge, get_args(hint)))
+def _mentions(hint: Any, cls: type[Any]) -> bool:
+    return (get_origin(hint) or hint) is cls or any(_mentions(arg, cls) for arg in get_args(hint))

@@ -14,7 +14,7 @@ import msgspec
 
 from polystore.classes import is_pydantic, members_of
 from polystore.conditions import Conditions, nearest
-from polystore.declaration import Declaration, Declared
+from polystore.declaration import CacheMode, Declaration, Declared
 from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, ValueTooLarge
 from polystore.facets import Needs, Relation
 from polystore.filters import Checked, Expr, Field, Order, Sort, as_expr
@@ -35,17 +35,23 @@ def entity(
     data_type: str | None = None,
     renamed: Mapping[str, str] | None = None,
     facets: Mapping[str, Sequence[object]] | None = None,
+    cache: CacheMode = "bounded",
+    ttl_s: float | None = None,
 ) -> Callable[[type[T]], type[T]]:
     """Declare a dataclass, msgspec.Struct or pydantic model as an entity; the class itself is returned unchanged.
 
     name: the entity's name in every store; default: the class name in snake_case.
     key: the field that identifies a record: str, int or UUID.
     needs, data_type: choose the home. renamed: new field name -> old one. facets: field -> facets, for classes that
-    cannot be edited. Raises EntityError naming class, field, reason and mend.
+    cannot be edited. cache: how reads by key use a configured cache: "bounded" (a hit may be some ms old), "strict"
+    (never older than the last acknowledged write) or "off". ttl_s: seconds that a record lives after each whole write,
+    unless the write says otherwise. Raises EntityError naming class, field, reason and mend.
     """
 
     def declare(cls: type[T]) -> type[T]:
-        declaration = Declaration(name or _snake_case(cls.__name__), key, needs, data_type, renamed or {}, facets or {})
+        declaration = Declaration(
+            name or _snake_case(cls.__name__), key, needs, data_type, renamed or {}, facets or {}, cache, ttl_s
+        )
         setattr(cls, _MARK, declaration)
         # a NameError is a type declared further down in the module: `open` compiles again and reports
         with contextlib.suppress(NameError):
@@ -87,6 +93,10 @@ class EntityType(Generic[T]):
         self.relations = declared.relations
         self.unique = declared.unique
         self.index = declared.index
+        self.files = declared.files
+        self.measures = declared.measures
+        self.cache = declaration.cache
+        self.ttl_s = declaration.ttl_s
         self._conditions = Conditions(cls.__name__, {name: spec.kind for name, spec in self.fields.items()})
         self._encoders = [(spec.name, spec.kind.encode) for spec in self.fields.values()]
         self._pydantic = is_pydantic(cls)

@@ -1,4 +1,5 @@
-"""What a field can be beyond a value: searchable, comparable by meaning, related, unique, indexed."""
+"""What a field can be beyond a value: searchable, comparable by meaning, related, unique, indexed; and what a class can
+have beside its fields: measures."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from polystore.errors import ConfigurationError, EntityError
 from polystore.sizes import parse_size
 
 P = TypeVar("P")
+V = TypeVar("V")
 
 DIMENSION_MAX = 8192
 Metric = Literal["cosine", "l2", "ip"]
@@ -55,6 +57,43 @@ class Relation(msgspec.Struct, frozen=True):
 
     type: str
     to: str | builtins.type[Any]
+
+
+class Measure(Generic[V]):
+    """Points over time that belong to a record without being a field of it: `mood: ClassVar[Measure[float]] =
+    Measure(float, unit="valence")`. Points are facts: appended, never changed.
+
+    type: float, int, bool or str; only the first two have averages and sums. unit: for people. retention_s: points that
+    are older are removed by and by; None keeps them. on_delete: "erase" removes the points of a record with it, "keep"
+    does not. Raises EntityError.
+    """
+
+    def __init__(
+        self,
+        type: builtins.type[V],  # noqa: A002
+        *,
+        unit: str = "",
+        retention_s: float | None = None,
+        on_delete: Literal["keep", "erase"] = "keep",
+    ) -> None:
+        if type not in (float, int, bool, str):
+            raise EntityError(f"Measure({type!r}): the values of points are float, int, bool or str")
+        if on_delete not in ("keep", "erase"):
+            raise EntityError(f"Measure(on_delete={on_delete!r}): use 'keep' or 'erase'")
+        if retention_s is not None and not (builtins.type(retention_s) in (int, float) and retention_s > 0):
+            raise EntityError("Measure(retention_s=...): a number of seconds above 0, or None")
+        self.type = type
+        self.unit = unit
+        self.retention_s = retention_s
+        self.on_delete: Literal["keep", "erase"] = on_delete
+        self.name = ""
+        """The attribute under which it stands on its class."""
+
+    def __set_name__(self, owner: builtins.type[Any], name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Measure({self.type.__name__}, name={self.name!r}, unit={self.unit!r})"
 
 
 class Edge(msgspec.Struct, Generic[P]):

@@ -28,7 +28,7 @@ from polystore.filters import Checked
 from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
-from polystore.selection import Candidate, Remembered, place, reconcile, vectors_made_of
+from polystore.selection import Candidate, Remembered, kind_of, place, reconcile, reconcile_alone, vectors_made_of
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
@@ -56,23 +56,26 @@ async def open_all(
         )
     _check_pins(loaded, types)
     known_embedders = _embedders(loaded, embedders)
+    records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
     stores = await _connect(exits, loaded, env)
-    journals = await _stored_placements(stores, types)
-    remembered = await _placed(loaded, types, stores, journals, known_embedders)
-    placements = {etype: one.placement for etype, one in remembered.items()}
+    journals = await _stored_placements(stores, types, records)
+    remembered = await _placed(loaded, types, records, stores, journals, known_embedders)
+    alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
+    placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
     for etype, placement in placements.items():
         if placement.home not in stores:
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
-    manager = DataConsistencyManager(env, types, stores, placements, known_embedders, settings)
-    await _prepare(stores, types, placements, manager, create)
+    manager = DataConsistencyManager(env, records, stores, placements, known_embedders, settings)
+    await _prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, one in remembered.items():
         if "vector" in one.fill:
             await _fill_vectors(stores[one.placement.home], types[etype], manager)
-    await _remember(stores, remembered)
+    journal = _journal(stores, placements)
+    await _remember(stores, remembered, journal)
     exits.push_async_callback(manager.stop)
     await manager.start()
     exits.push_async_callback(manager.drain)
-    return Wiring(env, types, stores, placements, manager), remembered
+    return Wiring(env, types, stores, placements, manager, alone, journal), remembered
 
 
 def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:
@@ -118,21 +121,30 @@ async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env
 # -- placements ---------------------------------------------------------------------------------------------------
 
 
-async def _stored_placements(stores: Mapping[str, Store], types: Mapping[str, EntityType[Any]]) -> Mapping[str, str]:
-    """Entity name -> placement as its home remembers it. Raises ConfigurationError where the names of stores changed:
-    records would be looked for where they are not."""
+def _journal(stores: Mapping[str, Store], placements: Mapping[str, Placement]) -> Store | None:
+    """The commit store that keeps what is owed to stores without a journal of their own: a home of records, if any."""
+    homes = [placement.home for placement in placements.values()]
+    able = [name for name, store in stores.items() if "journal" in store.roles]
+    return next((stores[name] for name in (*homes, *able)), None)
+
+
+async def _stored_placements(
+    stores: Mapping[str, Store], types: Mapping[str, EntityType[Any]], records: Mapping[str, EntityType[Any]]
+) -> Mapping[str, str]:
+    """Entity name -> placement as its home remembers it, or the journal where it is no record. Raises
+    ConfigurationError where the names of stores changed: records would be looked for where they are not."""
     found: dict[str, str] = {}
     for name, store in stores.items():
         if not store.supports(SupportsJournal):
             continue
         for etype, text in (await store.call(SupportsJournal.placements)).items():
             home = _stored(text).home
-            if etype in types and home and home != name:
+            if etype in records and home and home != name:
                 raise ConfigurationError(
                     f"{etype}: the store {name!r} is its home under the name {home!r}; give it that name again: a home "
                     "never moves because the configuration changed"
                 )
-            if etype in types and etype in found:
+            if etype in records and etype in found:
                 raise ConfigurationError(
                     f"{etype}: {_stored(found[etype]).home!r} and {name!r} are both its home; configure one of them, "
                     "and bring the records of the other over by import_many"
@@ -156,6 +168,7 @@ def _stored(text: str) -> _Stored:
 async def _placed(
     config: Config,
     types: Mapping[str, EntityType[Any]],
+    records: Mapping[str, EntityType[Any]],
     stores: Mapping[str, Store],
     journals: Mapping[str, str],
     embedders: Mapping[str, Embedder],
@@ -165,6 +178,9 @@ async def _placed(
     remembered: dict[str, Remembered] = {}
     for etype, one in types.items():
         text = journals.get(etype)
+        if etype not in records:
+            remembered[etype] = reconcile_alone(text, one, candidates, config.pins.get(etype, {}))
+            continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
         made_of = {"vector": vectors_made_of(one, models)} if one.embeddings else {}
@@ -194,8 +210,11 @@ async def _prepare(
     manager: DataConsistencyManager,
     create: bool,
 ) -> None:
-    """Tell each store what it holds. Not under the store's deadline: carrying records over takes its time."""
-    layouts: dict[str, list[Layout]] = {}
+    """Tell each store what it holds; one that keeps nothing of the records is told of no entity. Not under the store's
+    deadline: carrying records over takes its time."""
+    layouts: dict[str, list[Layout]] = {
+        name: [] for name, store in stores.items() if store.roles & {"time_series", "live_state", "file", "cache"}
+    }
     for etype, placement in placements.items():
         for name in {placement.home, *placement.facets.values()} & stores.keys():
             layout = _layout(types[etype], placement, name, manager)
@@ -214,6 +233,9 @@ async def _prepare(
 
 
 def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: DataConsistencyManager) -> Layout:
+    kind = kind_of(entity)
+    if kind != "record":
+        return Layout(entity, True, frozenset(), kind=cast(Any, kind))
     facets = frozenset(facet for facet, by in placement.facets.items() if by == store)
     vectors: dict[str, VectorSpec] = {}
     if "vector" in facets:
@@ -245,12 +267,14 @@ async def _fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsi
             rest = after(entity, order, position(order, records[-1].body or {}))
 
 
-async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered]) -> None:
+async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered], journal: Store | None) -> None:
     """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
     fills copies that it does not know."""
     for etype, one in remembered.items():
-        if one.changed:
-            home = stores[one.placement.home]
+        own = stores[one.placement.home]
+        # Of what is no record, the journal remembers where it lives.
+        home = own if own.supports(SupportsJournal) else journal
+        if one.changed and home is not None:
             for row in await home.call(SupportsJournal.targets):
                 if row.etype == etype and row.name in one.backfill and row.status == "active":
                     again = msgspec.structs.replace(row, status="backfilling", cursor=None)

@@ -30,10 +30,14 @@ from polystore.model import Change, Commit, Committed, Key, Outcome, Record
 from polystore.operations import Method, Operation
 from polystore.protocols import (
     Repository,
+    SupportsCache,
     SupportsCommit,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsObjects,
+    SupportsState,
     SupportsTextSearch,
+    SupportsTimeRange,
     SupportsTraversal,
     SupportsVectorSearch,
 )
@@ -50,6 +54,10 @@ ROLE_NEEDS: dict[str, tuple[type, ...]] = {
     "full_text": (SupportsTextSearch,),
     "vector": (SupportsVectorSearch,),
     "graph": (SupportsTraversal,),
+    "time_series": (SupportsTimeRange,),
+    "live_state": (SupportsState,),
+    "file": (SupportsObjects,),
+    "cache": (SupportsCache,),
 }
 """Role -> what a repository must be able to do for it."""
 
@@ -71,7 +79,7 @@ async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
     answer within the store's deadline, and whatever the adapter raises."""
     try:
         async with asyncio.timeout(config.timeout_s):
-            repository = await connect(config.url, config.options, env)
+            repository = env.connected(name, await connect(config.url, config.options, env))
     except TimeoutError as error:
         raise StoreTimeout(f"no answer within {config.timeout_s:g} s", store=name, operation="connect") from error
     except ConfigurationError as error:

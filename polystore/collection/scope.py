@@ -49,7 +49,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Wiring:
-    """The parts of an open architecture. `stores` holds those that answered when it was opened."""
+    """The parts of an open architecture. `stores` holds those that answered when it was opened; `placements` says where
+    records live, `alone` where facts and state do that are entities by themselves; `journal` keeps what is owed to
+    stores without one."""
 
     def __init__(
         self,
@@ -58,12 +60,16 @@ class Wiring:
         stores: Mapping[str, Store],
         placements: Mapping[str, Placement],
         manager: DataConsistencyManager,
+        alone: Mapping[str, Placement] = {},
+        journal: Store | None = None,
     ) -> None:
         self.env = env
         self.types = types
         self.stores = stores
         self.placements = placements
         self.manager = manager
+        self.alone = alone
+        self.journal = journal
         self._by_class: Mapping[type[Any], EntityType[Any]] = {one.cls: one for one in types.values()}
 
     def entity(self, cls: type[T]) -> EntityType[T]:
@@ -95,6 +101,11 @@ class Scope(Generic[T]):
         self.entity = entity
         self.etype = entity.name
         self.tenant = tenant
+        if entity.name in wiring.alone:
+            raise UnsupportedOperation(
+                f"{entity.cls.__name__} is no record: its data_type is {entity.data_type!r}; use "
+                f"hda.state({entity.cls.__name__}) or hda.log({entity.cls.__name__})"
+            )
         self.placement = wiring.placements[entity.name]
         self.home = wiring.store(self.placement.home)
 

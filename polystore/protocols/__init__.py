@@ -10,7 +10,10 @@ translate driver errors by code, never by message; `CancelledError` passes untou
 belong to the caller.
 """
 
+from polystore.protocols.cache import SupportsCache
+from polystore.protocols.facts import SupportsLog, SupportsTimeRange
 from polystore.protocols.journal import SupportsJournal
+from polystore.protocols.objects import SupportsObjects
 from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
 from polystore.protocols.records import (
     Connect,
@@ -21,17 +24,23 @@ from polystore.protocols.records import (
     SupportsSchema,
     VectorSpec,
 )
+from polystore.protocols.state import SupportsState
 
 __all__ = [
     "Connect",
     "Layout",
     "Repository",
+    "SupportsCache",
     "SupportsCommit",
     "SupportsFilter",
     "SupportsInlineGet",
     "SupportsJournal",
+    "SupportsLog",
+    "SupportsObjects",
     "SupportsSchema",
+    "SupportsState",
     "SupportsTextSearch",
+    "SupportsTimeRange",
     "SupportsTraversal",
     "SupportsVectorSearch",
     "VectorSpec",

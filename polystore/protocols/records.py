@@ -78,12 +78,13 @@ class VectorSpec(msgspec.Struct, frozen=True):
 
 class Layout(msgspec.Struct, frozen=True):
     """What one store holds of one entity type. home: it is the source of truth. facets: what it is asked for; a home
-    with facets serves them in the same commit."""
+    with facets serves them in the same commit. kind: facts and state have a home and nothing else."""
 
     entity: EntityType[Any]
     home: bool
     facets: frozenset[Literal["full_text", "vector", "graph"]]
     vectors: Mapping[str, VectorSpec] = {}
+    kind: Literal["record", "fact", "state"] = "record"
 
     def served(self, vectors: Vectors) -> dict[str, bytes]:
         """Those of the vectors whose fields this store serves. Raises DimensionMismatch."""

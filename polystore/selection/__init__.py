@@ -1,9 +1,11 @@
 """Which kind of store suits which data (the decision tree, the matrix), where an entity type lives, and why."""
 
+from polystore.selection.beside import kind_of
+from polystore.selection.candidate import Candidate
 from polystore.selection.explain import as_builtins, explanation
 from polystore.selection.matrix import MATRIX, ROLES, Kind, Preference, Row, row_of
-from polystore.selection.placement import Candidate, place
-from polystore.selection.remembered import Remembered, reconcile, vectors_made_of
+from polystore.selection.placement import place
+from polystore.selection.remembered import Remembered, reconcile, reconcile_alone, vectors_made_of
 from polystore.selection.tree import RULES, Choice, PassedOver, Requirements, Rule, select_database
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Rule",
     "as_builtins",
     "explanation",
+    "kind_of",
     "place",
     "reconcile",
+    "reconcile_alone",
     "row_of",
     "select_database",
     "vectors_made_of",

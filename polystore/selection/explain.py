@@ -20,8 +20,11 @@ def explanation(of: Placement | Remembered) -> str:
     for facet, store in placement.facets.items():
         kind = "home" if store == placement.home else "copy"
         lines += _labelled(facet, [_with_reason(f"{store} ({kind})", chosen.get(facet, ""))])
+    for role, store in placement.beside.items():
+        lines += _labelled(role, [_with_reason(f"{store} (beside the records)", chosen.get(role, ""))])
     lines += _labelled("not", _passed_over(placement.considered))
-    lines += _labelled("cost", [part.rstrip(".") for part in placement.cost.split(". ")])
+    if placement.cost:
+        lines += _labelled("cost", [part.rstrip(".") for part in placement.cost.split(". ")])
     if isinstance(of, Remembered):
         lines += _labelled("to fill", [f"{name}: a new copy, filled from the home" for name in sorted(of.backfill)])
         lines += _labelled("to fill", [f"{facet}: at the home, for existing records" for facet in sorted(of.fill)])

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from polystore.config import Role
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, did_you_mean
@@ -24,7 +22,9 @@ from polystore.protocols import (
     SupportsTraversal,
     SupportsVectorSearch,
 )
-from polystore.selection.matrix import MATRIX, PRODUCTS, ROLES, Preference, Row, row_of, title
+from polystore.selection.beside import asked_beside, place_beside
+from polystore.selection.candidate import Candidate, first_reason, rank, second_reason
+from polystore.selection.matrix import PRODUCTS, ROLES, Preference, Row, row_of, title
 from polystore.selection.tree import (
     GRAPH_RELATIONS,
     RULES,
@@ -45,21 +45,6 @@ _ABOUT_FACETS: Final = frozenset(
     rule.name for rule in RULES if {SEARCH_HEAVY, GRAPH_RELATIONS, TIME_SERIES}.intersection(rule.all_of)
 )
 HOME_NEEDS: Final = (SupportsCommit, SupportsJournal)
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A configured store as the selector sees it. `capabilities` None: it was not asked, its roles are believed."""
-
-    name: str
-    scheme: str
-    roles: frozenset[str]
-    capabilities: frozenset[type] | None = None
-
-    def can(self, *protocols: type) -> bool:
-        return self.capabilities is None or self.capabilities.issuperset(protocols)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({title((self.scheme,))})"
 
 
 def place(entity: EntityType[Any], stores: Sequence[Candidate], pins: Mapping[str, str] = {}) -> Placement:
@@ -105,10 +90,16 @@ class _Placing:
         served: dict[str, str] = {}
         for facet in self.facets:
             served[facet] = self._serve(facet, home, served).name
+        beside: dict[str, str] = {}
+        for role in asked_beside(self.entity):
+            store, considered = place_beside(self.entity, role, self.stores, home.name, self.pins.get(role))
+            beside[role] = store.name
+            self.considered += considered
         return Placement(
             etype=self.entity.name,
             home=home.name,
             facets=served,
+            beside=beside,
             rule=rule,
             why=tuple(self.why),
             considered=tuple(self.considered),
@@ -155,16 +146,7 @@ class _Placing:
         except ConfigurationError as e:
             raise self.fail(str(e)) from None
         if row.kind != "record":
-            kinds = {
-                "fact": "facts: appended, never changed",
-                "state": "state: changed in place, without versions or copies",
-                "blob": "content of any size beside a record",
-            }
-            raise self.fail(
-                f"data_type {data_type!r} means {kinds[row.kind]}, which collections do not hold in this version; "
-                "leave data_type out to keep it as records (versioned, changeable, found by conditions), or use one of "
-                f"{', '.join(one.data_type for one in MATRIX if one.kind == 'record')}"
-            )
+            raise self.fail(f"data_type {data_type!r} means {row.kind}s, which are not placed as records")
         if row.copy is not None and row.copy not in self.facets:
             declared = FACETS[row.copy][0]
             raise self.fail(
@@ -190,12 +172,12 @@ class _Placing:
                 f"no configured store can be its home ({reasons}); configure one that commits, for example "
                 "[stores.main] url = 'sqlite:app.db', or add 'home' to the roles of a store that can"
             )
-        fit.sort(key=lambda store: (_rank(store, preference), self._unserved(store)))
+        fit.sort(key=lambda store: (rank(store, preference), self._unserved(store)))
         chosen = pinned or fit[0]
         for store in fit:
             if store is not chosen:
-                self._consider("home", store, False, _second(store, chosen, pinned is not None))
-        self._consider("home", chosen, True, _first(chosen, preference, self.stores, pinned is not None))
+                self._consider("home", store, False, second_reason(store, chosen, pinned is not None))
+        self._consider("home", chosen, True, first_reason(chosen, preference, self.stores, pinned is not None))
         return chosen
 
     def _unfit_home(self, store: Candidate, role: str) -> str:
@@ -231,20 +213,20 @@ class _Placing:
 
         def order(store: Candidate) -> tuple[int, int, bool]:
             group = 1 if store is home else 0 if "home" not in store.roles else 2
-            return group, _rank(store, preference), store.name not in used
+            return group, rank(store, preference), store.name not in used
 
         fit.sort(key=order)
         chosen = pinned or fit[0]
         dedicated = order(chosen)[0] == 0
         for store in fit:
             if store is not chosen:
-                reason = _second(store, chosen, pinned is not None)
+                reason = second_reason(store, chosen, pinned is not None)
                 if pinned is None and chosen is home:
                     reason = f"{home.name} is the home and serves it in its own commit: one store less"
                 elif pinned is None and dedicated and order(store)[0]:
                     reason = f"{chosen.name} is dedicated to it"
                 self._consider(facet, store, False, reason)
-        reason = _first(chosen, preference, self.stores, pinned is not None)
+        reason = first_reason(chosen, preference, self.stores, pinned is not None)
         if pinned is None and chosen is home:
             reason = "the home serves it, in the same commit as the record"
         elif pinned is None and dedicated:
@@ -256,10 +238,12 @@ class _Placing:
 
     def _check_pins(self) -> None:
         for part in self.pins:
-            if part != "home" and part not in FACETS:
-                known = ", ".join(("home", *FACETS))
+            if part not in ("home", "time_series", *FACETS):
+                known = ", ".join(("home", *FACETS, "time_series"))
                 raise self.fail(f"the configuration pins {part!r}, which is no part of a placement; known: {known}")
-            if part != "home" and part not in self.facets:
+            if part == "time_series" and not self.entity.measures:
+                raise self.fail("the configuration pins time_series, but the class has no Measure(); drop the pin")
+            if part in FACETS and part not in self.facets:
                 raise self.fail(f"the configuration pins {part}, but no field has {FACETS[part][0]}; drop the pin")
 
     def _pinned(self, part: Role, preference: Preference) -> Candidate | None:
@@ -301,32 +285,3 @@ def unfit(store: Candidate, facet: str) -> str:
     if not store.can(FACETS[facet][1]):
         return f"it lacks the capability ({FACETS[facet][1].__name__})"
     return ""
-
-
-def _rank(store: Candidate, preference: Preference) -> int:
-    """The place in the preference; stores that it does not know come last, in the order of the configuration."""
-    known = preference.stores
-    return known.index(store.scheme) if store.scheme in known else len(known)
-
-
-def _first(store: Candidate, preference: Preference, stores: Sequence[Candidate], pinned: bool) -> str:
-    """Why this store."""
-    if pinned:
-        return "pinned by the configuration"
-    best = preference.stores[0]
-    if store.scheme == best:
-        return f"the first choice: {preference.why}"
-    if len(stores) == 1:
-        return "the only configured store"
-    if any(other.scheme == best for other in stores):
-        return f"stands in for {title((best,))}, which does not fit here"
-    return f"stands in for {title((best,))}, which is not configured"
-
-
-def _second(store: Candidate, chosen: Candidate, pinned: bool) -> str:
-    """Why not this store, though it would do."""
-    if pinned:
-        return f"the configuration pins {chosen.name}"
-    if store.scheme == chosen.scheme:
-        return f"{chosen.name} is of the same kind, and fewer stores are better"
-    return f"comes after {chosen} in the order of preference"

@@ -14,7 +14,9 @@ import msgspec
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
-from polystore.selection.placement import HOME_NEEDS, Candidate, cost_of, unfit
+from polystore.selection.beside import BESIDE, place_alone
+from polystore.selection.candidate import Candidate
+from polystore.selection.placement import HOME_NEEDS, cost_of, unfit
 
 FORMAT: Final = 1
 """Of the JSON text of a remembered placement."""
@@ -46,6 +48,7 @@ class _Stored(Value, frozen=True):
     rule: str = ""
     why: tuple[str, ...] = ()
     made_of: Mapping[str, str] = {}
+    beside: Mapping[str, str] = {}
     format: int = FORMAT
 
 
@@ -81,6 +84,7 @@ def reconcile(
     _check_home(wanted.etype, before, by_name)
     kept = wanted if wanted.home == before.home else _kept(before, wanted, by_name[before.home], stores)
     old = Placement(wanted.etype, before.home, before.facets).copies()
+    kept = msgspec.structs.replace(kept, beside=_kept_beside(before, wanted, by_name))
     new = kept.copies()
     dropped = old.keys() - new.keys()
     for name in sorted(dropped - by_name.keys()):
@@ -103,10 +107,32 @@ def reconcile(
     )
 
 
+def reconcile_alone(
+    stored: str | None, entity: EntityType[Any], stores: Sequence[Candidate], pins: Mapping[str, str] = {}
+) -> Remembered:
+    """`place` and `reconcile` for an entity that is no record. Raises ConfigurationError."""
+    before = None if stored is None else _load(stored, entity.name)
+    placement = place_alone(entity, stores, pins, None if before is None else before.home)
+    text = _json(placement, {})
+    return Remembered(placement, text, text != stored)
+
+
+def _kept_beside(before: _Stored, wanted: Placement, by_name: Mapping[str, Candidate]) -> dict[str, str]:
+    """What belongs to the records stays where it is, too: nothing would be found in another store."""
+    kept = {**wanted.beside, **{role: name for role, name in before.beside.items() if role in wanted.beside}}
+    for role, name in kept.items():
+        if name not in by_name or not by_name[name].can(BESIDE[role][1]):  # type: ignore[index]
+            raise ConfigurationError(
+                f"{wanted.etype}: its {role} is in the store {name!r} since its first use, which is not configured or "
+                f"cannot hold it{did_you_mean(name, by_name)}; configure it again under this name"
+            )
+    return kept
+
+
 def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
     facets = dict(sorted(placement.facets.items()))
     return msgspec.json.encode(
-        _Stored(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of))
+        _Stored(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of), dict(placement.beside))
     ).decode()
 
 

@@ -373,7 +373,7 @@ def test_a_facet_pinned_to_the_home_is_pinned_and_not_chosen() -> None:
         (
             {"cache": "es"},
             "Memory: the configuration pins 'cache', which is no part of a placement; known: home, full_text, vector, "
-            "graph",
+            "graph, time_series",
         ),
     ],
 )
@@ -407,29 +407,6 @@ def test_a_facet_that_no_store_serves_names_the_fields_and_the_stores_that_would
         "configure one (chromadb, pgvector, milvus, pinecone, postgresql, elasticsearch, opensearch, mariadb, sqlite, "
         "memory), or drop Embedding()"
     )
-
-
-@pytest.mark.parametrize(
-    ("data_type", "kind"),
-    [
-        ("time_series", "facts: appended, never changed"),
-        ("metric", "facts"),
-        ("log", "facts"),
-        ("file", "content of any size"),
-        ("live_state", "state: changed in place"),
-        ("session", "state"),
-        ("cache", "state"),
-    ],
-)
-def test_data_that_collections_do_not_hold_is_refused_with_what_is_possible(data_type: str, kind: str) -> None:
-    message = refused(account(data_type=data_type), [POSTGRES])
-    assert message.startswith(f"Account: data_type {data_type!r} means {kind}")
-    assert "leave data_type out to keep it as records" in message
-    assert message.endswith("or use one of user_profile, conversation, graph, embedding")
-
-
-def test_transactions_do_not_make_state_a_record() -> None:
-    assert "means state" in refused(account(Needs(transactions=True), "session"), [POSTGRES])
 
 
 @pytest.mark.parametrize(("data_type", "facet"), [("graph", "Relation()"), ("embedding", "Embedding()")])

@@ -74,6 +74,7 @@ def test_what_is_stored_is_small_versioned_and_stays_readable() -> None:
         "facets": {"full_text": "es", "graph": "pg", "vector": "pg"},
         "rule": "otherwise",
         "made_of": {},
+        "beside": {},
         "why": ["nothing special is asked for: one relational store does it all, joins included"],
     }
 
