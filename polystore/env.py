@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from typing import TypeVar
 from uuid import UUID
+
+R = TypeVar("R")
 
 
 class Env:
@@ -28,6 +31,11 @@ class Env:
 
     def crashpoint(self, name: str) -> None:
         """A named place where the fault tests end this process. In the real world: nothing."""
+
+    def connected(self, store: str, repository: R) -> R:
+        """The repository that a store of this name is asked through. In the real world: the one that was connected; the
+        tests of applications put one in front of it that fails when they say so."""
+        return repository
 
 
 SYSTEM_ENV = Env()

@@ -79,10 +79,11 @@ def test_every_entry_point_of_the_installed_wheel_leads_to_code(installed: Path)
         "for e in entry_points(group='polystore.adapters'): print(e.name, callable(e.load()))\n"
         "for e in entry_points(group='polystore.profiles'): print(e.name, callable(e.load()))\n"
         "for e in entry_points(group='console_scripts', name='polystore'): print(e.name, callable(e.load()))\n"
+        "for e in entry_points(group='pytest11', name='polystore'): print('plugin', hasattr(e.load(), 'fail_store'))\n"
     )
     answer = outside(installed, script)
     assert dict(zip(answer[::2], answer[1::2], strict=True)) == dict.fromkeys(
-        ["memory", "sqlite", "embedded", "polystore"], "True"
+        ["memory", "sqlite", "embedded", "polystore", "plugin"], "True"
     )
 
 
