@@ -77,11 +77,13 @@ class WriteResult(Value, frozen=True, gc=False):
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
-    """A record with its version and the time of its last write (UTC)."""
+    """A record with its version, the time of its last write, and the time from which it will be absent (None: never);
+    both UTC."""
 
     value: T
     version: int
     written_at: datetime
+    expires_at: datetime | None = None
 
 
 class Hit(msgspec.Struct, Generic[T], frozen=True):
@@ -104,6 +106,11 @@ class Related(msgspec.Struct, Generic[R], frozen=True):
     depth: int
     path: Sequence[tuple[str, str, str]]
     properties: Mapping[str, Any]
+
+
+Path = Sequence[tuple[str, str, str]]
+"""Edges as (from id, relation, to id), from one record to another. Each reads from the record that has it, also where
+it was walked against its direction."""
 
 
 class Found(Sequence[T]):

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from polystore.consistency import DataConsistencyManager
+from polystore.declaration import TTL_S_MAX
 from polystore.embedding import pack
 from polystore.entity import EntityType
 from polystore.env import Env
@@ -125,9 +126,11 @@ class Scope(Generic[T]):
         *,
         expect_version: int | None = None,
         vectors: Mapping[str, Sequence[float]] | None = None,
+        ttl_s: float | None = None,
     ) -> Write:
         """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
         check_version(expect_version)
+        ttl_us = microseconds(self.entity.ttl_s if ttl_s is None else ttl_s)
         entity = self.entity
         body = entity.encode(value)
         id = entity.key_id(body[entity.key])
@@ -141,6 +144,7 @@ class Scope(Generic[T]):
             expect_version,
             self._vectors(body, given) if entity.embeddings else {},
             frozenset(given),
+            ttl_us,
         )
 
     def patch(
@@ -161,6 +165,10 @@ class Scope(Generic[T]):
         given = self._given(vectors, body) if vectors else {}
         made: Vectors = self._vectors(body, given) if self.entity.embeddings else {}
         return Write("update", key, self.hash_of(key), body, b"", expect_version, made, frozenset(given))
+
+    def extension(self, key: Key, ttl_s: float) -> Write:
+        """A write that changes nothing but when the record expires."""
+        return Write("update", key, self.hash_of(key), {}, ttl_us=microseconds(ttl_s))
 
     def removal(self, key: Key, *, expect_version: int | None = None) -> Write:
         check_version(expect_version)
@@ -214,7 +222,9 @@ class Scope(Generic[T]):
         """A live record with its version and time."""
         body = record.body
         assert body is not None
-        return Stored(self.entity.decode(body), record.version, _EPOCH + timedelta(microseconds=record.updated_us))
+        expires_at = _EPOCH + timedelta(microseconds=record.expires_us) if record.expires_us else None
+        written_at = _EPOCH + timedelta(microseconds=record.updated_us)
+        return Stored(self.entity.decode(body), record.version, written_at, expires_at)
 
     def not_found(self, key: Key) -> NotFound:
         return NotFound(f"{self.etype} {key.id!r} does not exist")
@@ -248,6 +258,15 @@ def check_limit(limit: int) -> None:
         raise InvalidFilter(f"limit= is an int from 1 to {LIMIT_MAX}, not {type(limit).__name__}")
     if not 1 <= limit <= LIMIT_MAX:
         raise InvalidFilter(f"limit={limit}: from 1 to {LIMIT_MAX}; read on with cursor=, or use stream()")
+
+
+def microseconds(ttl_s: float | None) -> int | None:
+    """A time to live as homes take it. Raises InvalidData."""
+    if ttl_s is None:
+        return None
+    if type(ttl_s) not in (int, float) or not 0 < ttl_s <= TTL_S_MAX:
+        raise InvalidData(f"ttl_s= takes a number of seconds above 0 and at most {TTL_S_MAX}")
+    return max(1, round(ttl_s * 1e6))
 
 
 def check_version(expected: int | None) -> None:

@@ -41,15 +41,15 @@ class Transaction:
             raise UnsupportedOperation("the transaction is not committed: read tx.result after its block has ended")
         return self._result
 
-    def create(self, value: object) -> None:
+    def create(self, value: object, *, ttl_s: float | None = None) -> None:
         """As `Collection.create`."""
         scope = self._scope(type(value))
-        self._add(scope, scope.whole("create", value))
+        self._add(scope, scope.whole("create", value, ttl_s=ttl_s))
 
-    def put(self, value: object, *, expect_version: int | None = None) -> None:
+    def put(self, value: object, *, expect_version: int | None = None, ttl_s: float | None = None) -> None:
         """As `Collection.put`."""
         scope = self._scope(type(value))
-        self._add(scope, scope.whole("put", value, expect_version=expect_version))
+        self._add(scope, scope.whole("put", value, expect_version=expect_version, ttl_s=ttl_s))
 
     def update(
         self, cls: type[Any], key: KeyValue, change: Mapping[str, object], *, expect_version: int | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
-from polystore.collection import importing, searching, writing
+from polystore.collection import importing, relations, searching, writing
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import (
     both,
@@ -22,7 +23,7 @@ from polystore.errors import InvalidData, Unavailable
 from polystore.filters import Condition, Field, Order
 from polystore.model import Direction, Key, Record
 from polystore.protocols import SupportsFilter, SupportsInlineGet
-from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, Token, WriteResult
+from polystore.results import Ack, Found, Hit, ImportReport, Path, Related, Stored, Token, WriteResult
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,10 +60,17 @@ class Collection(Generic[T]):
     # -- writes -------------------------------------------------------------------------------------------------
 
     async def create(
-        self, value: T, *, op_id: UUID | None = None, ack: Ack = "committed", ack_timeout_s: float = 10.0
+        self,
+        value: T,
+        *,
+        ttl_s: float | None = None,
+        op_id: UUID | None = None,
+        ack: Ack = "committed",
+        ack_timeout_s: float = 10.0,
     ) -> WriteResult:
-        """Insert. Raises AlreadyExists when a live record has the key, IntegrityViolation for a unique value."""
-        write = self._scope.whole("create", value)
+        """Insert. Raises AlreadyExists when a live record has the key, IntegrityViolation for a unique value. `ttl_s`:
+        the record is absent everywhere that many seconds from now (default: as the entity declares)."""
+        write = self._scope.whole("create", value, ttl_s=ttl_s)
         return await writing.send_one(self._scope, write, op_id, ack, ack_timeout_s)
 
     async def put(
@@ -70,15 +78,16 @@ class Collection(Generic[T]):
         value: T,
         *,
         expect_version: int | None = None,
+        ttl_s: float | None = None,
         vectors: Mapping[str, Sequence[float]] | None = None,
         op_id: UUID | None = None,
         ack: Ack = "committed",
         ack_timeout_s: float = 10.0,
     ) -> WriteResult:
         """Insert or replace. With `expect_version` it only replaces: NotFound, or VersionConflict with the actual
-        version. `vectors` maps text fields to vectors that stand in for the embedder's until the record is written
-        again."""
-        write = self._scope.whole("put", value, expect_version=expect_version, vectors=vectors)
+        version. `ttl_s` as in `create`: what a record had of it before is forgotten. `vectors` maps text fields to
+        vectors that stand in for the embedder's until the record is written again."""
+        write = self._scope.whole("put", value, expect_version=expect_version, vectors=vectors, ttl_s=ttl_s)
         return await writing.send_one(self._scope, write, op_id, ack, ack_timeout_s)
 
     async def put_many(
@@ -115,6 +124,20 @@ class Collection(Generic[T]):
         raised. With `expect_version` it is tried once.
         """
         return await writing.update(self._scope, key, change, expect_version, op_id, ack, ack_timeout_s)
+
+    async def touch(
+        self,
+        key: KeyValue,
+        *,
+        ttl_s: float,
+        op_id: UUID | None = None,
+        ack: Ack = "committed",
+        ack_timeout_s: float = 10.0,
+    ) -> WriteResult:
+        """Let a standing record live `ttl_s` seconds from now, whatever was said before. Raises NotFound when there is
+        none, or none any more: what has expired is not called back."""
+        write = self._scope.extension(self._scope.key(key), ttl_s)
+        return await writing.send_one(self._scope, write, op_id, ack, ack_timeout_s)
 
     async def delete(
         self,
@@ -282,15 +305,18 @@ class Collection(Generic[T]):
         searching.check_text(text)
         return await searching.hybrid(searching.Question(self._scope, where, limit), text, after)
 
+    # -- relations ----------------------------------------------------------------------------------------------
+
     @overload
     async def related(
         self,
         key: KeyValue,
-        type: str,
+        type: str | Sequence[str],
         *,
         direction: Direction = ...,
         depth: int = ...,
         where: Condition | None = ...,
+        edges: Condition | None = ...,
         limit: int = ...,
         after: Token | None = ...,
     ) -> Sequence[Related[object]]: ...
@@ -298,29 +324,70 @@ class Collection(Generic[T]):
     async def related(
         self,
         key: KeyValue,
-        type: str,
+        type: str | Sequence[str],
         *,
         into: type[R],
         direction: Direction = ...,
         depth: int = ...,
         where: Condition | None = ...,
+        edges: Condition | None = ...,
         limit: int = ...,
         after: Token | None = ...,
     ) -> Sequence[Related[R]]: ...
     async def related(
         self,
         key: KeyValue,
-        type: str,  # noqa: A002
+        type: str | Sequence[str],  # noqa: A002
         *,
         into: Any = None,
         direction: Direction = "out",
         depth: int = 1,
         where: Condition | None = None,
+        edges: Condition | None = None,
         limit: int = 100,
         after: Token | None = None,
     ) -> Sequence[Related[Any]]:
-        """Records reached from this one over relations of the type, nearest first, each once. `into` keeps those of
+        """Records reached from this one over relations of the types, nearest first, each once. `into` keeps those of
         one class; `where` is a condition on it (without `into` on the only class that can be reached). `direction` "in"
-        follows relations that point here."""
-        asked = searching.walk(self._scope, key, type, into, direction, depth, where, limit)
-        return await searching.related(self._scope, asked, after)
+        follows relations that point here. `edges`: only edges are followed whose properties satisfy this condition. An
+        end that was deleted, or never written, is left out. Raises WorkLimitExceeded where `limit` are not found among
+        the first 100,000."""
+        asked = relations.walk(self._scope, key, type, into, direction, depth, where, edges, limit)
+        return await relations.related(self._scope, asked, after)
+
+    async def path(
+        self,
+        key: KeyValue,
+        to: KeyValue,
+        type: str | Sequence[str],  # noqa: A002
+        *,
+        into: builtins.type[Any] | None = None,
+        direction: Direction = "out",
+        depth_max: int = 6,
+        edges: Condition | None = None,
+        after: Token | None = None,
+    ) -> Path:
+        """A shortest path to another record, empty when there is none: the first of `paths`."""
+        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, 1)
+        found = await relations.paths(self._scope, asked, after)
+        return found[0] if found else ()
+
+    async def paths(
+        self,
+        key: KeyValue,
+        to: KeyValue,
+        type: str | Sequence[str],  # noqa: A002
+        *,
+        into: builtins.type[Any] | None = None,
+        direction: Direction = "out",
+        depth_max: int = 6,
+        edges: Condition | None = None,
+        limit: int = 100,
+        after: Token | None = None,
+    ) -> Sequence[Path]:
+        """All paths to another record that come to no record twice, shortest first, over at most `depth_max` (up to 30)
+        relations of the types. `into` is the other record's class, where there are several that it can be. All records
+        and edges of a path are there at their homes. Raises WorkLimitExceeded where finding them takes too long a look
+        (docs/how-to/relations.md): the answer is never incomplete below `limit`."""
+        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, limit)
+        return await relations.paths(self._scope, asked, after)

@@ -34,6 +34,7 @@ def op_of(
             write.key.id,
             b"" if write.body is None else types[write.key.etype].content_hash(write.body),
             write.expect_version,
+            write.ttl_us,
             [(field, write.vectors[field]) for field in sorted(write.keep)],
         )
         for write in writes
@@ -145,7 +146,8 @@ async def _modified(
             f"update of {entity.name}: the function returned {type(value).__name__}; it must return the changed "
             f"{entity.cls.__name__}"
         )
-    whole = scope.whole("skip", value)
+    # How long it lives is not the function's to say.
+    whole = msgspec.structs.replace(scope.whole("skip", value), ttl_us=None)
     if whole.key != key:
         raise InvalidData(f"{entity.cls.__name__}.{entity.key}: the key of a record cannot change; put a new record")
     expected = record.version if expect_version is None else expect_version

@@ -17,7 +17,7 @@ from polystore.consistency.targets import EMBED, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
-from polystore.model import Backlog, Key, OutboxRow, Settlement, TargetRow
+from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
 
@@ -145,6 +145,7 @@ class Line:
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
+        await self._bury_expired()
         await self._take_over()
         await self._sweep()
         for row in copies:
@@ -157,6 +158,23 @@ class Line:
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s
             await journal.call(SupportsJournal.purge, env.now_us(), int(settings.tombstone_ttl_s * 1e6))
+
+    async def _bury_expired(self) -> None:
+        """Delete what has expired, by commits like any other. Nobody owns their rows, so that `_take_over` finds them;
+        two workers that do this at once do not harm each other: the second finds nothing."""
+        journal, size = self.home, self.context.settings.batch_max
+        etypes = [name for name in self.context.types if name not in self.unreadable]
+        while True:
+            keys = await journal.call(SupportsJournal.expired, etypes, size)
+            for part in range(0, len(keys), journal.limits.batch_max):
+                writes = [
+                    Write("expire", key, key_hash(key.tenant, key.etype, key.id), None)
+                    for key in keys[part : part + journal.limits.batch_max]
+                ]
+                await journal.commit(Commit(writes))
+                self.context.env.crashpoint("expiry.committed")
+            if len(keys) < size:
+                return
 
     async def _take_over(self) -> None:
         """Claim what nobody alive works on, at any time one row more than were delivered so far.

@@ -22,5 +22,7 @@ async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
         if record is None:
             changes[key] = Change(key, versions[key], h, None, b"", 0)
         else:
-            changes[key] = Change(key, record.version, h, record.body, record.hash, record.updated_us)
+            changes[key] = Change(
+                key, record.version, h, record.body, record.hash, record.updated_us, expires_us=record.expires_us
+            )
     return changes

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from polystore.consistency.acks import POLL_FIRST_S, POLL_MAX_S, Wait, await_all, catch_up
 from polystore.consistency.copies import register
 from polystore.consistency.delivery import Context
@@ -14,6 +16,7 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.settings import Settings
 from polystore.consistency.tasks import SyncTask
+from polystore.embedders import Made
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
@@ -55,6 +58,9 @@ class DataConsistencyManager:
         placements: Mapping[str, Placement],
         embedders: Mapping[str, Embedder],
         settings: Settings | None = None,
+        *,
+        serving: Mapping[str, Mapping[str, Made]] = {},
+        others: Sequence[Embedder] = (),
     ) -> None:
         self.env = env
         self.types = types
@@ -62,7 +68,7 @@ class DataConsistencyManager:
         self.placements = placements
         self.settings = settings or Settings()
         self.worker = str(env.uuid7())
-        self.embedders = Embedders(types, embedders)
+        self.embedders = Embedders(types, embedders, serving, others, env)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
         self._statuses: dict[tuple[str, bool], Mapping[str, StoreStatus]] = {}
@@ -172,6 +178,10 @@ class DataConsistencyManager:
             wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
+        while line.delivery.gate.closed:
+            await line.delivery.gate.changed()
+        if not self.embedders.switched.isdisjoint(write.key.etype for write in writes):
+            writes = [self._of_today(write) for write in writes]
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
         line.reserved += len(writes)
         try:
@@ -186,6 +196,12 @@ class DataConsistencyManager:
         waits = self._accept(line, writes, committed, owner, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._results(line, writes, committed, statuses)
+
+    def _of_today(self, write: Write) -> Write:
+        """The write with the vectors of the model that serves now; it may be older than that."""
+        given = {field: vector for field, vector in write.vectors.items() if field in write.keep}
+        rest = {field: value for field, value in (write.body or {}).items() if field not in given}
+        return msgspec.structs.replace(write, vectors={**self.embedders.inline(write.key.etype, rest), **given})
 
     def _acked(self, ack: Ack, timeout_s: float, etypes: set[str]) -> frozenset[str]:
         """The copies to wait for, and the embedders that work after the commit for a home with vectors of its own."""
@@ -314,8 +330,7 @@ class DataConsistencyManager:
 
     async def query_vector(self, etype: str, field: str, text: str) -> bytes:
         """The packed vector of a query text. Raises Unavailable when the embedder does not answer."""
-        name = self.types[etype].embeddings[field].embedder
-        return await self.embedders.query(name, text, timeout_s=self.settings.embed_timeout_s)
+        return await self.embedders.query(etype, field, text, timeout_s=self.settings.embed_timeout_s)
 
     # -- state of the whole -----------------------------------------------------------------------------------
 
@@ -362,4 +377,5 @@ def change_of(write: Write, written: Written) -> Change:
         write.hash if whole else written.hash,
         written.updated_us,
         write.vectors if whole else {},
+        written.expires_us,
     )

@@ -18,6 +18,9 @@ class Write(Value, frozen=True, gc=False):
     delete: body is None; an absent key is a no-op.
     skip:   like put, but when the stored hash equals `hash` nothing is written and the stored version is the answer.
     insert: like create, but a live record under the key is left alone and its version is the answer.
+    expire: body is None; delete the record if its time is over, else nothing happens.
+
+    A record whose time is over (`Record.expires_us`) is absent for all of them.
 
     `vectors` are for the home's own vector facet; those named in `keep` were given by the caller and are stored as
     `StoredVector` (embedder "caller") in the same commit. A create, put, skip or insert that changes the record
@@ -28,7 +31,7 @@ class Write(Value, frozen=True, gc=False):
     long as it did before, in an update, whose body may be empty to change nothing but this.
     """
 
-    kind: Literal["create", "put", "update", "delete", "skip", "insert"]
+    kind: Literal["create", "put", "update", "delete", "skip", "insert", "expire"]
     key: Key
     h: int
     body: Body | None
@@ -52,6 +55,10 @@ class Write(Value, frozen=True, gc=False):
             )
         elif self.kind == "create":
             raise AlreadyExists(f"{self.key.etype} {self.key.id!r} exists already")
+
+    def leaves(self, hash: bytes) -> bool:
+        """Whether a live record with this content hash is left as it is. A new time to live is a change."""
+        return self.kind == "insert" or (self.kind == "skip" and self.hash == hash and self.ttl_us is None)
 
 
 class OpId(Value, frozen=True, gc=False):

@@ -104,6 +104,11 @@ class SupportsJournal(Protocol):
         the live record's text (`polystore.model.text_hash`) is dropped: the text changed or went meanwhile."""
         ...
 
+    async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:
+        """Keys of records of these types whose time is over, by the home's clock, and which still stand: they are
+        deleted by commits of `Write("expire", ...)`."""
+        ...
+
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         """Remove tombstones older than the given age whose key has no outbox, retry or parked row, and operation ids
         older than 24 h; returns how many of both."""

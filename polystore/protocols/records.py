@@ -34,7 +34,8 @@ class Repository(Protocol):
 
     async def get(self, keys: Sequence[Key]) -> list[Record | None]:
         """The records in the order asked. A deleted record comes back as its tombstone (`Record.body` None) while the
-        tombstone is kept; None where nothing is known of the key. Raises Unavailable, DecodeError."""
+        tombstone is kept, and so does a record whose time is over; None where nothing is known of the key. Raises
+        Unavailable, DecodeError."""
         ...
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:

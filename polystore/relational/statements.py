@@ -42,7 +42,10 @@ def compiled(clause: sa.ClauseElement, dialect: Dialect) -> Statement:
 
 
 class Statements:
-    """Queries over one entity's table, alias `t`, for one tenant. All raise InvalidFilter for too many values."""
+    """Queries over one entity's table, alias `t`, for one tenant. All raise InvalidFilter for too many values.
+
+    `now_us` leaves out what has expired by then; None: nothing in the table ever expires.
+    """
 
     def __init__(self, table: sa.Table, columns: Sequence[str], key: str, dialect: Dialect) -> None:
         self._table = table.alias("t")
@@ -51,7 +54,9 @@ class Statements:
         self._dialect = dialect
         self._cache: dict[Hashable, Statement] = {}
 
-    def find(self, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int) -> tuple[str, Sequence[Any]]:
+    def find(
+        self, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int, now_us: int | None = None
+    ) -> tuple[str, Sequence[Any]]:
         """SELECT of the columns, sorted, missing values last."""
 
         def build(clause: sa.ColumnElement[bool]) -> sa.ClauseElement:
@@ -60,19 +65,19 @@ class Statements:
             return rows.limit(sa.bindparam("limit", type_=sa.Integer))
 
         key = tuple((one.path, one.descending) for one in order)
-        return self._run(("find", key), build, where, {"tenant": tenant, "limit": limit})
+        return self._run(("find", key), build, where, {"tenant": tenant, "limit": limit}, now_us)
 
-    def count(self, tenant: str, where: Checked | None) -> tuple[str, Sequence[Any]]:
+    def count(self, tenant: str, where: Checked | None, now_us: int | None = None) -> tuple[str, Sequence[Any]]:
         """SELECT of the number of rows."""
 
         def build(clause: sa.ColumnElement[bool]) -> sa.ClauseElement:
             return sa.select(sa.func.count()).select_from(self._table).where(clause)
 
-        return self._run(("count",), build, where, {"tenant": tenant})
+        return self._run(("count",), build, where, {"tenant": tenant}, now_us)
 
-    def condition(self, where: Checked) -> tuple[str, Sequence[Any]]:
+    def condition(self, where: Checked | None, now_us: int | None = None) -> tuple[str, Sequence[Any]]:
         """The bare condition over alias `t`, to stand in another statement; it says nothing of the tenant."""
-        return self._run(None, lambda clause: clause, where, {})
+        return self._run(None, lambda clause: clause, where, {}, now_us)
 
     def _sort(self, one: Sort) -> sa.ColumnElement[Any]:
         column = self._table.c[one.path[0]]
@@ -85,20 +90,23 @@ class Statements:
         build: Callable[[sa.ColumnElement[bool]], sa.ClauseElement],
         where: Checked | None,
         given: dict[str, Any],
+        now_us: int | None,
     ) -> tuple[str, Sequence[Any]]:
         asked = arguments(where, self._dialect) if where is not None else []
         if len(asked) > VALUES_MAX:
             raise InvalidFilter(f"the condition has {len(asked)} values, the limit is {VALUES_MAX}; ask in parts")
-        key = (name, None if where is None else (shape(where), _types(where)))
+        key = (name, now_us is None, None if where is None else (shape(where), _types(where)))
         statement = self._cache.get(key)
         if statement is None:
             if len(self._cache) >= SHAPES_MAX:
                 self._cache.clear()
-            statement = self._cache[key] = compiled(build(self._where(where, tenant=name is not None)), self._dialect)
+            clause = self._where(where, tenant=name is not None, expiry=now_us is not None)
+            statement = self._cache[key] = compiled(build(clause), self._dialect)
+        given["now"] = now_us
         given.update((f"v{i}", one) for i, one in enumerate(asked))
         return statement.sql, statement.parameters(given)
 
-    def _where(self, where: Checked | None, *, tenant: bool) -> sa.ColumnElement[bool]:
+    def _where(self, where: Checked | None, *, tenant: bool, expiry: bool) -> sa.ColumnElement[bool]:
         numbers = itertools.count()
 
         def bind(_: Any) -> sa.ColumnElement[Any]:
@@ -107,7 +115,10 @@ class Statements:
         parts = [condition(where, self._table, self._dialect, bind)] if where is not None else []
         if tenant:
             parts.insert(0, self._table.c.ps_tenant == sa.bindparam("tenant", type_=sa.Text))
-        return sa.and_(*parts) if len(parts) > 1 else parts[0]
+        if expiry:
+            expires = self._table.c.ps_expires_at
+            parts.append(sa.or_(expires.is_(None), expires > sa.bindparam("now", type_=sa.BigInteger)))
+        return sa.and_(*parts) if len(parts) != 1 else parts[0]
 
 
 def _types(where: Checked) -> tuple[type[object], ...]:

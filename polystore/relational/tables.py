@@ -10,9 +10,10 @@ from polystore.entity import EntityType
 from polystore.errors import EntityError
 from polystore.relational.dialect import Dialect
 
-TABLE_COLUMNS = ("ps_rid", "ps_tenant", "ps_version", "ps_h", "ps_hash", "ps_updated_at")
+TABLE_COLUMNS = ("ps_rid", "ps_tenant", "ps_version", "ps_h", "ps_hash", "ps_updated_at", "ps_expires_at")
 """What polystore keeps of each record: row number (what hangs off a row refers to it), tenant, version, hash of the
-key, content hash, time of the last write in microseconds since the epoch."""
+key, content hash, time of the last write in microseconds since the epoch, and time from which the record is absent
+(missing: never)."""
 
 
 def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa.Table:
@@ -36,11 +37,15 @@ def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa
         sa.Column("ps_h", sa.BigInteger(), nullable=False),
         sa.Column("ps_hash", sa.LargeBinary(), nullable=False),
         sa.Column("ps_updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("ps_expires_at", sa.BigInteger()),
         *fields,
     )
     name, tenant, columns = entity.name, table.c.ps_tenant, table.c
     sa.Index(f"ps_key_{name}", tenant, columns[entity.key], unique=True)
     sa.Index(f"ps_h_{name}", tenant, columns.ps_h)
+    expires = columns.ps_expires_at
+    some = expires.is_not(None)
+    sa.Index(f"ps_expiry_{name}", expires, sqlite_where=some, postgresql_where=some)
     for field in entity.unique:
         sa.Index(f"ps_{'unique' if home else 'index'}_{name}_{field}", tenant, columns[field], unique=home)
     for field in entity.index:

@@ -42,7 +42,12 @@ class Drafts:
 
     def live(self, key: Key) -> Row | None:
         state = self.states.get(key) or self._home.part(key.etype, key.tenant).rows.get(key.id)
-        return state if isinstance(state, Row) else None
+        return state if isinstance(state, Row) and not self._home.expired(state) else None
+
+    def over(self, key: Key) -> Row | None:
+        """The record under the key that has expired, and that no write of this commit has replaced."""
+        row = None if key in self.states else self._home.part(key.etype, key.tenant).rows.get(key.id)
+        return row if row is not None and self._home.expired(row) else None
 
     def place(self, key: Key, state: Row | Tombstone) -> None:
         """Raises IntegrityViolation when another record holds a unique value."""
@@ -52,6 +57,8 @@ class Drafts:
         for field, value in self._home.unique_values(key.etype, state.body) if isinstance(state, Row) else ():
             slot = (_everybody(key), field, value)
             committed = self._home.part(key.etype, key.tenant).holders.get((field, value))
+            if committed is not None and self.over(Key(key.tenant, key.etype, committed)) is not None:
+                committed = None  # it is not there any more; the sweeper deletes it
             if self._holders.get(slot, committed) not in (None, key.id):
                 raise IntegrityViolation(
                     f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
@@ -116,33 +123,40 @@ class Home(Journal):
     def _write(self, drafts: Drafts, write: Write) -> Written:
         key, kind = write.key, write.kind
         row = drafts.live(key)
-        write.judge(None if row is None else row.version)
-        if row is None and kind == "delete":
-            return Written(0, existed=False, changed=False)
-        if row is not None and (kind == "insert" or (kind == "skip" and row.hash == write.hash)):
-            return Written(row.version, True, False, 0, copied(row.body), row.hash, row.updated_us)
+        if kind == "expire":
+            if drafts.over(key) is None:
+                return Written(0, existed=False, changed=False)
+        else:
+            write.judge(None if row is None else row.version)
+            if row is None and kind == "delete":
+                return Written(0, existed=False, changed=False)
+        if row is not None and write.leaves(row.hash):
+            return Written(row.version, True, False, 0, copied(row.body), row.hash, row.updated_us, row.expires_us)
         self._version = version = self._version + 1
         now, existed, targets = self.env.now_us(), row is not None, self.mask(key.etype)
-        if kind == "delete":
+        if kind in ("delete", "expire"):
             drafts.place(key, Tombstone(version, write.h, now))
             return Written(version, existed, targets=targets, updated_us=now)
         new = self._new_row(write, row, version, now)
         drafts.place(key, new)
-        return Written(version, existed, True, targets, copied(new.body), new.hash, now)
+        return Written(version, existed, True, targets, copied(new.body), new.hash, now, new.expires_us)
 
     def _new_row(self, write: Write, old: Row | None, version: int, now: int) -> Row:
         layout, body, hash = self.layout(write.key.etype), write.body or {}, write.hash
         kept: dict[str, array[float]] = {}
+        expires_us = 0 if write.ttl_us is None else now + write.ttl_us
         if write.kind == "update" and old is not None:
             kept = {field: vector for field, vector in old.vectors.items() if field not in body}
             body = {**old.body, **body}
+            expires_us = expires_us or old.expires_us
             hash = layout.entity.content_hash(body, bounded=True)
         new = draft(layout, write.key, version, write.h, body, hash, now)
-        return with_vectors(layout, msgspec.structs.replace(new, vectors=kept), write.vectors)
+        new = msgspec.structs.replace(new, vectors=kept, expires_us=expires_us)
+        return with_vectors(layout, new, write.vectors)
 
     def _keep(self, write: Write, whole: Body) -> None:
         """Store the vectors that the caller gave, and forget those of what is gone, see `Write`."""
-        if write.kind == "delete":
+        if write.kind in ("delete", "expire"):
             self.stored.pop(write.key, None)
             return
         stored = self.stored.setdefault(write.key, {})

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import mul
-from typing import Any, Literal
+from typing import Literal
 
 from polystore.embedding import unpack
 from polystore.errors import DimensionMismatch, UnsupportedOperation
 from polystore.facets import Metric
 from polystore.filters import Checked, Sort, predicate
-from polystore.model import Direction, Key, Match, Reached, Record
+from polystore.model import Key, Match, Record
 from polystore.protocols import Layout
 from polystore.text import Phrase
 
-from .tables import Row, Tables, copied
+from .tables import Row, Tables
 
 
 class Queries(Tables):
-    """Filters, full text, vectors and edges. Nothing here changes anything."""
+    """Filters, full text and vectors. Nothing here changes anything."""
 
     def _facet(self, etype: str, facet: Literal["full_text", "vector", "graph"]) -> Layout:
         layout = self.layout(etype)
@@ -29,7 +29,7 @@ class Queries(Tables):
         return layout
 
     def _where(self, etype: str, tenant: str, where: Checked | None) -> dict[str, Row]:
-        rows = self.part(etype, tenant).rows
+        rows = self.alive(etype, tenant)
         if where is None:
             return rows
         holds = predicate(where)
@@ -82,50 +82,6 @@ class Queries(Tables):
             (-_score(spec.metric, wanted, row.vectors[field]), id) for id, row in rows.items() if field in row.vectors
         )
         return [Match(id, -negative, rows[id].version) for negative, id in ranked[:limit]]
-
-    # -- edges ------------------------------------------------------------------------------------------------
-
-    def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
-    ) -> list[Reached]:
-        # The start may be of a type that only others point to, and that this store knows nothing else of.
-        if not any("graph" in layout.facets for layout in self.layouts.values()):
-            raise UnsupportedOperation("no type was prepared with graph here")
-        start = Key(tenant, etype, id)
-        seen = {start}
-        reached: list[Reached] = []
-        paths: dict[Key, tuple[tuple[str, str, str], ...]] = {start: ()}
-        for step in range(1, depth + 1):
-            further: dict[Key, tuple[tuple[str, str, str], ...]] = {}
-            ring: list[Reached] = []
-            for node in sorted(paths, key=_order):  # of several shortest paths, always the same one
-                for source, relation, end, properties in self._edges(node, types, direction):
-                    other = end if source == node else source
-                    if other in seen:
-                        continue
-                    seen.add(other)
-                    further[other] = (*paths[node], (source.id, relation, end.id))
-                    ring.append(Reached(other.etype, other.id, step, further[other], copied(properties)))
-            reached += sorted(ring, key=lambda one: (one.etype, one.id))
-            if not ring or len(reached) >= limit:
-                break
-            paths = further
-        return reached[:limit]
-
-    def _edges(
-        self, node: Key, types: Sequence[str], direction: Direction
-    ) -> list[tuple[Key, str, Key, Mapping[str, Any]]]:
-        """(the record that has the edge, relation, its other end, properties) of the edges at a node."""
-        row = self.part(node.etype, node.tenant).rows.get(node.id) if node.etype in self.layouts else None
-        own = row.edges if row is not None and direction != "in" else ()
-        others = self.incoming.get(node, {}) if direction != "out" else {}
-        edges = [(node, edge.type, Key(node.tenant, edge.to_etype, edge.to_id), edge.properties) for edge in own]
-        edges += [(source, relation, node, edge.properties) for (source, relation), edge in others.items()]
-        return sorted((edge for edge in edges if edge[1] in types), key=lambda edge: edge[1])
-
-
-def _order(node: Key) -> tuple[str, str]:
-    return node.etype, node.id
 
 
 def _sorted(found: list[tuple[str, Row]], sort: Sort) -> list[tuple[str, Row]]:

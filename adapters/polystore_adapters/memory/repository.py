@@ -19,6 +19,7 @@ from polystore.model import (
     Instance,
     Key,
     Limits,
+    Link,
     Match,
     OutboxRow,
     Outcome,
@@ -151,9 +152,29 @@ class MemoryRepository:
         return await self._call(self.server.similar, etype, tenant, field, vector, where, limit)
 
     async def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+        self,
+        etype: str,
+        tenant: str,
+        id: str,
+        types: Sequence[str],
+        direction: Direction,
+        depth: int,
+        where: Checked | None,
+        limit: int,
     ) -> list[Reached]:
-        return await self._call(self.server.traverse, etype, tenant, id, types, direction, depth, limit)
+        return await self._call(self.server.traverse, etype, tenant, id, types, direction, depth, where, limit)
+
+    async def paths(
+        self,
+        start: Key,
+        end: Key,
+        types: Sequence[str],
+        direction: Direction,
+        depth_max: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[list[Link]]:
+        return await self._call(self.server.paths, start, end, types, direction, depth_max, where, limit)
 
     # -- journal ----------------------------------------------------------------------------------------------
 
@@ -216,6 +237,9 @@ class MemoryRepository:
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         await self._call(self.server.put_vectors, vectors)
+
+    async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:
+        return await self._call(self.server.expired_keys, etypes, limit)
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._call(self.server.purge, now_us, tombstone_ttl_us)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ class Row(msgspec.Struct, frozen=True):
     terms: Sequence[str]
     vectors: Mapping[str, array[float]]
     edges: Sequence[EdgeRow]
+    expires_us: int = 0
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -115,6 +117,8 @@ class Tables:
 
     def get_now(self, key: Key) -> Record | None:
         match self.part(key.etype, key.tenant).standing(key.id):
+            case Row() as row if self.expired(row):
+                return Record(key, row.version, None, updated_us=row.updated_us)
             case Row() as row:
                 return self.record(key, row)
             case Tombstone(version, _, updated_us):
@@ -126,13 +130,33 @@ class Tables:
         body = copied(row.body)
         for field in self.retired.get(key.etype, ()):
             body.pop(field, None)
-        return Record(key, row.version, body, row.hash, row.updated_us)
+        return Record(key, row.version, body, row.hash, row.updated_us, row.expires_us)
+
+    def expired(self, row: Row) -> bool:
+        """Its time is over: it is absent, though the sweeper has not come yet."""
+        return 0 < row.expires_us <= self.env.now_us()
+
+    def alive(self, etype: str, tenant: str) -> dict[str, Row]:
+        """The records that are there."""
+        rows = self.part(etype, tenant).rows
+        return {id: row for id, row in rows.items() if not self.expired(row)}
+
+    def expired_keys(self, etypes: Sequence[str], limit: int) -> list[Key]:
+        """See `SupportsJournal.expired`."""
+        found = (
+            Key(tenant, etype, id)
+            for etype in etypes
+            for tenant, part in self.parts(etype)
+            for id, row in part.rows.items()
+            if self.expired(row)
+        )
+        return list(itertools.islice(found, limit))
 
     def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
         after = (-1, "") if cursor is None else tuple(json.loads(cursor))
         inside = sorted(
             (row.h, id)
-            for id, row in self.part(etype, tenant).rows.items()
+            for id, row in self.alive(etype, tenant).items()
             if span.low <= row.h < span.high and (row.h, id) > after
         )
         stamps = [self._stamp(Key(tenant, etype, id)) for _, id in inside[:limit]]
@@ -168,6 +192,7 @@ class Tables:
             else:
                 layout = self.layout(key.etype)
                 row = draft(layout, key, change.version, change.h, change.body, change.hash, change.updated_us)
+                row = msgspec.structs.replace(row, expires_us=change.expires_us)
                 state = with_vectors(layout, row, change.vectors)
         except PolystoreError as e:
             return Outcome("rejected", e)

@@ -17,7 +17,7 @@ from polystore.errors import (
     InvalidData,
     PolystoreError,
 )
-from polystore.model import CALLER, Body, Commit, Committed, Key, OpId, Vectors, Write, Written, text_hash
+from polystore.model import CALLER, Body, Commit, Committed, Key, OpId, Vectors, Write, Written, key_hash, text_hash
 from polystore_adapters.sqlite import records
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.table import Draft, RecordTable, Row
@@ -98,18 +98,14 @@ class Commits:
 
     def _attempt(self, commit: Commit) -> Committed | Exception:
         outbox, vectors = len(self._outbox), len(self._vectors)
-        before: list[tuple[Key, Draft | None]] = []
-        written: list[Written] = []
+        self._before: list[tuple[Key, Draft | None]] = []
         op = commit.op
         try:
             if op is not None and (done := self._done_before(op)) is not None:
                 return done
-            for write in commit.writes:
-                draft = self._drafts.get(write.key)
-                written.append(self._decide(write, commit.owner))
-                before.append((write.key, draft))
+            written = [self._decide(write, commit.owner) for write in commit.writes]
         except PolystoreError as error:
-            for key, draft in reversed(before):
+            for key, draft in reversed(self._before):
                 if draft is None:
                     self._drafts.pop(key, None)
                 else:
@@ -138,13 +134,18 @@ class Commits:
     def _decide(self, write: Write, owner: str | None) -> Written:
         key, kind = write.key, write.kind
         standing = self._standing(key)
-        write.judge(None if standing is None else standing.version)
-        if standing is None:
-            if kind == "delete":
+        if kind == "expire":
+            if standing is not None or key in self._drafts or key not in self._stored:
                 return Written(0, existed=False, changed=False)
-        elif kind == "insert" or (kind == "skip" and standing.hash == write.hash):
-            body = standing.body if kind == "insert" else write.body
-            return Written(standing.version, True, False, 0, body, standing.hash, standing.updated_us)
+            kind = "delete"
+        else:
+            write.judge(None if standing is None else standing.version)
+            if standing is None and kind == "delete":
+                return Written(0, existed=False, changed=False)
+            if standing is not None and write.leaves(standing.hash):
+                body = standing.body if kind == "insert" else write.body
+                ends = standing.expires_us
+                return Written(standing.version, True, False, 0, body, standing.hash, standing.updated_us, ends)
         self._version = version = self._version + 1
         now, table = self._now, self._tables[key.etype]
         draft = (
@@ -152,27 +153,32 @@ class Commits:
             if kind == "delete"
             else self._draft(table, write, standing, version)
         )
+        self._before.append((key, self._drafts.get(key)))
         self._drafts[key] = draft
         mask = self._masks.get(key.etype, 0)
         if mask:
             claimed = now if owner is not None else None
             self._outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, now))
         if table.entity.embeddings:
-            self._keep(table, write, draft, existed=standing is not None)
-        return Written(version, standing is not None, True, mask, draft.body, draft.hash, now)
+            self._keep(table, write, draft, existed=standing is not None or key in self._stored)
+        existed = standing is not None
+        return Written(version, existed, True, mask, draft.body, draft.hash, now, draft.expires_us)
 
     def _standing(self, key: Key) -> Row | Draft | None:
         """The live record as the writes decided so far leave it."""
         draft = self._drafts.get(key)
         if draft is None:
-            return self._stored.get(key)
+            stored = self._stored.get(key)
+            return None if stored is None or 0 < stored.expires_us <= self._now else stored
         return None if draft.columns is None else draft
 
     def _draft(self, table: RecordTable, write: Write, standing: Row | Draft | None, version: int) -> Draft:
         key, body, hash = write.key, write.body or {}, write.hash
         vectors: Vectors = table.layout.served(write.vectors)
         keep: frozenset[str] = frozenset()
+        expires_us = 0 if write.ttl_us is None else self._now + write.ttl_us
         if write.kind == "update" and standing is not None:
+            expires_us = expires_us or standing.expires_us
             if table.vector is not None:
                 others = table.layout.vectors.keys() - body.keys() - vectors.keys()
                 before: Vectors = standing.vectors if isinstance(standing, Draft) else {}
@@ -185,7 +191,7 @@ class Commits:
             self._check_unique(table, key, body, columns)
         if table.vector is not None and len(vectors) + len(keep) < len(table.layout.vectors):
             vectors = {**self._known_vectors(table, key, body, vectors.keys() | keep), **vectors}
-        return Draft(version, write.h, hash, self._now, body, columns, vectors, keep)
+        return Draft(version, write.h, hash, self._now, body, columns, vectors, keep, expires_us)
 
     def _check_unique(self, table: RecordTable, key: Key, body: Body, columns: Sequence[object]) -> None:
         """Raises IntegrityViolation when another record has a unique value, as the writes decided so far leave it."""
@@ -198,12 +204,20 @@ class Commits:
             for id in {self._claims.get(slot), stored} - {None, key.id}:
                 other = Key(key.tenant, key.etype, str(id))
                 draft = self._drafts.get(other)
+                if draft is None and id == stored and self._make_way(other):
+                    continue
                 # A claim without a draft is of a commit of this group that was given up.
                 if id == stored if draft is None else draft.body is not None and draft.body.get(field) == value:
                     raise IntegrityViolation(
                         f"{key.etype} {key.id!r}: another record has the same {field}, which is unique"
                     )
             self._claims[slot] = key.id
+
+    def _make_way(self, holder: Key) -> bool:
+        """Whether the holder of a unique value has expired; then it is deleted now, not when the sweeper comes."""
+        self._read_keys([holder], bodies=False)
+        h = key_hash(holder.tenant, holder.etype, holder.id)
+        return self._decide(Write("expire", holder, h, None), None).changed
 
     # -- vectors ----------------------------------------------------------------------------------------------
 
@@ -223,7 +237,7 @@ class Commits:
         """Store the vectors that the caller gave, forget those of what is gone, see `Write`."""
         key, vectors = write.key, self._vectors
         place = (key.tenant, key.etype, key.id)
-        if existed and write.kind == "delete":
+        if existed and write.kind in ("delete", "expire"):
             vectors.append((_FORGET_SQL, place))
         elif existed and write.kind == "update":
             for field in table.entity.embeddings.keys() & (write.body or {}).keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from polystore.errors import InvalidData, PolystoreError, SchemaMismatch
 from polystore.model import APPLIED, STALE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp
@@ -19,6 +19,10 @@ _TOMBSTONES_SQL = (
 _BURY_SQL = "INSERT OR REPLACE INTO ps_tombstone (tenant, etype, id, version, h, deleted_at) VALUES (?, ?, ?, ?, ?, ?)"
 
 
+Clock = Callable[[], int]
+"""Microseconds since the epoch."""
+
+
 class Tables(dict[str, RecordTable]):
     """Entity name -> its table, of the types that this repository was prepared for."""
 
@@ -29,24 +33,31 @@ class Tables(dict[str, RecordTable]):
 # -- reading ------------------------------------------------------------------------------------------------------
 
 
-def get_one(db: sqlite3.Connection, table: RecordTable, key: Key) -> Record | None:
-    """The record or its tombstone. A tombstone counts only where there is no row: a row is newer than it."""
+def get_one(db: sqlite3.Connection, table: RecordTable, key: Key, clock: Clock) -> Record | None:
+    """The record or its tombstone; what has expired looks like one. A tombstone counts only where there is no row: a
+    row is newer than it."""
     row = db.execute(table.get_sql, (key.tenant, table.key_value(key.id))).fetchone()
     if row is not None:
+        if row[3] is not None and row[3] <= clock():
+            return Record(key, row[0], None, b"", row[2])
         return table.record(key, row)
     gone = db.execute(_TOMBSTONE_SQL, (key.tenant, key.etype, key.id)).fetchone()
     return None if gone is None else Record(key, gone[0], None, b"", gone[1])
 
 
-def get_many(db: sqlite3.Connection, tables: Tables, keys: Sequence[Key]) -> list[Record | None]:
+def get_many(db: sqlite3.Connection, tables: Tables, keys: Sequence[Key], clock: Clock) -> list[Record | None]:
     if len(keys) == 1:
-        return [get_one(db, tables[keys[0].etype], keys[0])]
+        return [get_one(db, tables[keys[0].etype], keys[0], clock)]
+    now = clock()
     found: dict[Key, Record] = {}
     for (etype, tenant), ids in by_table(keys).items():
         rows = tables[etype].stored(db, tenant, ids, bodies=True)
         for id, row in rows.items():
             key = Key(tenant, etype, id)
-            found[key] = Record(key, row.version, row.body, row.hash, row.updated_us)
+            if 0 < row.expires_us <= now:
+                found[key] = Record(key, row.version, None, b"", row.updated_us)
+            else:
+                found[key] = Record(key, row.version, row.body, row.hash, row.updated_us, row.expires_us)
         missing = [id for id in ids if id not in rows]
         for id, (version, deleted_us) in tombstones(db, etype, tenant, missing).items():
             key = Key(tenant, etype, id)
@@ -71,14 +82,22 @@ def tombstones(db: sqlite3.Connection, etype: str, tenant: str, ids: Sequence[st
 
 
 def scan(
-    db: sqlite3.Connection, table: RecordTable, tenant: str, span: HashSpan, cursor: str | None, limit: int
+    db: sqlite3.Connection,
+    table: RecordTable,
+    tenant: str,
+    span: HashSpan,
+    cursor: str | None,
+    limit: int,
+    now_us: int,
 ) -> Page:
     """See `Repository.scan`. What each facet has is compared with the row, too."""
     after: tuple[int, str] = (-1, "") if cursor is None else tuple(json.loads(cursor))
     rows = table.scan(db, tenant, span.low, span.high, after, limit + 1)
     more = len(rows) > limit
     del rows[limit:]
-    bodies: list[Body] = [table.codec.decode(row[2], row[6:]) for row in rows]
+    last = rows[-1] if rows else None
+    rows = [row for row in rows if row[6] is None or row[6] > now_us]
+    bodies: list[Body] = [table.codec.decode(row[2], row[7:]) for row in rows]
     facet_rows = [FacetRow(row[0], tenant, row[2], body, {}, row[3]) for row, body in zip(rows, bodies, strict=True)]
     faults: dict[int, str] = {}
     for facet in table.facets:
@@ -89,7 +108,16 @@ def scan(
         Stamp(id, h, version, table.entity.content_hash(body), False, digests.get(rid, {}), faults.get(rid, ""))
         for (rid, h, id, version, *_), body in zip(rows, bodies, strict=True)
     ]
-    return Page(stamps, json.dumps([rows[-1][1], rows[-1][2]]) if more else None)
+    return Page(stamps, json.dumps([last[1], last[2]]) if more and last is not None else None)
+
+
+def expired(db: sqlite3.Connection, tables: Tables, etypes: Sequence[str], now_us: int, limit: int) -> list[Key]:
+    """See `SupportsJournal.expired`."""
+    keys: list[Key] = []
+    for etype in etypes:
+        rows = db.execute(tables[etype].expired_sql, (now_us, limit - len(keys)))
+        keys += [Key(tenant, etype, str(id)) for tenant, id in rows]
+    return keys
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -149,7 +177,10 @@ def draft(table: RecordTable, change: Change) -> Draft:
         return Draft(change.version, change.h, b"", change.updated_us, None, None)
     columns = columns_of(table, change.key, change.body)
     vectors = table.layout.served(change.vectors)
-    return Draft(change.version, change.h, change.hash, change.updated_us, change.body, columns, vectors)
+    return Draft(
+        *(change.version, change.h, change.hash, change.updated_us, change.body, columns, vectors),
+        expires_us=change.expires_us,
+    )
 
 
 def columns_of(table: RecordTable, key: Key, body: Body) -> list[object]:

@@ -21,6 +21,7 @@ from polystore.model import (
     Instance,
     Key,
     Limits,
+    Link,
     Match,
     OutboxRow,
     Outcome,
@@ -48,7 +49,7 @@ from polystore_adapters.sqlite import journal, records
 from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
 from polystore_adapters.sqlite.errors import translate, translating
-from polystore_adapters.sqlite.facets.graph import traverse
+from polystore_adapters.sqlite.facets import graph
 from polystore_adapters.sqlite.liveness import Liveness
 from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
@@ -137,7 +138,7 @@ class SqliteRepository:
     def get_now(self, key: Key) -> Record | None:
         db = self._db.inline
         try:
-            return records.get_one(db, self._tables[key.etype], key)
+            return records.get_one(db, self._tables[key.etype], key, self._env.now_us)
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
@@ -145,10 +146,10 @@ class SqliteRepository:
         if len(keys) <= INLINE_MAX:
             try:
                 with translating(self.path):
-                    return records.get_many(self._db.inline, self._tables, keys)
+                    return records.get_many(self._db.inline, self._tables, keys, self._env.now_us)
             except Unavailable:
                 pass  # it would have to wait: a thread may
-        return await self._db.read(records.get_many, self._tables, keys)
+        return await self._db.read(records.get_many, self._tables, keys, self._env.now_us)
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         answers = await self._db.write(self._apply, changes, "apply")
@@ -158,7 +159,7 @@ class SqliteRepository:
         return records.apply(db, self._tables, changes)
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-        return await self._db.read(records.scan, self._tables[etype], tenant, span, cursor, limit)
+        return await self._db.read(records.scan, self._tables[etype], tenant, span, cursor, limit, self._env.now_us())
 
     async def tenants(self, etype: str) -> list[str]:
         sql = self._tables[etype].tenants_sql
@@ -183,11 +184,12 @@ class SqliteRepository:
         self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
     ) -> list[Record]:
         table = self._tables[etype]
-        sql, parameters = table.statements.find(tenant, where, order, limit)
+        sql, parameters = table.statements.find(tenant, where, order, limit, self._expiry(table))
         return await self._db.read(table.found, tenant, sql, parameters)
 
     async def count(self, etype: str, tenant: str, where: Checked | None) -> int:
-        sql, parameters = self._tables[etype].statements.count(tenant, where)
+        table = self._tables[etype]
+        sql, parameters = table.statements.count(tenant, where, self._expiry(table))
         return await self._db.read(lambda db: int(db.execute(sql, parameters).fetchone()[0]))
 
     async def search(
@@ -213,17 +215,57 @@ class SqliteRepository:
         return await self._db.read(table.vector.similar, tenant, field, vector, self._where(table, where), limit)
 
     async def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+        self,
+        etype: str,
+        tenant: str,
+        id: str,
+        types: Sequence[str],
+        direction: Direction,
+        depth: int,
+        where: Checked | None,
+        limit: int,
     ) -> list[Reached]:
-        edges = [(name, table.graph.table) for name, table in self._tables.items() if table.graph is not None]
-        if not edges:
+        edges = self._edges(etype, tenant, types, where)
+        return await self._db.read(graph.traverse, edges, (etype, id), direction, depth, limit)
+
+    async def paths(
+        self,
+        start: Key,
+        end: Key,
+        types: Sequence[str],
+        direction: Direction,
+        depth_max: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[list[Link]]:
+        edges = self._edges(start.etype, start.tenant, types, where)
+        ends = ((start.etype, start.id), (end.etype, end.id))
+        return await self._db.read(graph.paths, edges, *ends, direction, depth_max, limit)
+
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
+        tables = [(name, table.graph.table) for name, table in self._tables.items() if table.graph is not None]
+        if not tables:
             raise _not_served(etype, "relations")
-        return await self._db.read(traverse, edges, etype, tenant, id, types, direction, depth, limit)
+        return graph.Edges(tables, tenant, types, graph.condition(where))
 
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]] | None:
-        return None if where is None else table.statements.condition(where)
+        now_us = self._expiry(table)
+        return None if where is None and now_us is None else table.statements.condition(where, now_us)
+
+    def _expiry(self, table: RecordTable) -> int | None:
+        """The time by which records of the table have to be judged; None where none ever expires."""
+        try:
+            with translating(self.path):
+                if self._db.inline.execute(table.expiring_sql).fetchone() is None:
+                    return None
+        except Unavailable:
+            pass  # it would have to wait: then every row is looked at
+        return self._env.now_us()
 
     # -- journal ----------------------------------------------------------------------------------------------
+
+    async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:
+        return await self._db.read(records.expired, self._tables, etypes, self._env.now_us(), limit)
 
     async def beat(self, worker: str) -> frozenset[str]:
         self._db.check()

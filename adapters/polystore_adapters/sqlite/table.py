@@ -18,7 +18,7 @@ from polystore_adapters.sqlite.facets.graph import GraphFacet
 from polystore_adapters.sqlite.facets.vector import VectorFacet
 
 DIALECT = SqliteDialect()
-_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at")
+_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
 
 
 class Row(msgspec.Struct, gc=False):
@@ -28,6 +28,7 @@ class Row(msgspec.Struct, gc=False):
     version: int
     hash: bytes
     updated_us: int
+    expires_us: int = 0
     body: Body | None = None
 
 
@@ -42,6 +43,7 @@ class Draft(msgspec.Struct, gc=False):
     columns: Sequence[Any] | None
     vectors: Vectors = {}
     keep: frozenset[str] = frozenset()
+    expires_us: int = 0
 
 
 class RecordTable:
@@ -100,6 +102,8 @@ class RecordTable:
             "ORDER BY ps_h, ps_id LIMIT ?"
         ).replace("{key}", key)
         self.tenants_sql = f"SELECT DISTINCT ps_tenant FROM {table} ORDER BY 1"
+        self.expiring_sql = f"SELECT 1 FROM {table} WHERE ps_expires_at IS NOT NULL LIMIT 1"
+        self.expired_sql = f"SELECT ps_tenant, {key} FROM {table} WHERE ps_expires_at <= ? LIMIT ?"
         self.keys_sql = (
             f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {table} WHERE (ps_tenant, {key}) > (?, ?) "
             f"ORDER BY ps_tenant, {key} LIMIT ?"
@@ -119,7 +123,7 @@ class RecordTable:
 
     def record(self, key: Key, row: Sequence[Any]) -> Record:
         """The record of a row of `get_sql` or of `statements.find`. Raises DecodeError."""
-        return Record(key, row[0], self.codec.decode(key.id, row[3:]), row[1], row[2])
+        return Record(key, row[0], self.codec.decode(key.id, row[4:]), row[1], row[2], row[3] or 0)
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -128,10 +132,10 @@ class RecordTable:
         wanted = msgspec.json.encode([self.key_value(id) for id in ids]).decode()
         if not bodies:
             rows = db.execute(self._versions_sql, (wanted, tenant))
-            return {str(id): Row(rid, version, hash, us) for id, rid, version, hash, us in rows}
+            return {str(id): Row(rid, version, hash, us, ends or 0) for id, rid, version, hash, us, ends in rows}
         return {
-            str(id): Row(rid, version, hash, us, self.codec.decode(str(id), fields))
-            for id, rid, version, hash, us, *fields in db.execute(self._rows_sql, (wanted, tenant))
+            str(id): Row(rid, version, hash, us, ends or 0, self.codec.decode(str(id), fields))
+            for id, rid, version, hash, us, ends, *fields in db.execute(self._rows_sql, (wanted, tenant))
         }
 
     def found(self, db: sqlite3.Connection, tenant: str, sql: str, parameters: Sequence[Any]) -> list[Record]:
@@ -147,7 +151,7 @@ class RecordTable:
     def scan(
         self, db: sqlite3.Connection, tenant: str, low: int, high: int, after: tuple[int, str], limit: int
     ) -> list[Any]:
-        """Rows of a hash range after (h, id): rid, h, id, version, hash, updated_us, fields."""
+        """Rows of a hash range after (h, id): rid, h, id, version, hash, updated_us, expires_us, fields."""
         h, id = after
         return db.execute(self._scan_sql, (tenant, max(low, h), high, h, id, limit)).fetchall()
 
@@ -171,7 +175,10 @@ class RecordTable:
         db.executemany(
             self._upsert_sql,
             [
-                (rid, key.tenant, one.version, one.h, one.hash, one.updated_us, *(one.columns or ()))
+                (
+                    *(rid, key.tenant, one.version, one.h, one.hash, one.updated_us, one.expires_us or None),
+                    *(one.columns or ()),
+                )
                 for rid, key, one in placed
             ],
         )
