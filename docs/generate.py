@@ -21,7 +21,7 @@ Everything that `from polystore import ...` gives, made from the docstrings by `
 [a page of their own](errors.md).
 """
 CHAPTERS = {
-    "Declaring": "entity new_id FullText Embedding Relation Edge Unique Index Needs",
+    "Declaring": "entity new_id FullText Embedding Relation Edge Unique Index Measure FileRef Needs",
     "Opening": "HybridDataArchitecture Opening Transaction",
     "Records": "Collection KeyValue Ack Token Direction",
     "Conditions": "F Field Expr Order Condition",
@@ -150,7 +150,7 @@ def text_of(node: ast.AST) -> str:
 
 def alias(name: str) -> tuple[str, str]:
     """The docstring below a module's `NAME = ...`, and that line."""
-    for module in ("model", "results", "filters", "collection.scope"):
+    for module in ("model.queries", "results", "filters", "collection.scope"):
         source = inspect.getsource(importlib.import_module(f"polystore.{module}"))
         body = ast.parse(source).body
         for statement, after in zip(body, [*body[1:], None], strict=True):
