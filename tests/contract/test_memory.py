@@ -11,7 +11,9 @@ from polystore.protocols import Repository
 from polystore.testing.conformance import (
     CommitConformance,
     Connect,
+    CopyExpiryConformance,
     DurabilityConformance,
+    ExpiryConformance,
     FilterConformance,
     HistoriesConformance,
     HomeDurabilityConformance,
@@ -69,6 +71,14 @@ class TestHistories(BareAndLayered, HistoriesConformance):
 
 
 class TestCommit(BareAndLayered, CommitConformance):
+    pass
+
+
+class TestExpiry(BareAndLayered, ExpiryConformance):
+    pass
+
+
+class TestExpiryAtCopies(BareAndLayered, CopyExpiryConformance):
     pass
 
 

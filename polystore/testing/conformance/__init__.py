@@ -15,13 +15,14 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability facade filters histories home_facets outbox records repository retries schema
-    text traversal vectors writes"""
+_REWRITTEN = """base commit durability expiry facade filters histories home_facets outbox records
+    repository retries schema text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
+from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
 from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
@@ -43,7 +44,9 @@ __all__ = [
     "CommitConformance",
     "Conformance",
     "Connect",
+    "CopyExpiryConformance",
     "DurabilityConformance",
+    "ExpiryConformance",
     "FacadeConformance",
     "FilterConformance",
     "HistoriesConformance",
