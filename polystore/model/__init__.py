@@ -5,10 +5,19 @@ A *body* is the plain form of a record: a mapping of field name to `str`, `int`,
 reads bodies; adapters store and return them unchanged.
 """
 
-from polystore.model.files import FileRef
+from polystore.model.files import (
+    FileRef,
+    StoredObject,
+    Upload,
+    check_object_key,
+    file_key,
+    file_key_owner,
+    refs_of,
+    tenant_segment,
+)
 from polystore.model.journal import Backlog, Done, OutboxRow, RetryRow, Settlement, StoredVector, TargetRow
 from polystore.model.placement import Considered, Placement
-from polystore.model.queries import Direction, Match, Reached
+from polystore.model.queries import Direction, Link, Match, Reached
 from polystore.model.records import (
     APPLIED,
     CALLER,
@@ -60,6 +69,7 @@ __all__ = [
     "Instance",
     "Key",
     "Limits",
+    "Link",
     "Match",
     "OpId",
     "OutboxRow",
@@ -71,13 +81,20 @@ __all__ = [
     "RetryRow",
     "Settlement",
     "Stamp",
+    "StoredObject",
     "StoredVector",
     "TargetRow",
+    "Upload",
     "Value",
     "Vectors",
     "Write",
     "Written",
+    "check_object_key",
+    "file_key",
+    "file_key_owner",
     "key_hash",
+    "refs_of",
+    "tenant_segment",
     "text_hash",
     "vector_digest",
 ]

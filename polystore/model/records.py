@@ -149,8 +149,10 @@ class Instance(Value, frozen=True, gc=False):
 
 
 class Limits(Value, frozen=True, gc=False):
-    """What one repository takes in one call, and what its acknowledgement is worth."""
+    """What one repository takes in one call, and what its acknowledgement is worth. `part_bytes`: of each part of an
+    object but the last."""
 
     batch_max: int = 500
     value_bytes_max: int = VALUE_BYTES_MAX
     ack_durable: bool = True
+    part_bytes: int = 1 << 20

@@ -13,7 +13,7 @@ belong to the caller.
 from polystore.protocols.cache import SupportsCache
 from polystore.protocols.facts import SupportsLog, SupportsTimeRange
 from polystore.protocols.journal import SupportsJournal
-from polystore.protocols.objects import SupportsObjects
+from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
 from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
 from polystore.protocols.records import (
     Connect,
@@ -32,6 +32,7 @@ __all__ = [
     "Repository",
     "SupportsCache",
     "SupportsCommit",
+    "SupportsFileClaims",
     "SupportsFilter",
     "SupportsInlineGet",
     "SupportsJournal",
