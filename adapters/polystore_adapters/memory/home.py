@@ -25,9 +25,11 @@ from polystore.model import (
     StoredVector,
     Write,
     Written,
+    refs_of,
     text_hash,
 )
 
+from .claims import DraftedClaims, FileClaims
 from .journal import Journal, Operation, Owed
 from .tables import Row, Tombstone, copied, draft, with_vectors
 
@@ -39,6 +41,7 @@ class Drafts:
         self._home = home
         self.states: dict[Key, Row | Tombstone] = {}
         self._holders: dict[tuple[Key, str, object], str | None] = {}
+        self.claims = DraftedClaims(home.claims)
 
     def live(self, key: Key) -> Row | None:
         state = self.states.get(key) or self._home.part(key.etype, key.tenant).rows.get(key.id)
@@ -50,8 +53,11 @@ class Drafts:
         return row if row is not None and self._home.expired(row) else None
 
     def place(self, key: Key, state: Row | Tombstone) -> None:
-        """Raises IntegrityViolation when another record holds a unique value."""
+        """Raises IntegrityViolation when another record holds a unique value, or names one of the files."""
         old = self.live(key)
+        if files := self._home.layout(key.etype).entity.files:
+            refs = refs_of(files, state.body) if isinstance(state, Row) else ()
+            self.claims.claim(key, {ref.key for ref in refs})
         for field, value in self._home.unique_values(key.etype, old.body) if old is not None else ():
             self._holders[_everybody(key), field, value] = None
         for field, value in self._home.unique_values(key.etype, state.body) if isinstance(state, Row) else ():
@@ -78,6 +84,7 @@ class Home(Journal):
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         self._version = FIRST_VERSION
+        self.claims = FileClaims()
 
     def newest(self, etype: str) -> int:
         return self._version if self.layout(etype).home else super().newest(etype)
@@ -100,6 +107,7 @@ class Home(Journal):
         now = self.env.now_us()
         for key, state in drafts.states.items():
             self.install(key, state)
+        drafts.claims.install(now)
         for write, result in zip(commit.writes, written, strict=True):
             if result.changed:
                 self._keep(write, result.body or {})
@@ -111,6 +119,9 @@ class Home(Journal):
             answers = [(one.version, one.existed) for one in written]
             self.operations[commit.op.tenant, commit.op.id] = Operation(commit.op.request_hash, answers, now)
         return Committed(written)
+
+    def condemn(self, keys: Sequence[str], released_us: int, only_ask: bool) -> list[bool]:
+        return self.claims.condemn(keys, released_us, only_ask, self.env.now_us())
 
     def _done_before(self, op: OpId) -> Committed | None:
         known = self.operations.get((op.tenant, op.id))

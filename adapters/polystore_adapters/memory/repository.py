@@ -34,9 +34,11 @@ from polystore.model import (
 from polystore.protocols import (
     Layout,
     SupportsCommit,
+    SupportsFileClaims,
     SupportsFilter,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsObjects,
     SupportsSchema,
     SupportsTextSearch,
     SupportsTraversal,
@@ -44,13 +46,15 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 
+from .object_calls import ObjectCalls
+from .objects import PART_BYTES
 from .server import MemoryServer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class MemoryRepository:
+class MemoryRepository(ObjectCalls):
     """The server's operations as an application meets them: later, and perhaps not at all.
 
     Each call gives way to others before and after the server works, as a call over a network does, and passes the
@@ -67,9 +71,11 @@ class MemoryRepository:
             SupportsTextSearch,
             SupportsVectorSearch,
             SupportsTraversal,
+            SupportsObjects,
+            SupportsFileClaims,
         }
     )
-    limits: Limits = Limits(ack_durable=False)
+    limits: Limits = Limits(ack_durable=False, part_bytes=PART_BYTES)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, server: MemoryServer, env: Env) -> None:

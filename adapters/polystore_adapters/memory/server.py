@@ -5,12 +5,14 @@ from __future__ import annotations
 from polystore.env import Env
 from polystore.model import Instance
 
+from .graph import Graph
 from .home import Home
+from .objects import Objects
 from .queries import Queries
 from .schema import Schema
 
 
-class MemoryServer(Home, Queries, Schema):
+class MemoryServer(Home, Queries, Graph, Schema):
     """What several connections share, as they would share a database server.
 
     The methods have the names and the meaning of the protocols in `polystore.protocols`, but are synchronous: each is
@@ -21,6 +23,7 @@ class MemoryServer(Home, Queries, Schema):
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         self._run_id = str(env.uuid7())
+        self.blobs = Objects(env)
 
     def ping(self) -> Instance:
         return Instance("memory", "1", self._run_id, self._run_id)  # a restart forgets everything
