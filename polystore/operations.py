@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 import msgspec
 
 from polystore import protocols
+from polystore.model import Key
 from polystore.protocols import Repository
 
 R = TypeVar("R")
@@ -21,7 +22,12 @@ P = ParamSpec("P")
 
 Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
 
-NOT_IDEMPOTENT = frozenset({"commit", "due", "backfill", "redrive"})
+NOT_IDEMPOTENT = frozenset(
+    {
+        *("commit", "due", "backfill", "redrive"),
+        *("add_state", "change_state", "increment", "take_allowance", "publish", "subscribe"),
+    }
+)
 """Repeating these after an unknown outcome could do something twice. All other verbs may be repeated."""
 
 _PROTOCOLS: dict[str, type] = {
@@ -50,7 +56,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, gc=False):
     def key(self) -> str | None:
         """The id of the record, where the call concerns exactly one."""
         match self.args:
-            case ([one],):
+            case ([one], *_) | (Key() as one, *_):
                 key = getattr(one, "key", one)
                 return getattr(key, "id", None)
             case _:

@@ -11,7 +11,7 @@ belong to the caller.
 """
 
 from polystore.protocols.cache import SupportsCache
-from polystore.protocols.facts import SupportsLog, SupportsTimeRange
+from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
 from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
@@ -24,12 +24,18 @@ from polystore.protocols.records import (
     SupportsSchema,
     VectorSpec,
 )
-from polystore.protocols.state import SupportsState
+from polystore.protocols.state import Changed, Fields, Leave, Number, StateRow, SupportsState
 
 __all__ = [
+    "FACTS_MAX",
+    "Changed",
     "Connect",
+    "Fields",
     "Layout",
+    "Leave",
+    "Number",
     "Repository",
+    "StateRow",
     "SupportsCache",
     "SupportsCommit",
     "SupportsFileClaims",
@@ -39,6 +45,7 @@ __all__ = [
     "SupportsLog",
     "SupportsObjects",
     "SupportsSchema",
+    "SupportsSpill",
     "SupportsState",
     "SupportsTextSearch",
     "SupportsTimeRange",
