@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from polystore.errors import AlreadyExists, NotFound, VersionConflict
+from polystore.model.facts import Spill
 from polystore.model.records import Body, Key, Value
 
 
@@ -73,13 +74,15 @@ class Commit(Value, frozen=True, gc=False):
     """Writes that become durable together or not at all, each with its duty to deliver.
 
     `owner` is the worker that will deliver them at once; None leaves them to any worker. `marks` are named positions
-    (of an import) that become durable in the same commit.
+    (of an import) that become durable in the same commit, and so do `spills` (`SupportsSpill`), given only to a home
+    that has this.
     """
 
     writes: Sequence[Write]
     owner: str | None = None
     op: OpId | None = None
     marks: Mapping[str, str] = {}
+    spills: Sequence[Spill] = ()
 
 
 class Written(Value, frozen=True, gc=False):

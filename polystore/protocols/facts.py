@@ -3,38 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
-from polystore.model import Value
+from polystore.filters import Checked
+from polystore.model import (
+    Aggregate,
+    Key,
+    Line,
+    PointRow,
+    PointValue,
+    Series,
+    Span,
+    Spill,
+    SpillCount,
+    SpillRow,
+    Windows,
+)
+from polystore.text import Phrase
 
-PointValue = float | int | bool | str
-Aggregate = Literal["avg", "min", "max", "sum", "count", "first", "last"]
-
-
-class Series(Value, frozen=True, gc=False):
-    """The points of one measure of one record. `id` is the text form of the record's key."""
-
-    tenant: str
-    etype: str
-    measure: str
-    id: str
-
-
-class PointRow(Value, frozen=True, gc=False):
-    """One point: its series and time (microseconds since 1970, UTC) are its identity."""
-
-    series: Series
-    at_us: int
-    value: PointValue
+FACTS_MAX: Final = 10_000
+"""Points or lines of one call to append."""
 
 
 @runtime_checkable
 class SupportsTimeRange(Protocol):
-    async def append(self, points: Sequence[PointRow]) -> None:
-        """Durable when it returns. Appending a point again changes nothing, so any call may be repeated."""
+    """Points of measures. Values come back as `Series.kind` says: the ints of a measure that became one of floats as
+    floats, a bool never as 0 or 1."""
+
+    async def append_points(self, points: Sequence[PointRow]) -> None:
+        """Durable when it returns, all or none. The points may be of any series. Appending a point again changes
+        nothing, so any call may be repeated; of two values for one series and time one stays, and which is not said."""
+        ...
+
+    async def points(self, series: Series, span: Span, limit: int, newest_first: bool) -> list[PointRow]:
+        """The first `limit` points of the span, oldest or newest first."""
+        ...
+
+    async def last_points(self, series: Sequence[Series], age_max_us: int | None) -> list[PointRow | None]:
+        """The newest point of each series, in the order asked; None where there is none that is young enough."""
+        ...
+
+    async def windows(
+        self, series: Series, span: Span, windows: Windows, aggregate: Aggregate, limit: int
+    ) -> list[tuple[int, PointValue]]:
+        """(beginning, aggregate of its points inside the span) of the first `limit` windows that have points, oldest
+        first. avg is a float; the sum of ints is exact; bool has no avg and sum, str neither these nor min and max:
+        they are not asked for. first and last are by time."""
+        ...
+
+    async def erase_points(self, key: Key, measures: Sequence[str]) -> None:
+        """Remove all points of these measures of a record, so that nothing tells they were there. May be repeated."""
+        ...
+
+    async def expire_points(self, etype: str, measure: str, age_max_us: int, limit: int) -> int:
+        """Remove at most `limit` points of a measure, of all records and tenants, that are older than this by the
+        store's clock; returns how many. Fewer than `limit`: there are no more."""
         ...
 
 
 @runtime_checkable
 class SupportsLog(Protocol):
-    """Lines of entities declared with data_type="log"."""
+    """Lines of entities declared with data_type="log" and prepared by a `Layout` of kind "fact". Their time is the
+    field `at`; those older than the entity's `ttl_s`, by the store's clock, are absent from every answer."""
+
+    async def append_lines(self, etype: str, tenant: str, lines: Sequence[Line]) -> None:
+        """Durable when it returns, all or none. A line whose id is there already is left as it is, so any call may be
+        repeated."""
+        ...
+
+    async def lines(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        newest_first: bool,
+    ) -> list[Line]:
+        """The first `limit` lines in which all phrases occur (`polystore.text`), over all full-text fields together,
+        and for which the condition holds, ordered by `at` and then by key, both in the same direction. No phrases:
+        all lines."""
+        ...
+
+    async def count_lines(self, etype: str, tenant: str, where: Checked | None) -> int: ...
+
+    async def expire_lines(self, etype: str, limit: int) -> int:
+        """Remove at most `limit` lines, of all tenants, that are older than the entity's `ttl_s` by the store's clock;
+        returns how many. Fewer than `limit`: there are no more."""
+        ...
+
+
+@runtime_checkable
+class SupportsSpill(Protocol):
+    """A journal that keeps facts for a store that is down, see also `Commit.spills`. Rows of one store are given out in
+    the order in which they were kept, to one worker at a time."""
+
+    async def spill(self, spills: Sequence[Spill], bytes_max: int) -> None:
+        """Keep these, durable when it returns, all or none. Raises Backpressure naming the bound when all payloads kept
+        here would then have more than `bytes_max` bytes."""
+        ...
+
+    async def spilled(self, store: str, limit: int) -> list[SpillRow]:
+        """Take the oldest rows of a store: for 5 s nobody else is given rows of this store. Empty while somebody has
+        them, or the oldest was postponed. Rows put aside hold up no others and come when their own time has."""
+        ...
+
+    async def unspill(self, numbers: Sequence[int]) -> None:
+        """Forget delivered rows. Unknown ones are no error."""
+        ...
+
+    async def postpone(self, numbers: Sequence[int], delay_us: int, error: str, aside: bool) -> None:
+        """An attempt to deliver these has failed: they come again after the delay. `aside`: others may go before."""
+        ...
+
+    async def spills(self) -> list[SpillCount]:
+        """What is kept, by store. Stores for which nothing is kept are left out."""
+        ...
+
+    async def erasing(self, store: str, etype: str, tenant: str, ids: Sequence[str]) -> list[str]:
+        """Those of the records whose points are still to be erased."""
+        ...
