@@ -40,6 +40,7 @@ from polystore.protocols import (
     SupportsJournal,
     SupportsObjects,
     SupportsSchema,
+    SupportsState,
     SupportsTextSearch,
     SupportsTraversal,
     SupportsVectorSearch,
@@ -49,12 +50,13 @@ from polystore.text import Phrase
 from .object_calls import ObjectCalls
 from .objects import PART_BYTES
 from .server import MemoryServer
+from .state import StateCalls
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class MemoryRepository(ObjectCalls):
+class MemoryRepository(ObjectCalls, StateCalls):
     """The server's operations as an application meets them: later, and perhaps not at all.
 
     Each call gives way to others before and after the server works, as a call over a network does, and passes the
@@ -71,6 +73,7 @@ class MemoryRepository(ObjectCalls):
             SupportsTextSearch,
             SupportsVectorSearch,
             SupportsTraversal,
+            SupportsState,
             SupportsObjects,
             SupportsFileClaims,
         }
@@ -100,6 +103,7 @@ class MemoryRepository(ObjectCalls):
 
     async def aclose(self) -> None:
         self._closed = True
+        self.server.hub.end(self)
 
     async def ping(self) -> Instance:
         return await self._call(self.server.ping)
@@ -246,6 +250,9 @@ class MemoryRepository(ObjectCalls):
 
     async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:
         return await self._call(self.server.expired_keys, etypes, limit)
+
+    async def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
+        return await self._call(self.server.forget_vectors, etype, but_of, limit)
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._call(self.server.purge, now_us, tombstone_ttl_us)

@@ -10,9 +10,10 @@ from .home import Home
 from .objects import Objects
 from .queries import Queries
 from .schema import Schema
+from .state import LiveState
 
 
-class MemoryServer(Home, Queries, Graph, Schema):
+class MemoryServer(Home, Queries, Graph, Schema, LiveState):
     """What several connections share, as they would share a database server.
 
     The methods have the names and the meaning of the protocols in `polystore.protocols`, but are synchronous: each is
