@@ -24,7 +24,8 @@ class Schema(Tables):
         self._schemas: dict[str, StoredSchema] = {}
 
     def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        plans = [(layout, self._planned(layout, create=create)) for layout in layouts]
+        records = [layout for layout in layouts if layout.kind == "record"]
+        plans = [(layout, self._planned(layout, create=create)) for layout in records]
         for layout, migration in plans:
             if migration is not None:
                 self._migrate(layout, migration)

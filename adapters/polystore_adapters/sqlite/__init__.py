@@ -23,6 +23,7 @@ _ROLES = {
     "full_text": ["full_text"],
     "vector": ["vector"],
     "graph": ["graph"],
+    "state": ["live_state"],
 }
 
 

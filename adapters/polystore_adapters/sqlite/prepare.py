@@ -18,10 +18,13 @@ from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Vectors, text_hash
 from polystore.protocols import VectorSpec
+from polystore_adapters.sqlite import state
 from polystore_adapters.sqlite.facets import FacetRow
-from polystore_adapters.sqlite.schema import check_file, create_tables
+from polystore_adapters.sqlite.schema import check_file, create_tables, is_current
 from polystore_adapters.sqlite.table import DIALECT, RecordTable
 
+LATER = (*state.TABLES,)
+"""Tables that files of schema version 1 lack."""
 PAGE = 500
 """Records in memory while facets are made anew."""
 
@@ -39,7 +42,7 @@ _served_decoder = msgspec.json.Decoder(_Served)  # made by one thread, see `poly
 
 def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Make or change what is needed. Raises SchemaMismatch for what cannot be changed without loss."""
-    create_tables(db, path)
+    create_tables(db, path, LATER)
     for table in tables:
         _Preparation(db, table).carry_out()
 
@@ -47,6 +50,8 @@ def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) ->
 def compare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Raises SchemaMismatch when `prepare` would have something to do."""
     ready = check_file(db, path)
+    if not (is_current(db, path) if ready else tables):
+        raise SchemaMismatch(f"{path}: lacks tables of this version of polystore; run `polystore init`")
     for table in tables:
         difference = _Preparation(db, table).difference() if ready else "nothing is stored of it"
         if difference:

@@ -36,32 +36,37 @@ from polystore.model import (
 from polystore.protocols import (
     Layout,
     SupportsCommit,
+    SupportsFileClaims,
     SupportsFilter,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsObjects,
     SupportsSchema,
+    SupportsState,
     SupportsTextSearch,
     SupportsTraversal,
     SupportsVectorSearch,
 )
 from polystore.text import Phrase
-from polystore_adapters.sqlite import journal, records
+from polystore_adapters.sqlite import journal, objects, records
 from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
 from polystore_adapters.sqlite.errors import translate, translating
 from polystore_adapters.sqlite.facets import graph
 from polystore_adapters.sqlite.liveness import Liveness
+from polystore_adapters.sqlite.object_calls import ObjectCalls
 from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.schema import data_id_of
+from polystore_adapters.sqlite.state import StateCalls, hub_of
 from polystore_adapters.sqlite.table import RecordTable
 
 INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository:
+class SqliteRepository(ObjectCalls, StateCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
@@ -74,9 +79,12 @@ class SqliteRepository:
             SupportsTextSearch,
             SupportsVectorSearch,
             SupportsTraversal,
+            SupportsState,
+            SupportsObjects,
+            SupportsFileClaims,
         }
     )
-    limits: Limits = Limits()
+    limits: Limits = Limits(part_bytes=objects.PART_BYTES)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, path: str, options: Options, env: Env) -> None:
@@ -84,6 +92,7 @@ class SqliteRepository:
         self._options = options
         self._env = env
         self._db = Database(path, options, env)
+        self._hub = hub_of(path)
         self._liveness = Liveness(path)
         self._tables = Tables()
         self._closed = False
@@ -98,6 +107,7 @@ class SqliteRepository:
 
     async def aclose(self) -> None:
         self._closed = True
+        self._hub.end(self)
         await self._db.aclose()
         self._liveness.close()
 
@@ -118,11 +128,18 @@ class SqliteRepository:
                     f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`"
                 )
             await self._db.open(create=True)
-        tables = [RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts]
+        tables = [
+            RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts if layout.kind == "record"
+        ]
         if create and await self._db.read(self._differs, tables):
             await self._db.write_one(lambda db, new: prepare(db, self.path, new), tables)
         elif not create:
             await self._db.read(compare, self.path, tables)
+        if not await self._db.read(objects.ready):
+            if not create and any(layout.entity.files for layout in layouts):
+                raise SchemaMismatch(f"{self.path}: not prepared for files; run `polystore init`")
+            if create:
+                await self._db.write_one(objects.create, self.path)
         for table in tables:
             self._tables[table.etype] = table
 
@@ -343,6 +360,9 @@ class SqliteRepository:
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         await self._db.write_one(lambda db, given: journal.put_vectors(db, self._tables, given), vectors)
+
+    async def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
+        return await self._db.write_one(lambda db, given: journal.forget_vectors(db, *given), (etype, but_of, limit))
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._db.write_one(lambda db, _: journal.purge(db, now_us, tombstone_ttl_us), None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 from polystore.errors import SchemaMismatch
 from polystore.model import FIRST_VERSION
 
-SCHEMA_VERSION = 1
-"""Of the `ps_*` tables. A file of a newer one is refused; an older one would be brought up here."""
+SCHEMA_VERSION = 2
+"""Of the `ps_*` tables. A file of a newer one is refused, an older one is brought up by `create_tables`. 1: without
+state, limits and facts."""
 
 _TABLES = """
 CREATE TABLE ps_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
@@ -61,12 +63,21 @@ def data_id_of(db: sqlite3.Connection, path: str) -> str:
     return str(data_id)
 
 
-def create_tables(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables of an empty file, inside the caller's transaction."""
-    if check_file(db, path):
-        return
-    for statement in _TABLES.split(";\n"):
-        if statement.strip():
-            db.execute(statement)
-    values = "('schema', ?), ('version', ?), ('data_id', lower(hex(randomblob(16))))"
-    db.execute(f"INSERT INTO ps_meta (k, v) VALUES {values}", (SCHEMA_VERSION, FIRST_VERSION))
+def is_current(db: sqlite3.Connection, path: str) -> bool:
+    """Whether the file has all tables of this polystore."""
+    sql = "SELECT 1 FROM ps_meta WHERE k = 'schema' AND v = ?"
+    return check_file(db, path) and db.execute(sql, (SCHEMA_VERSION,)).fetchone() is not None
+
+
+def create_tables(db: sqlite3.Connection, path: str, later: Iterable[str] = ()) -> None:
+    """Make the tables of an empty file and those that came later (`CREATE ... IF NOT EXISTS`), inside the caller's
+    transaction."""
+    if not check_file(db, path):
+        for statement in _TABLES.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+        values = "('version', ?), ('data_id', lower(hex(randomblob(16))))"
+        db.execute(f"INSERT INTO ps_meta (k, v) VALUES {values}", (FIRST_VERSION,))
+    for statement in later:
+        db.execute(statement)
+    db.execute("INSERT OR REPLACE INTO ps_meta (k, v) VALUES ('schema', ?)", (SCHEMA_VERSION,))
