@@ -10,7 +10,7 @@ translate driver errors by code, never by message; `CancelledError` passes untou
 belong to the caller.
 """
 
-from polystore.protocols.cache import SupportsCache
+from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
 from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
@@ -31,7 +31,10 @@ __all__ = [
     "Changed",
     "Connect",
     "Fields",
+    "Fill",
+    "Invalidation",
     "Layout",
+    "Leased",
     "Leave",
     "Number",
     "Repository",
@@ -40,6 +43,7 @@ __all__ = [
     "SupportsCommit",
     "SupportsFileClaims",
     "SupportsFilter",
+    "SupportsInlineCache",
     "SupportsInlineGet",
     "SupportsJournal",
     "SupportsLog",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from polystore.env import Env
 from polystore.errors import ConfigurationError
 
+from .cache import CACHE_BYTES
 from .repository import MemoryRepository
 from .server import MemoryServer
 
@@ -20,6 +23,14 @@ __all__ = ["MemoryRepository", "MemoryServer", "connect", "forget_servers"]
 
 _URL = re.compile(r"memory:([A-Za-z0-9_.-]*)")
 _servers: dict[str, MemoryServer] = {}
+CACHE_BYTES_MIN = 1 << 16
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True):
+    """`cache_bytes`: the room for cached values, of the server's first connection; an eighth as much is for what is
+    known about them."""
+
+    cache_bytes: Annotated[int, msgspec.Meta(ge=CACHE_BYTES_MIN)] = CACHE_BYTES
 
 
 async def connect(url: str, options: Mapping[str, Any], env: Env) -> MemoryRepository:
@@ -30,10 +41,12 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> MemoryRepos
     match = _URL.fullmatch(url)
     if match is None:
         raise ConfigurationError("a memory store is memory: or memory:NAME, with a name of letters, digits, _, . and -")
-    if options:
-        raise ConfigurationError(f"a memory store takes no options, remove {', '.join(sorted(options))}")
+    try:
+        known = msgspec.convert(dict(options), _Options)
+    except msgspec.ValidationError as e:
+        raise ConfigurationError(f"a memory store has the option cache_bytes, from {CACHE_BYTES_MIN} up: {e}") from None
     name = match[1]
-    server = _servers.get(name) or MemoryServer(env)
+    server = _servers.get(name) or MemoryServer(env, cache_bytes=known.cache_bytes)
     if name:
         _servers[name] = server
     return MemoryRepository(server, env)

@@ -33,9 +33,11 @@ from polystore.model import (
 )
 from polystore.protocols import (
     Layout,
+    SupportsCache,
     SupportsCommit,
     SupportsFileClaims,
     SupportsFilter,
+    SupportsInlineCache,
     SupportsInlineGet,
     SupportsJournal,
     SupportsObjects,
@@ -47,6 +49,7 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 
+from .cache_calls import CacheCalls
 from .object_calls import ObjectCalls
 from .objects import PART_BYTES
 from .server import MemoryServer
@@ -56,7 +59,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class MemoryRepository(ObjectCalls, StateCalls):
+class MemoryRepository(CacheCalls, ObjectCalls, StateCalls):
     """The server's operations as an application meets them: later, and perhaps not at all.
 
     Each call gives way to others before and after the server works, as a call over a network does, and passes the
@@ -74,6 +77,8 @@ class MemoryRepository(ObjectCalls, StateCalls):
             SupportsVectorSearch,
             SupportsTraversal,
             SupportsState,
+            SupportsCache,
+            SupportsInlineCache,
             SupportsObjects,
             SupportsFileClaims,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from polystore.env import Env
 from polystore.model import Instance
 
+from .cache import CACHE_BYTES, Cache
 from .graph import Graph
 from .home import Home
 from .objects import Objects
@@ -21,8 +22,9 @@ class MemoryServer(Home, Queries, Graph, Schema, LiveState):
     would. `env` is the server's own clock and randomness. Not safe for threads.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, *, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(env)
+        self.cache = Cache(env, cache_bytes)
         self._run_id = str(env.uuid7())
         self.blobs = Objects(env)
 
