@@ -15,8 +15,16 @@ import msgspec
 from polystore.classes import is_pydantic, members_of
 from polystore.conditions import Conditions, nearest
 from polystore.declaration import CacheMode, Declaration, Declared
-from polystore.errors import ConfigurationError, DecodeError, DimensionMismatch, EntityError, InvalidData, ValueTooLarge
-from polystore.facets import Needs, Relation
+from polystore.errors import (
+    ConfigurationError,
+    DecodeError,
+    DimensionMismatch,
+    EntityError,
+    InvalidData,
+    InvalidFilter,
+    ValueTooLarge,
+)
+from polystore.facets import Needs
 from polystore.filters import Checked, Expr, Field, Order, Sort, as_expr
 from polystore.kinds import encode_reference
 from polystore.model import VALUE_BYTES_MAX, Body
@@ -162,15 +170,26 @@ class EntityType(Generic[T]):
     def decode(self, body: Body) -> T:
         """The value of a body. Raises DecodeError when it does not fit the class: corrupt is never "missing"."""
         try:
-            if self._pydantic:
-                return typing.cast(T, typing.cast(Any, self.cls).model_validate(body, by_name=True))
-            return msgspec.convert(body, self.cls, dec_hook=decode_foreign)
+            return self._made(body)
         except (msgspec.ValidationError, ValueError, TypeError) as e:
             id = body.get(self.key)
             # Without the cause: its text may show the value.
             raise DecodeError(
                 f"{self.name} {id!r}: the stored record does not fit {self.cls.__name__}: {_why(e)}"
             ) from None
+
+    def build(self, body: Body) -> T:
+        """The value of a body that comes from outside, a file for instance. Raises InvalidData saying what does not fit
+        the class, without the value."""
+        try:
+            return self._made(body)
+        except (msgspec.ValidationError, ValueError, TypeError) as e:
+            raise InvalidData(_why(e)) from None
+
+    def _made(self, body: Body) -> T:
+        if self._pydantic:
+            return typing.cast(T, typing.cast(Any, self.cls).model_validate(body, by_name=True))
+        return msgspec.convert(body, self.cls, dec_hook=decode_foreign)
 
     def key_id(self, value: object) -> str:
         """The text form of a key. Raises InvalidData for an empty, oversized or otherwise impossible key."""
@@ -232,6 +251,19 @@ class EntityType(Generic[T]):
         """The condition checked against this entity. Raises InvalidFilter for unknown fields and unfit values."""
         return None if where is None else self._conditions.check(as_expr(where))
 
+    def edge_condition(self, field: str, edges: Expr | Field | None) -> Checked | None:
+        """The condition on the properties of a relation's edges, as one on bodies of the field `properties`. Raises
+        InvalidFilter for unknown properties, unfit values, and edges that have no properties."""
+        if edges is None:
+            return None
+        item = self.fields[field].kind.item
+        if item is None or item.members is None:
+            raise InvalidFilter(
+                f"edges=: the edges of {self.cls.__name__}.{field} have no properties; make it list[Edge[...]]"
+            )
+        kinds = {"properties": item.members["properties"]}
+        return Conditions(f"{self.cls.__name__}.{field}", kinds, ("properties",)).check(as_expr(edges))
+
     def sort(self, order_by: Iterable[Field | Order] | Field | Order) -> tuple[Sort, ...]:
         """The checked order. Raises InvalidFilter. The key as the last tie-break is the caller's to add."""
         return self._conditions.check_order(order_by)
@@ -275,7 +307,7 @@ def entity_types(classes: Iterable[type[Any]]) -> dict[str, EntityType[Any]]:
                     f"{one.cls.__name__}.{field}: Relation(to={to!r}) names no entity of this application; "
                     f"known: {known}"
                 )
-            one.relations[field] = Relation(relation.type, name)
+            one.relations[field] = msgspec.structs.replace(relation, to=name)
     return types
 
 

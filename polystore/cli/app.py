@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from polystore.cli import data, dead_letters, stores
+from polystore.cli import data, dead_letters, relations, stores, transfer
 from polystore.cli.running import Context
 
 
@@ -61,6 +61,9 @@ app.command()(data.get)
 app.command()(data.find)
 app.command()(data.search)
 app.command()(data.similar)
-app.command("import")(data.import_)
+app.command()(relations.related)
+app.command()(relations.path)
+app.command("import")(transfer.import_)
+app.command("export")(transfer.export_)
 app.command()(stores.verify)
 app.add_typer(dead_letters.app, name="dlq", help="Dead letters: records that a copy refused.")

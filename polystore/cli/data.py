@@ -1,26 +1,19 @@
-"""Commands about records: get, find, search, similar, import."""
+"""Commands about records: get, find, search, similar."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from polystore.cli.running import NO, Context, entity_named, key_of, plain, run
-from polystore.conditions import nearest
+from polystore.cli.running import Context, entity_named, key_of, plain, run
 from polystore.entity import EntityType
-from polystore.errors import ConfigurationError, InvalidData
+from polystore.errors import ConfigurationError
 from polystore.filters import Expr, F, Field, path_of
 from polystore.kinds import TYPES
-from polystore.model import VALUE_BYTES_MAX
-from polystore.results import Found, Hit, ImportReport
+from polystore.results import Found, Hit
 
 _OPS = {"=": "==", "~": "contains"}
 _WHERE = re.compile(r"\s*([\w.]+)\s*(==|=|!=|<=|>=|<|>|~)\s*(.*)", re.DOTALL)
@@ -157,124 +150,3 @@ def _comparison(entity: EntityType[Any], field: Field, name: str, op: str, text:
         except msgspec.ValidationError:
             raise ConfigurationError(f"--where {name}: {text!r} is no {spec.kind.name}") from None
     return Expr(_OPS.get(op, op), (path_of(field), value))
-
-
-def import_(
-    context: typer.Context,
-    entity: Entity,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines, or CSV with a header.")],
-    on_conflict: Annotated[
-        str, typer.Option(help="overwrite, skip or error: what to do with keys that exist.")
-    ] = "overwrite",
-    on_error: Annotated[str, typer.Option(help="stop or collect: what to do with records that do not fit.")] = "stop",
-    ignore_unknown: Annotated[
-        bool, typer.Option("--ignore-unknown", help="Leave out what the entity has no field for.")
-    ] = False,
-) -> None:
-    """Import records from a file. A second run of the same file goes on where the first stopped."""
-    state: Context = context.obj
-
-    async def command() -> int:
-        async with state.opened() as hda:
-            one = entity_named(hda, entity)
-            total = _count(file)
-            source = _Source(one, file, stop=on_error == "stop", ignore_unknown=ignore_unknown)
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=state.errors, transient=True, disable=state.silent) as progress:
-                bar = progress.add_task(file.name, total=total)
-
-                def seen(report: ImportReport) -> None:
-                    progress.update(bar, completed=report.read)
-
-                report = await hda.collection(one.cls).import_many(
-                    source.values(),
-                    on_conflict=_choice("--on-conflict", on_conflict, "overwrite", "skip", "error"),
-                    on_error=_choice("--on-error", on_error, "stop", "collect"),
-                    resume=f"{file.name}-{_digest(file)}{'-ignore-unknown' if ignore_unknown else ''}",
-                    progress=seen,
-                )
-                progress.update(bar, description="delivering")
-                await hda.settle(600.0)
-            if state.json:
-                state.emit(report)
-            else:
-                state.say(f"{report.read:,} read, {report.written:,} written, {report.skipped:,} skipped")
-                for position, message in report.errors:
-                    state.say(f"rejected, record {position + 1}: {message}")
-            return NO if report.rejected else 0
-
-    run(state, command)
-
-
-def _choice(option: str, given: str, *known: Any) -> Any:
-    if given not in known:
-        raise ConfigurationError(f"{option} {given!r}: one of {', '.join(known)}")
-    return given
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
-
-
-def _rows(file: Path) -> Iterator[Mapping[Any, Any] | InvalidData]:
-    """The records of a file as dicts; an InvalidData in the place of a line that is none."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        if file.suffix.lower() == ".csv":
-            csv.field_size_limit(VALUE_BYTES_MAX)
-            yield from csv.DictReader(stream)
-            return
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield msgspec.json.decode(line, type=dict[str, Any])
-                except msgspec.DecodeError as e:
-                    yield InvalidData(f"line {number} is not a JSON object: {e}")
-
-
-def _count(file: Path) -> int:
-    """How many records the file has. Raises InvalidData, before anything is written, when it cannot be read at all."""
-    try:
-        return sum(1 for _ in _rows(file))
-    except UnicodeDecodeError as e:
-        raise InvalidData(f"{file.name} is not UTF-8 ({e.reason}); save it as UTF-8, then import again") from None
-    except csv.Error as e:
-        raise InvalidData(f"{file.name} is not a CSV file: {e}") from None
-
-
-class _Source:
-    """The records of a file as values of an entity."""
-
-    def __init__(self, entity: EntityType[Any], file: Path, *, stop: bool, ignore_unknown: bool) -> None:
-        self._entity = entity
-        self._file = file
-        self._loose = file.suffix.lower() == ".csv"
-        self._stop = stop
-        self._ignore_unknown = ignore_unknown
-
-    def values(self) -> Iterator[Any]:
-        """In order, with an InvalidData in the place of a record that does not fit."""
-        for number, row in enumerate(_rows(self._file), 1):
-            try:
-                yield self._value(row)
-            except InvalidData as e:  # what is collected has its number in the report
-                yield InvalidData(f"{self._file.name}, record {number}: {e}") if self._stop else e
-
-    def _value(self, row: Mapping[Any, Any] | InvalidData) -> Any:
-        if isinstance(row, InvalidData):
-            raise row
-        fields = self._entity.fields
-        if not self._ignore_unknown:
-            for name in row.keys() - fields.keys():
-                raise InvalidData(self._unknown(name))
-        known = {name: value for name, value in row.items() if name in fields and not (self._loose and value == "")}
-        try:
-            return msgspec.convert(known, self._entity.cls, strict=not self._loose)
-        except msgspec.ValidationError as e:
-            raise InvalidData(str(e)) from None
-
-    def _unknown(self, name: str | None) -> str:
-        mend = "mend the file, or leave it out by --ignore-unknown"
-        if name is None:  # where csv puts the cells behind the last column
-            return f"it has more cells than the header has columns; {mend}"
-        return f"{self._entity.cls.__name__} has no field {name!r}{nearest(name, self._entity.fields)}; {mend}"
