@@ -53,11 +53,13 @@ def _check_size(expr: Expr) -> None:
 
 
 class Conditions:
-    """The checks for one entity: the name of its class and the kinds of its fields."""
+    """The checks for one entity: the name of its class and the kinds of its fields. `under`: conditions are about the
+    fields inside the value that this path leads to."""
 
-    def __init__(self, class_name: str, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, class_name: str, kinds: Mapping[str, Kind], under: tuple[str, ...] = ()) -> None:
         self._class_name = class_name
         self._kinds = kinds
+        self._under = under
 
     def check(self, expr: Expr) -> Checked:
         """The condition with plain values. Raises InvalidFilter for unknown fields, unfit values, and a condition that
@@ -75,7 +77,7 @@ class Conditions:
                 return Not(self._checked(expr.args[0]))
             case _:
                 path, value = expr.args
-                return self._comparison(path, typing.cast(Op, expr.op), value)
+                return self._comparison((*self._under, *path), typing.cast(Op, expr.op), value)
 
     def check_order(self, order_by: Iterable[Field | Order] | Field | Order) -> tuple[Sort, ...]:
         """The checked order; one field stands for a list of it. Raises InvalidFilter."""

@@ -208,6 +208,10 @@ class Declared:
             raise self.fail(
                 name, f"{relation.type!r} cannot be a relation's type; use at most 64 letters, digits and _"
             )
+        if relation.on_delete not in ("keep", "detach"):
+            raise self.fail(name, f"Relation(on_delete={relation.on_delete!r}): use 'keep' or 'detach'")
+        if relation.on_delete == "detach" and kind.shape != "list" and not kind.optional:
+            raise self.fail(name, "Relation(on_delete='detach') empties the field: make it str | None, or a list")
         self.fields[name] = FieldSpec(name, kind, spec.default)
         self.relations[name] = relation
 

@@ -15,6 +15,7 @@
     │   ├── VersionConflict       the record is at another version than expected (`actual`)
     │   ├── AlreadyExists
     │   └── IntegrityViolation    a unique value is taken by another record
+    ├── WorkLimitExceeded         an answer would take more work than one call may do; ask a narrower question
     ├── Backpressure              the backlog is at its hard limit; nothing was written; try again later
     ├── StalenessTimeout          a read with `after=` could not reach the token in time
     └── StoreError                a store spoke (`store`, `operation`, `key`)
@@ -105,6 +106,11 @@ class AlreadyExists(Conflict):
 
 class IntegrityViolation(Conflict):
     """A unique value is held by another record of the same type and tenant."""
+
+
+class WorkLimitExceeded(PolystoreError):
+    """The whole answer would take more work than one call may do. An incomplete one is never given: ask a narrower
+    question."""
 
 
 class Backpressure(PolystoreError):

@@ -53,10 +53,16 @@ class Relation(msgspec.Struct, frozen=True):
     """The field names related records: `str` or `str | None` (one id), `list[str]`, or `list[Edge[P]]` with properties.
 
     The edges belong to the record and are replaced with it. `to` is the other entity: its class or its name.
+
+    on_delete: what becomes of the field when the other record is deleted. "keep": it stays as it is, and names a record
+    that is not there until somebody writes it again. "detach": soon after the delete every record that still names it
+    is updated, as by `Collection.update`: the id or edge is taken out of the list, or the field becomes None. A record
+    that was written again by then keeps its references.
     """
 
     type: str
     to: str | builtins.type[Any]
+    on_delete: Literal["keep", "detach"] = "keep"
 
 
 class Measure(Generic[V]):

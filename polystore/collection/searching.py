@@ -8,7 +8,7 @@ more until there are enough. With `hydrate=False` the copy's own bodies are the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
@@ -17,17 +17,10 @@ from polystore.collection.paging import fingerprint, read_cursor, write_cursor
 from polystore.collection.scope import Scope, check_limit
 from polystore.entity import EntityType
 from polystore.errors import InvalidData, InvalidFilter, UnsupportedOperation
-from polystore.filters import Checked, Condition, predicate
-from polystore.model import (
-    Body,
-    Direction,
-    Key,
-    Match,
-    Reached,
-    Record,
-)
-from polystore.protocols import SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
-from polystore.results import Found, Hit, Related, Token
+from polystore.filters import Condition, predicate
+from polystore.model import Body, Key, Match, Record
+from polystore.protocols import SupportsTextSearch, SupportsVectorSearch
+from polystore.results import Found, Hit, Token
 from polystore.store import Store
 from polystore.text import Phrase, highlight, query
 
@@ -39,7 +32,6 @@ RRF_K = 60
 Fusion outperforms Condorcet and individual Rank Learning Methods, SIGIR 2009; 60 is their constant)."""
 RRF_WINDOW = 50
 """Fewest results of each list that are fused; a record that is good in both lists may be first in neither."""
-DEPTH_MAX = 10
 
 
 class Question(Generic[T]):
@@ -178,15 +170,19 @@ async def similar(
     name = vector_field(scope, field)
     vector = check_target(scope, name, to)
     await scope.vectors_ready(scope.serving("vector"), after)
-    if vector is None:
-        vector = await scope.manager.query_vector(scope.etype, name, cast(str, to))
 
-    async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
-        matches = await nearest(question, name, vector, n)
-        found = await question.hits(scope.serving("vector"), matches)
-        return list(found.values()), len(matches) < n
+    async def one_model() -> Found[Hit[T]]:
+        scope.manager.embedders.comparable(scope.etype, name)
+        asked = vector or await scope.manager.query_vector(scope.etype, name, cast(str, to))
 
-    return Found(await enough(question.limit, ask))
+        async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
+            matches = await nearest(question, name, asked, n)
+            found = await question.hits(scope.serving("vector"), matches)
+            return list(found.values()), len(matches) < n
+
+        return Found(await enough(question.limit, ask))
+
+    return await scope.manager.with_one_model(scope.etype, one_model)
 
 
 # -- both ---------------------------------------------------------------------------------------------------------
@@ -201,23 +197,27 @@ async def hybrid(question: Question[T], text: str, after: Token | None) -> Found
     phrases = query(text)
     await scope.ready(words, after)
     await scope.vectors_ready(vectors, after)
-    targets = {name: await scope.manager.query_vector(scope.etype, name, text) for name in fields}
 
     async def by_words(n: int) -> list[Match]:
         if not phrases:
             return []
         return await words.call(SupportsTextSearch.search, scope.etype, scope.tenant, phrases, question.where, n, None)
 
-    async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
-        n = max(RRF_WINDOW, n)
-        lists = await asyncio.gather(
-            by_words(n), *(nearest(question, name, vector, n) for name, vector in targets.items())
-        )
-        matches = fused(lists)[:n]
-        found = await question.hits(words, matches, phrases)
-        return list(found.values()), all(len(one) < n for one in lists)
+    async def one_model() -> Found[Hit[T]]:
+        targets = {name: await scope.manager.query_vector(scope.etype, name, text) for name in fields}
 
-    return Found(await enough(question.limit, ask))
+        async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
+            n = max(RRF_WINDOW, n)
+            lists = await asyncio.gather(
+                by_words(n), *(nearest(question, name, vector, n) for name, vector in targets.items())
+            )
+            matches = fused(lists)[:n]
+            found = await question.hits(words, matches, phrases)
+            return list(found.values()), all(len(one) < n for one in lists)
+
+        return Found(await enough(question.limit, ask))
+
+    return await scope.manager.with_one_model(scope.etype, one_model)
 
 
 def fused(lists: Sequence[Sequence[Match]]) -> list[Match]:
@@ -231,116 +231,3 @@ def fused(lists: Sequence[Sequence[Match]]) -> list[Match]:
             versions[match.id] = min(match.version, versions.get(match.id, match.version))
     ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     return [Match(id, score, versions[id]) for id, score in ranked]
-
-
-# -- relations ----------------------------------------------------------------------------------------------------
-
-
-class Walk(msgspec.Struct, frozen=True):
-    """A question about relations, checked before any I/O."""
-
-    key: Key
-    relation: str
-    into: EntityType[Any] | None
-    direction: Direction
-    depth: int
-    where: Checked | None
-    limit: int
-
-
-def walk(
-    scope: Scope[Any],
-    key: object,
-    relation: str,
-    into: type[Any] | None,
-    direction: Direction,
-    depth: int,
-    where: Condition | None,
-    limit: int,
-) -> Walk:
-    """Raises InvalidFilter, InvalidData, ConfigurationError (an unknown class)."""
-    check_limit(limit)
-    if type(depth) is not int or not 1 <= depth <= DEPTH_MAX:
-        raise InvalidFilter(f"depth={depth!r}: an int from 1 to {DEPTH_MAX}")
-    if direction not in ("out", "in", "both"):
-        raise InvalidFilter(f"direction={direction!r}: 'out', 'in' or 'both'")
-    target: EntityType[Any] | None = None
-    if into is not None:
-        target = scope.wiring.entity(into)
-    elif where is not None:
-        target = _only_end(scope, relation, direction)
-    condition = None if target is None else target.condition(where)
-    return Walk(scope.key(key), relation, target, direction, depth, condition, limit)
-
-
-def _only_end(scope: Scope[Any], relation: str, direction: Direction) -> EntityType[Any]:
-    """The one entity that this walk can reach: what a condition without `into` is about."""
-    ends: set[str] = set()
-    for name, one in scope.wiring.types.items():
-        for declared in one.relations.values():
-            if declared.type == relation:
-                ends.update([str(declared.to)] if direction != "in" else [], [name] if direction != "out" else [])
-    if len(ends) != 1:
-        raise InvalidFilter(
-            f"where= is a condition on the related records, which can be {', '.join(sorted(ends)) or 'none'}: say into="
-        )
-    return scope.wiring.types[ends.pop()]
-
-
-def graph_of(scope: Scope[Any], relation: str) -> tuple[Store, list[str]]:
-    """The store that holds the edges of a relation, and the entity types that have them: the edges into a record
-    belong to other types. Raises UnsupportedOperation when no entity declares the relation, or two stores hold it."""
-    wiring = scope.wiring
-    owners = [name for name, one in wiring.types.items() if any(r.type == relation for r in one.relations.values())]
-    if not owners:
-        known = sorted({r.type for one in wiring.types.values() for r in one.relations.values()})
-        raise UnsupportedOperation(
-            f"no entity declares a relation {relation!r}; known: {', '.join(known) or 'none'}. Put "
-            f"Relation({relation!r}, to=...) on a field"
-        )
-    stores = {wiring.placements[name].facets["graph"] for name in owners}
-    if len(stores) > 1:
-        raise UnsupportedOperation(
-            f"the edges of {relation!r} lie in several stores ({', '.join(sorted(stores))}); pin the graph of "
-            f"{', '.join(owners)} to one of them"
-        )
-    return wiring.store(stores.pop()), owners
-
-
-async def related(scope: Scope[Any], asked: Walk, after: Token | None) -> list[Related[Any]]:
-    store, owners = graph_of(scope, asked.relation)
-    for owner in owners:
-        await Scope(scope.wiring, scope.wiring.types[owner], scope.tenant).ready(store, after)
-
-    async def ask(n: int) -> tuple[Sequence[Related[Any]], bool]:
-        key = asked.key
-        reached = await store.call(
-            SupportsTraversal.traverse, key.etype, key.tenant, key.id, [asked.relation], asked.direction, asked.depth, n
-        )
-        return await _hydrated(scope, asked, reached), len(reached) < n
-
-    return list(await enough(asked.limit, ask))
-
-
-async def _hydrated(scope: Scope[Any], asked: Walk, reached: Sequence[Reached]) -> list[Related[Any]]:
-    """The nodes with their current records, in the order of the walk; each type is looked up at its own home."""
-    wiring = scope.wiring
-    wanted = wiring.types if asked.into is None else {asked.into.name: asked.into}
-    holds = None if asked.where is None else predicate(asked.where)
-    by_type: dict[str, list[Key]] = {}
-    for node in reached:
-        if node.etype in wanted:
-            by_type.setdefault(node.etype, []).append(Key(scope.tenant, node.etype, node.id))
-    homes = [wiring.store(wiring.placements[etype].home) for etype in by_type]
-    answers = await asyncio.gather(*(home.get(keys) for home, keys in zip(homes, by_type.values(), strict=True)))
-    records: Mapping[Key, Record | None] = {
-        key: record
-        for keys, found in zip(by_type.values(), answers, strict=True)
-        for key, record in zip(keys, found, strict=True)
-    }
-    out: list[Related[Any]] = []
-    for node in reached:
-        body = live(records.get(Key(scope.tenant, node.etype, node.id)), holds)
-        if body is not None:
-            out.append(Related(wanted[node.etype].decode(body), node.depth, node.path, node.properties))
-    return out

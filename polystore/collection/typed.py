@@ -370,7 +370,7 @@ class Collection(Generic[T]):
         """A shortest path to another record, empty when there is none: the first of `paths`."""
         asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, 1)
         found = await relations.paths(self._scope, asked, after)
-        return found[0] if found else ()
+        return found[0] if found else []
 
     async def paths(
         self,

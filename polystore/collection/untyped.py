@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 
 from polystore.classes import members_of
+from polystore.collection.relations import graph_of
 from polystore.collection.scope import KeyValue, Scope, Wiring
-from polystore.collection.searching import graph_of
 from polystore.collection.typed import Collection
 from polystore.collection.writing import send_one
 from polystore.entity import EntityType, decode_foreign
@@ -54,18 +54,19 @@ class _Target(TypedDict):
 
 class Query(_Target, total=False):
     """What `read_operation` asks. By kind: key: `key`; similarity: `to` (text or vector), `field`; full_text and
-    hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`; filter: `order_by`, `cursor`.
+    hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`, `edges`; filter: `order_by`, `cursor`.
     All but key take `where` and `limit`, all take `after`."""
 
     key: KeyValue
     text: str
     to: str | Sequence[float]
     field: str
-    type: str
+    type: str | Sequence[str]
     into: str | type[Any]
     direction: Direction
     depth: int
     where: Condition
+    edges: Condition
     order_by: Sequence[Field | Order] | Field | Order
     limit: int
     cursor: str
@@ -197,7 +198,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "full_text": frozenset({"text", "where", "limit", "cursor"}),
     "similarity": frozenset({"to", "field", "where", "limit"}),
     "hybrid": frozenset({"text", "where", "limit"}),
-    "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "limit"}),
+    "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "edges", "limit"}),
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": ("key",),

@@ -28,5 +28,15 @@ class Reached(Value, frozen=True, gc=False):
     properties: Mapping[str, Any]
 
 
+class Link(Value, frozen=True, gc=False):
+    """One edge of a path, as its record has it: from (`etype`, `id`) to (`to_etype`, `to_id`)."""
+
+    etype: str
+    id: str
+    type: str
+    to_etype: str
+    to_id: str
+
+
 Direction = Literal["out", "in", "both"]
 """Which edges are followed: those that the record has, those that lead to it, or both."""

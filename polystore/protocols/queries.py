@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from polystore.filters import Checked, Sort
-from polystore.model import Direction, Match, Reached, Record
+from polystore.model import Direction, Key, Link, Match, Reached, Record
 from polystore.text import Phrase
 
 
@@ -52,12 +52,39 @@ class SupportsVectorSearch(Protocol):
 
 @runtime_checkable
 class SupportsTraversal(Protocol):
+    """Edges of the given types, followed in a direction. `where` is a condition on single edges, as on a body of the
+    one field `properties` (`EntityType.edge_condition`): the others are as if they were not there. An end of an edge is
+    a node also where no record is known of it, and no edge leaves the tenant. The start may be of a type that only
+    others point to: this store need not be prepared for it."""
+
     async def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
+        self,
+        etype: str,
+        tenant: str,
+        id: str,
+        types: Sequence[str],
+        direction: Direction,
+        depth: int,
+        where: Checked | None,
+        limit: int,
     ) -> list[Reached]:
-        """Nodes within `depth` steps over edges of the given types, each once at its shortest depth, nearest first,
-        then by entity and id; never the start itself. Cycles end. An end of an edge is a node also where no record is
-        known of it, and no edge leaves the tenant. A path's edge reads from the record that has it, also where it was
-        walked against its direction. The start may be of a type that only others point to: this store need not be
-        prepared for it."""
+        """Nodes within `depth` steps, each once at its shortest depth, nearest first, then by entity and id; never the
+        start itself. Cycles end. A path's edge reads from the record that has it, also where it was walked against its
+        direction."""
+        ...
+
+    async def paths(
+        self,
+        start: Key,
+        end: Key,
+        types: Sequence[str],
+        direction: Direction,
+        depth_max: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[list[Link]]:
+        """The first `limit` of all paths of at most `depth_max` edges from `start` to `end`, two records of one tenant,
+        that come to no node twice: shortest first, then in the order of `polystore.walking.step_order`. None leads from
+        a record to itself. Raises WorkLimitExceeded when there is more to look at than the store takes on
+        (`polystore.walking.WORK_MAX`, or a limit of its own): what is answered is never incomplete."""
         ...

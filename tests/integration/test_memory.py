@@ -243,14 +243,14 @@ def test_values_given_and_returned_share_nothing_with_the_server() -> None:
         assert body is not None
         body["tags"].append("changed")
         body["knows"][0]["properties"]["year"] = 9
-    (reached,) = server.traverse("note", "", "a", ["KNOWS"], "out", 1, 9)
+    (reached,) = server.traverse("note", "", "a", ["KNOWS"], "out", 1, None, 9)
     assert isinstance(reached.properties, dict)
     reached.properties["year"] = 9
     record = server.get_now(key("a"))
     assert record is not None
     assert record.body is not None
     assert record.body["tags"] == ["one"]
-    assert server.traverse("note", "", "a", ["KNOWS"], "out", 1, 9)[0].properties == {"year": 1}
+    assert server.traverse("note", "", "a", ["KNOWS"], "out", 1, None, 9)[0].properties == {"year": 1}
 
 
 def test_a_commit_that_fails_late_leaves_nothing_behind() -> None:
@@ -368,7 +368,7 @@ def test_queries_of_facets_that_were_not_prepared_are_refused() -> None:
     with pytest.raises(UnsupportedOperation, match="full_text"):
         found(server, "x")
     with pytest.raises(UnsupportedOperation, match="graph"):
-        server.traverse("note", "", "a", ["KNOWS"], "out", 1, 1)
+        server.traverse("note", "", "a", ["KNOWS"], "out", 1, None, 1)
     with pytest.raises(UnsupportedOperation, match="title"):
         server.similar("note", "", "title", EAST, None, 1)
     with pytest.raises(DimensionMismatch):
@@ -383,14 +383,14 @@ def test_a_path_reads_from_the_record_that_has_the_edge_in_either_direction() ->
         put("b", about=["t"], knows=[Edge("c", Since(3))]),
         put("x", "other", about=["t"]),
     )
-    reached = server.traverse("note", "", "a", ["ABOUT", "KNOWS"], "both", 9, 9)
+    reached = server.traverse("note", "", "a", ["ABOUT", "KNOWS"], "both", 9, None, 9)
     assert [(one.etype, one.id, one.depth, one.path) for one in reached] == [
         ("topic", "t", 1, (("a", "ABOUT", "t"),)),
         ("note", "b", 2, (("a", "ABOUT", "t"), ("b", "ABOUT", "t"))),
         ("note", "c", 3, (("a", "ABOUT", "t"), ("b", "ABOUT", "t"), ("b", "KNOWS", "c"))),
     ]
     commit(server, delete("b"))
-    assert [one.id for one in server.traverse("note", "", "a", ["ABOUT", "KNOWS"], "both", 9, 9)] == ["t"]
+    assert [one.id for one in server.traverse("note", "", "a", ["ABOUT", "KNOWS"], "both", 9, None, 9)] == ["t"]
 
 
 # -- the journal ------------------------------------------------------------------------------------------------------
@@ -541,7 +541,7 @@ def test_a_facet_added_later_finds_the_records_written_before() -> None:
     commit(server, put("a", title="title", about=["t"]))
     server.prepare([layout()], create=True)
     assert found(server, "title") == ["a"]
-    assert [one.id for one in server.traverse("note", "", "a", ["ABOUT"], "out", 1, 9)] == ["t"]
+    assert [one.id for one in server.traverse("note", "", "a", ["ABOUT"], "out", 1, None, 9)] == ["t"]
 
 
 def test_vectors_of_another_embedder_or_dimension_are_not_compared() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from polystore.architecture import HybridDataArchitecture
 from polystore.collection import Collection
-from polystore.collection.searching import DEPTH_MAX
+from polystore.collection.relations import DEPTH_MAX
 from polystore.consistency.verify import Verifier
 from polystore.embedding import HashedEmbedder
 from polystore.entity import EntityType

@@ -150,7 +150,7 @@ class HomeTraversalConformance(Conformance):
     async def reached(self, store: EdgeHome, id: str) -> tuple[list[str], list[str]]:
         """What the record likes, and whom it reports to."""
         likes, boss = [
-            [r.id for r in await store.traverse(PERSON.name, "", id, (relation,), "out", 1, 10)]
+            [r.id for r in await store.traverse(PERSON.name, "", id, (relation,), "out", 1, None, 10)]
             for relation in ("LIKES", "REPORTS_TO")
         ]
         return likes, boss

@@ -244,7 +244,7 @@ class SchemaConformance(Conformance):
             found = await store.search("kit_note", "", query("학교"), None, 10, None)
             assert [(m.id, m.version) for m in found] == [("a", versions["a"])]
         if SupportsTraversal in store.capabilities:
-            reached = await store.traverse("kit_note", "", "a", ("OF",), "both", 1, 10)
+            reached = await store.traverse("kit_note", "", "a", ("OF",), "both", 1, None, 10)
             assert [(r.etype, r.id) for r in reached] == [("kit_note", "b"), ("kit_note", "가")]
         if self.home and SupportsCommit in store.capabilities:
             with pytest.raises(IntegrityViolation):

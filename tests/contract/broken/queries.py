@@ -10,17 +10,14 @@ from polystore_adapters.memory.tables import Row
 
 from polystore.filters import Checked, Sort
 from polystore.model import (
-    Direction,
     Key,
     Match,
-    Reached,
     Record,
 )
 from polystore.testing.conformance import (
     FilterConformance,
     SchemaConformance,
     TextConformance,
-    TraversalConformance,
     VectorConformance,
 )
 from polystore.text import Phrase, terms
@@ -105,26 +102,6 @@ class OneMetricForAll(MemoryServer):
         self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
     ) -> list[Match]:
         return super().similar(etype, tenant, "by_cosine", vector, where, limit)
-
-
-@fails(TraversalConformance, "test_only_the_given_relations_count_and_ends_may_be_of_another_entity")
-class EveryRelation(MemoryServer):
-    def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
-    ) -> list[Reached]:
-        every = ("KNOWS", "LIKES", "REPORTS_TO", "UNDER")
-        return super().traverse(etype, tenant, id, every, direction, depth, limit)
-
-
-@fails(TraversalConformance, "test_cycles_end_and_nobody_reaches_himself")
-class StartReached(MemoryServer):
-    """On a cycle the start is found again."""
-
-    def traverse(
-        self, etype: str, tenant: str, id: str, types: Sequence[str], direction: Direction, depth: int, limit: int
-    ) -> list[Reached]:
-        found = super().traverse(etype, tenant, id, types, direction, depth, limit)
-        return [*found, Reached(etype, id, depth, (), {})] if depth > 5 else found
 
 
 @fails(SchemaConformance, "test_nothing_is_made_unasked")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polystore_adapters.sqlite.facets.graph import GraphFacet, traverse
+from polystore_adapters.sqlite.facets.graph import Edges, GraphFacet, condition, traverse
 
 from polystore.entity import EntityType, entity, entity_types
 from polystore.facets import Edge, Relation
@@ -72,7 +72,8 @@ class GraphFile:
         limit: int = 10_000,
         tenant: str = "",
     ) -> list[Reached]:
-        return traverse(self.db, self.tables, etype, tenant, id, types.split(), direction, depth, limit)
+        edges = Edges(self.tables, tenant, types.split(), condition(None))
+        return traverse(self.db, edges, (etype, id), direction, depth, limit)
 
 
 @pytest.fixture
@@ -167,7 +168,8 @@ def test_a_write_during_a_walk_is_not_seen_in_half(graph: GraphFile) -> None:
 
     with closing(connect(graph.people.path)) as reader:
         reader.set_trace_callback(interfere)
-        walked = traverse(reader, graph.tables, "person", "", "a", ["KNOWS"], "out", 2, 10)
+        edges = Edges(graph.tables, "", ["KNOWS"], condition(None))
+        walked = traverse(reader, edges, ("person", "a"), "out", 2, 10)
         assert ids(walked) == [("person", "b", 1), ("person", "c", 2)]
     assert ids(graph.reach("person", "a", depth=2)) == [("person", "b", 1), ("person", "d", 2)]
 

@@ -8,15 +8,18 @@ from heapq import nsmallest
 from typing import Any, NamedTuple
 
 import msgspec
+import sqlalchemy as sa
 
+from polystore import walking
 from polystore.entity import EntityType
-from polystore.model import Direction, Reached
+from polystore.filters import Checked
+from polystore.model import Direction, Link, Reached
+from polystore.relational import Statements
+from polystore.walking import Node
+from polystore_adapters.sqlite.dialect import SqliteDialect
 
 from . import FacetRow
 from .tables import follow, json_list, snapshot
-
-Node = tuple[str, str]
-"""Entity name and id."""
 
 
 class GraphFacet:
@@ -79,6 +82,24 @@ def _encode(properties: Mapping[str, Any]) -> str:
     return msgspec.json.encode(properties, order="sorted").decode() if properties else "{}"
 
 
+class Edges(NamedTuple):
+    """Which edges a walk follows: the entity types of the file with their edge tables, the tenant, the relations, and
+    a condition over alias `t` with its parameters."""
+
+    tables: Sequence[tuple[str, str]]
+    tenant: str
+    types: Sequence[str]
+    where: tuple[str, Sequence[object]]
+
+
+_CONDITIONS = Statements(sa.Table("edge", sa.MetaData(), sa.Column("properties", sa.Text())), (), "", SqliteDialect())
+
+
+def condition(where: Checked | None) -> tuple[str, Sequence[object]]:
+    """The condition of `SupportsTraversal` over the columns of any edge table under the alias `t`."""
+    return ("1", ()) if where is None else _CONDITIONS.condition(where)
+
+
 class _Step(NamedTuple):
     """The last edge of a path to a node, as it stands in the store, and the node before."""
 
@@ -93,17 +114,9 @@ class _Step(NamedTuple):
 
 
 def traverse(
-    db: sqlite3.Connection,
-    tables: Sequence[tuple[str, str]],
-    etype: str,
-    tenant: str,
-    id: str,
-    types: Sequence[str],
-    direction: Direction,
-    depth: int,
-    limit: int,
+    db: sqlite3.Connection, edges: Edges, start: Node, direction: Direction, depth: int, limit: int
 ) -> list[Reached]:
-    """See `SupportsTraversal.traverse`; `tables` are the entity types of this file with their edge tables.
+    """See `SupportsTraversal.traverse`.
 
     Of several shortest paths the one over the smallest nodes is told, so that every run tells the same. An edge of a
     path reads from its record to the other one, also where it was walked against its direction. Never more than a few
@@ -111,7 +124,6 @@ def traverse(
     """
     steps: dict[Node, _Step] = {}
     nearest: list[Reached] = []
-    start = (etype, id)
     frontier = [start]
     with snapshot(db):
         for distance in range(1, depth + 1):
@@ -119,7 +131,7 @@ def traverse(
             if room <= 0 or not frontier:
                 break
             level: dict[Node, _Step] = {}
-            for node, step in _around(db, tables, frontier, tenant, types, direction):
+            for node, step in _around(db, edges, frontier, direction):
                 if node == start or node in steps or (node in level and level[node] <= step):
                     continue
                 level[node] = step
@@ -141,32 +153,42 @@ def _path(steps: Mapping[Node, _Step], node: Node) -> list[tuple[str, str, str]]
     return path[::-1]
 
 
+def paths(
+    db: sqlite3.Connection, edges: Edges, start: Node, end: Node, direction: Direction, depth_max: int, limit: int
+) -> list[list[Link]]:
+    """See `SupportsTraversal.paths`."""
+
+    def around(nodes: Sequence[Node], direction: Direction) -> Iterator[walking.Step]:
+        for node, step in _around(db, edges, nodes, direction):
+            source, end = (node, step.before) if step.inward else (step.before, node)
+            yield walking.Step(step.before, node, Link(*source, step.type, *end))
+
+    with snapshot(db):
+        return walking.paths(around, start, end, direction, depth_max, limit)
+
+
 def _around(
-    db: sqlite3.Connection,
-    tables: Sequence[tuple[str, str]],
-    frontier: Sequence[Node],
-    tenant: str,
-    types: Sequence[str],
-    direction: Direction,
+    db: sqlite3.Connection, edges: Edges, frontier: Sequence[Node], direction: Direction
 ) -> Iterator[tuple[Node, _Step]]:
     """Every edge at the nodes of the frontier, in one query per table and entity type."""
     ids: dict[str, list[str]] = {}
     for etype, id in frontier:
         ids.setdefault(etype, []).append(id)
-    kinds = json_list(types)
-    for etype, table in tables:
+    tenant, kinds, (condition, values) = edges.tenant, json_list(edges.types), edges.where
+    for etype, table in edges.tables:
         # CROSS JOIN: the nodes are walked and the edges looked up, never the other way round.
-        join = f'FROM json_each(?) AS node CROSS JOIN "{table}" AS e ON e.tenant = ?'
-        chosen = "e.type IN (SELECT value FROM json_each(?))"
+        join = f'FROM json_each(?) AS node CROSS JOIN "{table}" AS t ON t.tenant = ?'
+        chosen = f"t.type IN (SELECT value FROM json_each(?)) AND ({condition})"
         if direction != "in" and etype in ids:
-            sql = f"SELECT e.src, e.type, e.to_etype, e.dst, e.properties {join} AND e.src = node.value AND {chosen}"
-            for src, kind, to_etype, dst, properties in db.execute(sql, (json_list(ids[etype]), tenant, kinds)):
+            sql = f"SELECT t.src, t.type, t.to_etype, t.dst, t.properties {join} AND t.src = node.value AND {chosen}"
+            given = (json_list(ids[etype]), tenant, kinds, *values)
+            for src, kind, to_etype, dst, properties in db.execute(sql, given):
                 yield (to_etype, dst), _Step((etype, src), kind, False, properties)
         if direction != "out":
             sql = (
-                f"SELECT e.src, e.type, e.dst, e.properties {join} AND e.to_etype = ? AND e.dst = node.value "
+                f"SELECT t.src, t.type, t.dst, t.properties {join} AND t.to_etype = ? AND t.dst = node.value "
                 f"AND {chosen}"
             )
             for to_etype, at in ids.items():
-                for src, kind, dst, properties in db.execute(sql, (json_list(at), tenant, to_etype, kinds)):
+                for src, kind, dst, properties in db.execute(sql, (json_list(at), tenant, to_etype, kinds, *values)):
                     yield (etype, src), _Step((to_etype, dst), kind, True, properties)

@@ -1,0 +1,372 @@
+"""`on_delete="detach"`: whoever refers to a deleted record soon refers to it no more, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+
+from polystore import (
+    Edge,
+    EntityError,
+    HybridDataArchitecture,
+    InvalidData,
+    Relation,
+    entity,
+)
+from polystore.consistency import detach
+from polystore.consistency.targets import DETACH
+from polystore.consistency.verify import Verifier
+from polystore.model import Key, Write
+from polystore.protocols import SupportsJournal
+from polystore.results import WriteResult
+from tests.integration.facade.world import PROMPT, SPLIT, config_of, down, profiles
+
+
+@entity()
+@dataclass(kw_only=True)
+class City:
+    id: str
+    name: str = ""
+
+
+@dataclass
+class Visit:
+    year: int
+
+
+@entity()
+@dataclass(kw_only=True)
+class Trip:
+    """A reference of every kind that can be let go, and one that is kept."""
+
+    id: str
+    note: str = ""
+    start: Annotated[str | None, Relation("START", to=City, on_delete="detach")] = None
+    over: Annotated[list[str], Relation("OVER", to=City, on_delete="detach")] = field(default_factory=list[str])
+    seen: Annotated[list[Edge[Visit]], Relation("SEEN", to=City, on_delete="detach")] = field(
+        default_factory=list[Edge[Visit]]
+    )
+    home: Annotated[str | None, Relation("HOME", to=City)] = None
+
+
+@entity()
+@dataclass(kw_only=True)
+class Guide:
+    """Another source, with an edge type that the first has too."""
+
+    id: str
+    covers: Annotated[list[str], Relation("OVER", to=City, on_delete="detach")] = field(default_factory=list[str])
+    follows: Annotated[str | None, Relation("FOLLOWS", to="Guide", on_delete="detach")] = None
+
+
+ENTITIES = [City, Trip, Guide]
+WRONG: Any = "cascade"
+
+
+async def tell(hda: HybridDataArchitecture) -> None:
+    await hda.collection(City).put_many([City(id="서울"), City(id="부산"), City(id="제주")])
+    await hda.collection(Trip).put_many(
+        [
+            Trip(
+                id="t1",
+                start="서울",
+                over=["부산", "서울", "제주", "서울"],
+                seen=[Edge("서울", Visit(1)), Edge("제주", Visit(2))],
+                home="서울",
+            ),
+            Trip(id="t2", start="부산", over=["제주"]),
+            Trip(id="t3", over=["서울"]),
+        ]
+    )
+    await hda.collection(Guide).put(Guide(id="g1", covers=["서울", "부산"]))
+    await hda.settle(10)
+
+
+async def consistent(hda: HybridDataArchitecture) -> None:
+    await hda.settle(20)
+    verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
+    for one in ("city", "trip", "guide"):
+        assert [difference async for difference in verifier.differences(one)] == []
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_references_of_every_kind_go_and_nothing_else_changes(profile: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(config_of(profile, tmp_path), entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            trips = hda.collection(Trip)
+            before = {id: (await trips.load(id)).version for id in ("t1", "t2", "t3")}
+            await hda.collection(City).delete("서울")
+            await hda.settle(20)
+            assert await trips.get("t1") == Trip(
+                id="t1", over=["부산", "제주"], seen=[Edge("제주", Visit(2))], home="서울"
+            )
+            assert await trips.get("t2") == Trip(id="t2", start="부산", over=["제주"])
+            assert await trips.get("t3") == Trip(id="t3")
+            assert await hda.collection(Guide).get("g1") == Guide(id="g1", covers=["부산"])
+            after = {id: (await trips.load(id)).version for id in ("t1", "t2", "t3")}
+            assert [after[id] > before[id] for id in ("t1", "t2", "t3")] == [True, False, True]
+            found = await trips.related("t1", ["OVER", "START", "SEEN"], into=City)
+            assert [r.value.id for r in found] == ["부산", "제주"]
+            assert await trips.paths("t1", "서울", ["OVER", "START", "SEEN"]) == []
+            await consistent(hda)
+
+    asyncio.run(main())
+
+
+def test_a_record_that_was_written_again_by_then_keeps_its_references() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            trips, cities = hda.collection(Trip), hda.collection(City)
+            before = await trips.load("t3")
+            with down(hda.stores["ties"], "traverse"):  # the stage cannot work
+                await cities.delete("서울")
+                await owed(hda, 1)
+                await cities.put(City(id="서울", name="new"))
+            await hda.settle(20)
+            assert await trips.load("t3") == before
+            assert [c.value.name for c in await trips.related("t3", "OVER", into=City)] == ["new"]
+            await cities.delete("서울")
+            await hda.settle(20)
+            assert await trips.get("t3") == Trip(id="t3")
+
+    asyncio.run(main())
+
+
+def test_a_reference_made_after_the_record_was_written_again_is_never_taken() -> None:
+    """The stage has read the source and is about to look at the end, when the end and then the source are written."""
+
+    async def main() -> None:
+        async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            trips, cities = hda.collection(Trip), hda.collection(City)
+            repository: Any = hda.stores["main"].repository
+            inner, done = repository.get, False
+
+            async def get(keys: Sequence[Key]) -> Any:
+                nonlocal done
+                answer = await inner(keys)
+                if not done and Key("", "trip", "t3") in keys:
+                    done = True
+                    await cities.put(City(id="서울", name="new"))
+                    await trips.put(Trip(id="t3", note="mine", over=["서울"]))
+                return answer
+
+            repository.get = get
+            await cities.delete("서울")
+            await hda.settle(20)
+            assert done
+            assert await trips.get("t3") == Trip(id="t3", note="mine", over=["서울"])
+
+    asyncio.run(main())
+
+
+def test_a_source_that_is_edited_at_the_same_time_loses_neither_edit() -> None:
+    """Between the stage's look at the source and its write, somebody else writes the source: three times."""
+
+    async def main() -> None:
+        async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            trips = hda.collection(Trip)
+            commit, edits = hda.manager.detach.commit, 0
+
+            async def late(etype: str, writes: Sequence[Write], **options: Any) -> list[WriteResult]:
+                nonlocal edits
+                if edits < 3 and writes[0].key.id == "t3":
+                    edits += 1
+                    await trips.update("t3", {"note": f"edit {edits}", "over": ["서울", "부산"]})
+                return await commit(etype, writes, **options)
+
+            hda.manager.detach.commit = late
+            await hda.collection(City).delete("서울")
+            await hda.settle(20)
+            assert edits == 3
+            assert await trips.get("t3") == Trip(id="t3", note="edit 3", over=["부산"])
+            await consistent(hda)
+
+    asyncio.run(main())
+
+
+def test_many_sources_are_let_go_in_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(detach, "BATCH", 20)
+
+    async def main() -> None:
+        config = config_of("embedded", tmp_path)
+        async with HybridDataArchitecture.open(config, entities=ENTITIES, settings=PROMPT) as hda:
+            trips = hda.collection(Trip)
+            await hda.collection(City).put_many([City(id="서울"), City(id="부산")])
+            await trips.put_many([Trip(id=f"t{i:03}", over=["서울", "부산"], home="서울") for i in range(150)])
+            await hda.settle(20)
+            sizes: list[int] = []
+            graph: Any = hda.stores["graph"].repository
+            inner = graph.traverse
+
+            async def traverse(*args: Any) -> Any:
+                sizes.append(args[-1])
+                return await inner(*args)
+
+            graph.traverse = traverse
+            await hda.collection(City).delete("서울")
+            await hda.settle(30)
+            assert [t.over async for t in trips.stream()] == [["부산"]] * 150
+            assert max(sizes) <= 80
+            await consistent(hda)
+
+    asyncio.run(main())
+
+
+def test_what_was_written_before_the_delete_is_found_though_the_copy_was_behind() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            trips = hda.collection(Trip)
+            with down(hda.stores["ties"], "apply"):
+                await trips.put(Trip(id="late", over=["서울"]))
+                await hda.collection(City).delete("서울")
+                await owed(hda, 1)
+            await hda.settle(20)
+            assert await trips.get("late") == Trip(id="late")
+
+    asyncio.run(main())
+
+
+def test_a_source_that_refuses_is_a_dead_letter_and_the_others_are_let_go() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            commit, refuses = hda.manager.detach.commit, True
+
+            async def refusing(etype: str, writes: Sequence[Write], **options: Any) -> list[WriteResult]:
+                if refuses and writes[0].key.id == "t1":
+                    raise InvalidData("not this one")
+                return await commit(etype, writes, **options)
+
+            hda.manager.detach.commit = refusing
+            await hda.collection(City).delete("서울")
+            await hda.settle(20)
+            home = hda.stores["main"]
+            (row,), _ = await home.call(SupportsJournal.parked, None, None, 10)
+            assert (row.target, row.key) == (DETACH, Key("", "city", "서울"))
+            trips = hda.collection(Trip)
+            assert await trips.get("t3") == Trip(id="t3")
+            refuses = False
+            await home.call(SupportsJournal.redrive, None, None)
+            hda.manager.lines["main"].retries.wake(DETACH)
+            await hda.settle(20)
+            letting_go = await trips.get("t1")
+            assert letting_go is not None
+            assert letting_go.start is None
+
+    asyncio.run(main())
+
+
+def test_a_relation_declared_later_lets_go_of_what_is_deleted_from_then_on(tmp_path: Path) -> None:
+    @entity(name="trip")
+    @dataclass(kw_only=True)
+    class Before:
+        id: str
+        over: Annotated[list[str], Relation("OVER", to=City)] = field(default_factory=list[str])
+
+    @entity(name="trip")
+    @dataclass(kw_only=True)
+    class Now:
+        id: str
+        over: Annotated[list[str], Relation("OVER", to=City, on_delete="detach")] = field(default_factory=list[str])
+
+    config = config_of("sqlite", tmp_path)
+
+    async def main() -> None:
+        async with HybridDataArchitecture.open(config, entities=[City, Before], settings=PROMPT) as hda:
+            await hda.collection(City).put_many([City(id="서울"), City(id="부산")])
+            await hda.collection(Before).put(Before(id="t", over=["서울", "부산"]))
+            await hda.collection(City).delete("서울")
+            await hda.settle(10)
+        async with HybridDataArchitecture.open(config, entities=[City, Now], settings=PROMPT) as hda:
+            await hda.settle(10)
+            assert await hda.collection(Now).get("t") == Now(id="t", over=["서울", "부산"])
+            await hda.collection(City).delete("부산")
+            await hda.settle(10)
+            assert await hda.collection(Now).get("t") == Now(id="t", over=["서울"])
+
+    asyncio.run(main())
+
+
+def test_records_that_refer_to_one_another_are_deleted_in_any_order() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=PROMPT) as hda:
+            guides = hda.collection(Guide)
+            await guides.put_many([Guide(id="a", follows="b"), Guide(id="b", follows="c"), Guide(id="c", follows="c")])
+            await hda.settle(10)
+            async with hda.transaction() as tx:
+                tx.delete(Guide, "b")
+                tx.delete(Guide, "c")
+            await hda.settle(20)
+            assert [one async for one in guides.stream()] == [Guide(id="a")]
+            await consistent(hda)
+
+    asyncio.run(main())
+
+
+def test_tenants_keep_their_references_to_ids_that_another_deletes() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            acme = hda.tenant("acme").collection(Trip)
+            await acme.put(Trip(id="t3", over=["서울"]))
+            await hda.collection(City).delete("서울")
+            await hda.settle(20)
+            assert await acme.get("t3") == Trip(id="t3", over=["서울"])
+
+    asyncio.run(main())
+
+
+def test_sources_with_another_home_are_let_go_and_settled(tmp_path: Path) -> None:
+    config = {
+        "stores": {"places": {"url": "memory:"}, "trips": {"url": f"sqlite:{tmp_path}/trips.db"}},
+        "pins": {"city": {"home": "places"}, "trip": {"home": "trips"}, "guide": {"home": "trips"}},
+    }
+
+    async def main() -> None:
+        async with HybridDataArchitecture.open(config, entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            await hda.collection(City).delete("서울")
+            await hda.settle(30)
+            assert await hda.collection(Trip).get("t3") == Trip(id="t3")
+            await consistent(hda)
+
+    asyncio.run(main())
+
+
+def test_a_reference_that_cannot_be_empty_cannot_be_let_go() -> None:
+    with pytest.raises(EntityError, match=r"Leg\.to: Relation\(on_delete='detach'\) empties the field"):
+
+        @entity()
+        @dataclass
+        class Leg:  # pyright: ignore[reportUnusedClass]
+            id: str
+            to: Annotated[str, Relation("TO", to=City, on_delete="detach")]
+
+    with pytest.raises(EntityError, match=r"Hop\.to: Relation\(on_delete='cascade'\): use 'keep' or 'detach'"):
+
+        @entity()
+        @dataclass
+        class Hop:  # pyright: ignore[reportUnusedClass]
+            id: str
+            to: Annotated[str | None, Relation("TO", to=City, on_delete=WRONG)] = None
+
+
+async def owed(hda: HybridDataArchitecture, wanted: int) -> None:
+    """Wait until this many deletes are owed to the stage."""
+    home = hda.manager.lines[hda.manager.placements["city"].home].home
+    for _ in range(500):
+        backlog = await home.call(SupportsJournal.backlog)
+        if backlog.retry.get(DETACH, 0) == wanted:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the delete did not reach the stage")
