@@ -12,8 +12,10 @@
     [stores.main.options]                              # the adapter's own
 
     [embedders.default]
-    kind = "hashed"
-    dimension = 256
+    url = "https://llm.example/v1"                     # or kind = "hashed", kind = "sentence-transformers"
+    model = "bge-m3"
+    dimension = 1024
+    api_key = "${LLM_KEY}"
 
     [pins.memory]                                      # by entity; the rest is the selector's
     home = "main"
@@ -34,8 +36,8 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from polystore.embedders import EmbedderConfig, checked
 from polystore.errors import ConfigurationError
-from polystore.facets import DIMENSION_MAX
 from polystore.registry import profile, scheme_of, unknown
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -55,8 +57,6 @@ Role = Literal[
 ]
 ROLES: tuple[str, ...] = get_args(Role)
 """What a store can be used for."""
-EMBEDDERS = ("hashed",)
-"""The kinds of embedders that a configuration can name."""
 DEFAULT_FILE = "polystore.toml"
 DEFAULT_URL = "embedded:.polystore"
 SINGLE = "main"
@@ -80,13 +80,6 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"StoreConfig({redact(self.url)!r}, roles={self.roles}, required={self.required})"
-
-
-class EmbedderConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One embedder. `dimension` None: the kind's own default."""
-
-    kind: str = "hashed"
-    dimension: int | None = None
 
 
 class Pins(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,11 +256,7 @@ def _store(name: str, table: object, base_dir: Path) -> StoreConfig:
 
 def _embedder(name: str, table: object) -> EmbedderConfig:
     embedder = _fill(EmbedderConfig, table, f"embedders.{name}")
-    if embedder.kind not in EMBEDDERS:
-        raise unknown(f"embedders.{name}.kind: the kind", embedder.kind, EMBEDDERS)
-    if embedder.dimension is not None and not 1 <= embedder.dimension <= DIMENSION_MAX:
-        raise ConfigurationError(f"embedders.{name}.dimension: must be from 1 to {DIMENSION_MAX}")
-    return embedder
+    return checked(embedder, f"embedders.{name}")
 
 
 def _pins(entity: str, table: object, stores: Mapping[str, StoreConfig]) -> dict[str, str]:

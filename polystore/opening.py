@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from os import PathLike
 from typing import Any, cast
@@ -19,7 +19,7 @@ from polystore.collection import Wiring
 from polystore.collection.paging import after, position, total_order
 from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
-from polystore.consistency.embedding import model_of
+from polystore.embedders import Made, kept, made, made_again, make, model_of, read_made, write_configs, write_made
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
@@ -28,7 +28,7 @@ from polystore.filters import Checked
 from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
-from polystore.selection import Candidate, Remembered, kind_of, place, reconcile, reconcile_alone, vectors_made_of
+from polystore.selection import Candidate, Remembered, kind_of, place, reconcile, reconcile_alone
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
@@ -55,7 +55,7 @@ async def open_all(
             "entities in polystore.toml"
         )
     _check_pins(loaded, types)
-    known_embedders = _embedders(loaded, embedders)
+    known_embedders = _embedders(exits, loaded, embedders)
     records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
     stores = await _connect(exits, loaded, env)
     journals = await _stored_placements(stores, types, records)
@@ -65,7 +65,10 @@ async def open_all(
     for etype, placement in placements.items():
         if placement.home not in stores:
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
-    manager = DataConsistencyManager(env, records, stores, placements, known_embedders, settings)
+    serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
+    manager = DataConsistencyManager(
+        env, records, stores, placements, known_embedders, settings, serving=serving, others=others
+    )
     await _prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, one in remembered.items():
         if "vector" in one.fill:
@@ -73,8 +76,15 @@ async def open_all(
     journal = _journal(stores, placements)
     await _remember(stores, remembered, journal)
     exits.push_async_callback(manager.stop)
+    manager.rebuilder.prepare = lambda etype: _prepare_again(stores, types[etype], placements[etype], manager)
     await manager.start()
     exits.push_async_callback(manager.drain)
+    for etype, placement in placements.items():
+        if outdated := manager.embedders.outdated(etype):
+            if create and not await stores[placement.home].call(Repository.tenants, etype):
+                await manager.rebuilder.switch(etype)
+            else:
+                remembered[etype] = _advised(remembered[etype], manager, outdated)
     return Wiring(env, types, stores, placements, manager, alone, journal), remembered
 
 
@@ -85,12 +95,59 @@ def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:
             raise ConfigurationError(f"{config.source}: pins.{etype}: no entity has this name; known: {known}")
 
 
-def _embedders(config: Config, given: Mapping[str, Embedder]) -> Mapping[str, Embedder]:
-    configured = {
-        name: HashedEmbedder() if one.dimension is None else HashedEmbedder(one.dimension)
-        for name, one in config.embedders.items()
-    }
+# -- embedders ----------------------------------------------------------------------------------------------------
+
+
+def _embedders(exits: AsyncExitStack, config: Config, given: Mapping[str, Embedder]) -> Mapping[str, Embedder]:
+    """All by name. Those of the configuration are closed by `exits`; a given one belongs to the application."""
+    configured: dict[str, Embedder] = {}
+    for name, one in config.embedders.items():
+        try:
+            configured[name] = make(one)
+        except ConfigurationError as e:
+            raise ConfigurationError(f"{config.source}: embedders.{name}: {e}") from e.__cause__
+    _close_with(exits, configured.values())
     return {"default": HashedEmbedder(), **configured, **given}
+
+
+def _makings(
+    exits: AsyncExitStack, texts: Mapping[str, str], embedders: Mapping[str, Embedder]
+) -> tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]]:
+    """How the stored vectors of each type are made, and the embedders that are needed for them beside the configured
+    ones, as far as they can be made."""
+    serving: dict[str, Mapping[str, Made]] = {}
+    others: dict[str, Embedder] = {}
+    for etype, text in texts.items():
+        made_of = _stored(text).made_of
+        serving[etype] = read_made(made_of.get("vector", ""))
+        models = {one.model for one in serving[etype].values()} - others.keys()
+        again = made_again(models, embedders.values(), made_of.get("embedders", ""))
+        others |= {model_of(one): one for one in again}
+    _close_with(exits, others.values())
+    return serving, list(others.values())
+
+
+def _close_with(exits: AsyncExitStack, embedders: Iterable[Embedder]) -> None:
+    for embedder in embedders:
+        close = getattr(embedder, "aclose", None)
+        if close is not None:
+            exits.push_async_callback(close)
+
+
+def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping[str, Made]) -> Remembered:
+    """With what is to be said of a model that is not the configured one, which is logged too."""
+    etype = one.placement.etype
+    serving, gone = manager.embedders.serving(etype), manager.embedders.gone(etype)
+    advice = tuple(
+        f"the vectors of {etype}.{field} are made with {serving[field].model!r} ({serving[field].metric}), configured "
+        f"is {wanted.model!r} ({wanted.metric}). "
+        + ("The old one cannot be asked any more, so similarity raises" if field in gone else "The old one serves")
+        + f" until `polystore rebuild {etype}`"
+        for field, wanted in sorted(outdated.items())
+    )
+    for text in advice:
+        log.warning("%s", text)
+    return msgspec.structs.replace(one, advice=(*one.advice, *advice))
 
 
 # -- stores -------------------------------------------------------------------------------------------------------
@@ -156,6 +213,7 @@ async def _stored_placements(
 class _Stored(msgspec.Struct):
     home: str = ""
     facets: Mapping[str, str] = {}
+    made_of: Mapping[str, str] = {}
 
 
 def _stored(text: str) -> _Stored:
@@ -173,7 +231,6 @@ async def _placed(
     journals: Mapping[str, str],
     embedders: Mapping[str, Embedder],
 ) -> dict[str, Remembered]:
-    models = {name: model_of(one) for name, one in embedders.items()}
     candidates = [_candidate(name, one, stores.get(name), journals) for name, one in config.stores.items()]
     remembered: dict[str, Remembered] = {}
     for etype, one in types.items():
@@ -183,9 +240,21 @@ async def _placed(
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
-        made_of = {"vector": vectors_made_of(one, models)} if one.embeddings else {}
+        made_of = _made_of(one, {} if text is None else _stored(text).made_of, embedders) if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
     return remembered
+
+
+def _made_of(
+    entity: EntityType[Any], before: Mapping[str, str], embedders: Mapping[str, Embedder]
+) -> Mapping[str, str]:
+    """How the vectors of a type are made, and what makes them: a changed model serves only after a rebuild."""
+    fields = kept(read_made(before.get("vector", "")), made(entity, embedders), entity.renamed)
+    models = {one.model for one in fields.values()}
+    return {
+        "vector": write_made(fields),
+        "embedders": write_configs(models, embedders.values(), before.get("embedders", "")),
+    }
 
 
 def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Mapping[str, str]) -> Candidate:
@@ -232,6 +301,14 @@ async def _prepare(
     )
 
 
+async def _prepare_again(
+    stores: Mapping[str, Store], entity: EntityType[Any], placement: Placement, manager: DataConsistencyManager
+) -> None:
+    """Tell the home of a type and the copy of its vectors how these are made now."""
+    told = {name: stores[name] for name in (placement.home, *placement.copies()) if name in stores}
+    await _prepare(told, {entity.name: entity}, {entity.name: placement}, manager, create=True)
+
+
 def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: DataConsistencyManager) -> Layout:
     kind = kind_of(entity)
     if kind != "record":
@@ -239,23 +316,21 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
     facets = frozenset(facet for facet, by in placement.facets.items() if by == store)
     vectors: dict[str, VectorSpec] = {}
     if "vector" in facets:
-        for field, one in entity.embeddings.items():
-            vectors[field] = VectorSpec(
-                manager.embedders.dimension(entity, field), one.metric, manager.embedders.made_by(entity, field)
-            )
+        for field, one in manager.embedders.serving(entity.name).items():
+            vectors[field] = VectorSpec(one.dimension, one.metric, one.model)
     return Layout(entity, store == placement.home, cast(Any, facets), vectors)
 
 
 async def _fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsistencyManager) -> None:
     """Make the vectors of records that are older than `Embedding()` on their class, where the home itself serves them
     and the embedder works within the write; other embedders find them by their own backfill. Repeats are harmless."""
-    order, made_by = total_order(entity, ()), manager.embedders.made_by
+    order, serving = total_order(entity, ()), manager.embedders.serving(entity.name)
     for tenant in await home.call(Repository.tenants, entity.name):
         rest: Checked | None = None
         while True:
             records = await home.call(SupportsFilter.find, entity.name, tenant, rest, order, FILL_CHUNK)
             made = [
-                StoredVector(record.key, field, made_by(entity, field), text_hash(body[field]), vector)
+                StoredVector(record.key, field, serving[field].model, text_hash(body[field]), vector)
                 for record in records
                 for body in (record.body or {},)
                 for field, vector in manager.inline_vectors(entity.name, body).items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
+from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.targets import EMBED
@@ -19,27 +20,25 @@ TARGETS_MAX = 62
 
 
 async def register(
-    line: Line, etype: str, placement: Placement, stores: Mapping[str, Store], embedders: Embedders
+    line: Line, etype: str, placement: Placement, stores: Mapping[str, Store], embedders: Embedders, detach: Detach
 ) -> None:
     """Tell the journal which copies the type has: the last process to be opened decides, but a copy that one still
     running is configured with is put back by its relay. A new copy is registered before anybody looks whether there are
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
-    # With another model all texts are embedded anew.
-    stands |= {name: embedders.model(name.removeprefix(EMBED)) for name in embedders.pseudo_targets(etype)}
-    wanted = set(placement.copies()) | embedders.pseudo_targets(etype)
+    wanted = set(placement.copies()) | embedders.pseudo_targets(etype) | await _under_way(line, etype, embedders)
+    wanted |= detach.pseudo_targets(etype)
+    stands |= {name: name.removeprefix(EMBED) for name in wanted if name.startswith(EMBED)}
     rows = {row.name: row for row in line.targets.rows(etype)}
-    bits = iter(sorted(set(range(TARGETS_MAX)) - {row.bit for row in rows.values()}))
+    free = free_bits(line, etype)
     new: list[TargetRow] = []
     for target in sorted(wanted):
         row = rows.get(target)
         data_id = stands.get(target, row.data_id if row else "")
         if row is not None and row.status != "off" and row.data_id == data_id:
             continue
-        bit = next(bits, None) if row is None else row.bit
-        if bit is None:
-            raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
+        bit = next(free) if row is None else row.bit
         new.append(TargetRow(etype, target, bit, "backfilling", data_id=data_id))
     for row in new:
         await journal.call(SupportsJournal.set_target, row)
@@ -52,6 +51,24 @@ async def register(
         if target not in wanted and row.status != "off":
             await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
     line.wanted[etype] = frozenset(wanted)
+
+
+def free_bits(line: Line, etype: str) -> Iterator[int]:
+    """Bits of the outbox mask that no copy of the type ever had. Raises ConfigurationError when there are no more."""
+    yield from sorted(set(range(TARGETS_MAX)) - {row.bit for row in line.targets.rows(etype)})
+    raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
+
+
+async def _under_way(line: Line, etype: str, embedders: Embedders) -> set[str]:
+    """The embedders that a rebuild has begun to ask: it goes on. That of a model in this process is done with when it
+    owes nothing any more, once that model serves."""
+    going = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
+    ending = {EMBED + one.model for one in embedders.serving(etype).values()} - embedders.pseudo_targets(etype)
+    kept = going & embedders.upcoming(etype)
+    if going & ending:
+        backlog = await line.home.call(SupportsJournal.backlog)
+        kept |= {name for name in going & ending if backlog.outbox or backlog.retry.get(name)}
+    return kept
 
 
 async def _identities(home: Store, etype: str, placement: Placement, stores: Mapping[str, Store]) -> dict[str, str]:

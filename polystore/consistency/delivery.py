@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders, by_record
+from polystore.consistency.gate import Gate
 from polystore.consistency.retry import owed
 from polystore.consistency.settings import Settings
-from polystore.consistency.targets import EMBED, Targets
+from polystore.consistency.targets import DETACH, EMBED, STAGES, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.entity import EntityType
@@ -36,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     stores: Mapping[str, Store]
     vector_copies: Mapping[str, frozenset[str]]
     embedders: Embedders
+    detach: Detach
     settings: Settings
     worker: str
     report: Callable[[str], None]
@@ -49,6 +52,7 @@ class Delivery:
         self.home = home
         self.targets = targets
         self.waiters = waiters
+        self.gate = Gate()
         self.wake_retries: Callable[[str], None] = lambda target: None
         self._late: set[asyncio.Task[Failures]] = set()
 
@@ -149,7 +153,7 @@ class Delivery:
                 version=max(change.version, claimed),
                 min_version=min(claimed, previous.min_version if previous else claimed),
                 state="b",
-                next_us=env.now_us() + (0 if name.startswith(EMBED) else later_us),
+                next_us=env.now_us() + (0 if name.startswith(STAGES) else later_us),
             )
         return owed(
             name,
@@ -164,19 +168,29 @@ class Delivery:
 
     # -- one copy ---------------------------------------------------------------------------------------------
 
-    async def attempt(self, name: str, changes: Sequence[Change]) -> Failures:
-        """Bring one copy to the changes. Returns the records that are not there yet, each with its reason."""
+    async def attempt(self, name: str, changes: Sequence[Change], *, refused: bool = False) -> Failures:
+        """Bring one copy to the changes. Returns the records that are not there yet, each with its reason. `refused`:
+        the embedder has refused their texts for good."""
         if name.startswith(EMBED):
             return dict.fromkeys((change.key for change in changes), Waiting())
+        if name == DETACH:
+            return {change.key: Waiting() for change in changes if change.deleted}
         store = self.context.stores.get(name)
         if store is None:
             return dict.fromkeys((c.key for c in changes), Unavailable("not configured in this process", store=name))
         if store.breaker.open:
             return dict.fromkeys((c.key for c in changes), CircuitOpen("it keeps failing", store=name))
-        started = self.context.env.monotonic()
+        await self.gate.enter()
+        try:
+            return await self._bring(store, changes, refused=refused)
+        finally:
+            self.gate.leave()
+
+    async def _bring(self, store: Store, changes: Sequence[Change], *, refused: bool) -> Failures:
+        name, started = store.name, self.context.env.monotonic()
         failures: Failures = {}
         try:
-            ready = await self._with_vectors(name, changes, failures)
+            ready = await self._with_vectors(name, changes, failures, refused=refused)
         except PolystoreError as e:
             return dict.fromkeys((c.key for c in changes), e)
         size = store.limits.batch_max
@@ -207,18 +221,24 @@ class Delivery:
             if outcome.status == "rejected"
         }
 
-    async def _with_vectors(self, name: str, changes: Sequence[Change], failures: Failures) -> list[Change]:
+    async def _with_vectors(
+        self, name: str, changes: Sequence[Change], failures: Failures, *, refused: bool
+    ) -> list[Change]:
         """The changes with the vectors a copy needs; those whose vectors are still to be made wait: never an old
         vector under a new version."""
         etypes = self.context.vector_copies.get(name, frozenset())
         embedders = self.context.embedders
+        if embedders.switched & etypes:  # what was queued before may carry the vectors of the old model
+            changes = [
+                msgspec.structs.replace(c, vectors={}) if c.key.etype in embedders.switched else c for c in changes
+            ]
         lacking = [c for c in changes if c.key.etype in etypes and embedders.missing(c)]
         if not lacking:
             return list(changes)
         found = by_record(await self.home.call(SupportsJournal.vectors, [c.key for c in lacking]))
         completed: dict[int, Change] = {}
         for change in lacking:
-            vectors = embedders.complete(change, found.get(change.key, {}))
+            vectors = embedders.complete(change, found.get(change.key, {}), refused=refused)
             if vectors is None:
                 failures[change.key] = Waiting()
             else:

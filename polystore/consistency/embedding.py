@@ -1,87 +1,132 @@
-"""Vectors of texts: at once for embedders inside the process, in a stage of its own for all others."""
+"""Vectors of texts: at once for embedders inside the process, in a stage of its own for all others.
+
+Each field is *served* by one model, the one that its stored vectors were made with. The *configured* model is another
+after the configuration changed; `polystore rebuild` makes its vectors beside the old ones and then changes over.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from polystore.consistency.stage import Stage
 from polystore.consistency.targets import EMBED
-from polystore.embedding import Embedder, InlineEmbedder, Purpose, pack
+from polystore.embedders import GIVEN, Made, made, model_of
+from polystore.embedding import Embedder, InlineEmbedder, pack
 from polystore.entity import EntityType
-from polystore.errors import ConfigurationError, DimensionMismatch, InvalidData, Unavailable
+from polystore.env import SYSTEM_ENV, Env
+from polystore.errors import ConfigurationError
 from polystore.model import CALLER, Body, Change, Key, StoredVector, text_hash
 
-GIVEN = "given"
-"""What the vectors of `list[float]` fields are made with: nothing."""
+Stored = Mapping[tuple[str, str], StoredVector]
+"""(field, model) -> a stored vector of one record."""
 
 
-def model_of(embedder: Embedder) -> str:
-    """The identity of an embedder's vectors: its model, not the name under which it is configured."""
-    return f"{embedder.name}:{embedder.dimension}"
+class _Text(NamedTuple):
+    """A text field: how its vectors are made. `inline` None: after the commit, or not at all any more."""
+
+    made: Made
+    inline: InlineEmbedder | None
 
 
 class Embedders:
-    """The configured embedders, and which entity fields use which."""
+    """Which models serve which fields, which are configured, and all that can be asked.
 
-    def __init__(self, types: Mapping[str, EntityType[Any]], embedders: Mapping[str, Embedder]) -> None:
-        self._embedders = embedders
-        # Decided once: an isinstance check of a runtime protocol costs microseconds, and inline() runs in every write.
-        self._inline = {name: e for name, e in embedders.items() if isinstance(e, InlineEmbedder)}
-        self._text_fields: dict[str, dict[str, str]] = {}
-        self._list_fields: dict[str, tuple[str, ...]] = {}
+    `serving`: entity -> field -> how the stored vectors were made; what is left out is served by its configured model.
+    `others` are embedders beside the configured ones, which made stored vectors.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, EntityType[Any]],
+        embedders: Mapping[str, Embedder],
+        serving: Mapping[str, Mapping[str, Made]] = {},
+        others: Sequence[Embedder] = (),
+        env: Env = SYSTEM_ENV,
+    ) -> None:
+        self._stages = {model_of(one): Stage(EMBED + model_of(one), one, env) for one in others}
+        self._stages |= {model_of(one): Stage(EMBED + model_of(one), one, env) for one in embedders.values()}
+        self._configured: dict[str, dict[str, Made]] = {}
+        self._texts: dict[str, dict[str, _Text]] = {}
+        self._given: dict[str, dict[str, Made]] = {}
+        self.times_served: Counter[str] = Counter()
+        """How often each type was told what serves it: another number, perhaps another model."""
+        self.switched: set[str] = set()
+        """The types whose model changed while this process ran: what was written before may carry the old vectors."""
         for name, one in types.items():
-            texts = {f: e.embedder for f, e in one.embedded_texts.items()}
-            for field, embedder in texts.items():
-                self._check(one, field, embedder)
-            self._text_fields[name] = texts
-            self._list_fields[name] = tuple(f for f in one.embeddings if f not in texts)
+            self._configured[name] = made(one, embedders)
+            self.serve(name, {**self._configured[name], **serving.get(name, {})})
 
-    def _check(self, one: EntityType[Any], field: str, name: str) -> None:
-        embedder = self._embedders.get(name)
-        if embedder is None:
-            known = ", ".join(sorted(self._embedders)) or "none"
-            raise ConfigurationError(
-                f"{one.cls.__name__}.{field}: no embedder is named {name!r}; configured: {known}. Add "
-                f"[embedders.{name}] to the configuration, or pass embedders={{{name!r}: ...}} to open"
-            )
-        wanted = one.embeddings[field].dimension
-        if wanted is not None and wanted != embedder.dimension:
-            raise ConfigurationError(
-                f"{one.cls.__name__}.{field} declares dimension {wanted}, embedder {name!r} makes {embedder.dimension}"
-            )
+    def serve(self, etype: str, fields: Mapping[str, Made]) -> None:
+        """From now on, these are the makings of the type's stored vectors."""
+        self._given[etype] = {f: one for f, one in self._configured[etype].items() if one.model == GIVEN}
+        self.times_served[etype] += 1
+        texts = {f: fields[f] for f in self._configured[etype].keys() - self._given[etype].keys()}
+        # Decided once: an isinstance check of a runtime protocol costs microseconds, and inline() runs in every write.
+        self._texts[etype] = {f: _Text(one, self._inline(one.model)) for f, one in sorted(texts.items())}
 
-    def get(self, name: str) -> Embedder | None:
-        return self._embedders.get(name)
+    def _inline(self, model: str) -> InlineEmbedder | None:
+        stage = self._stages.get(model)
+        return stage.embedder if stage is not None and isinstance(stage.embedder, InlineEmbedder) else None
 
-    def model(self, name: str) -> str:
-        """The identity of the vectors that a configured embedder makes."""
-        return model_of(self._embedders[name])
+    # -- who makes what -----------------------------------------------------------------------------------------
 
-    def made_by(self, one: EntityType[Any], field: str) -> str:
-        """What the vectors of a field are made with, as stores remember it: vectors made with something else are other
-        vectors, whatever the configuration calls the embedder."""
-        name = self._text_fields[one.name].get(field)
-        return GIVEN if name is None else model_of(self._embedders[name])
+    def stage(self, target: str) -> Stage | None:
+        """The stage behind a pseudo-target; None for a model that this process cannot ask."""
+        return self._stages.get(target.removeprefix(EMBED))
 
-    def pseudo_targets(self, etype: str) -> set[str]:
-        """`embed:<name>` for each embedder of the type that works after the commit."""
-        names = set(self._text_fields[etype].values())
-        return {EMBED + n for n in names if n not in self._inline}
+    def serving(self, etype: str) -> dict[str, Made]:
+        """Field -> how the vectors that searches compare are made."""
+        return {**self._given[etype], **{field: text.made for field, text in self._texts[etype].items()}}
 
     def dimension(self, one: EntityType[Any], field: str) -> int:
-        embedding = one.embeddings[field]
-        return embedding.dimension or self._embedders[embedding.embedder].dimension
+        """Components of the vectors that searches compare."""
+        return self.serving(one.name)[field].dimension
+
+    def outdated(self, etype: str) -> dict[str, Made]:
+        """Field -> how the configuration would have its vectors made, where they are made otherwise."""
+        configured = self._configured[etype]
+        return {
+            field: configured[field] for field, text in self._texts[etype].items() if configured[field] != text.made
+        }
+
+    def gone(self, etype: str) -> set[str]:
+        """The fields whose serving model cannot be asked any more."""
+        return {field for field, text in self._texts[etype].items() if text.made.model not in self._stages}
+
+    def pseudo_targets(self, etype: str) -> set[str]:
+        """`embed:<model>` for each model that serves the type and works after the commit."""
+        later = {text.made.model for text in self._texts[etype].values() if text.inline is None}
+        return {EMBED + model for model in later & self._stages.keys()}
+
+    def upcoming(self, etype: str) -> set[str]:
+        """`embed:<model>` for each model that a rebuild of the type needs; models in this process make the vectors of
+        existing records in the stage too."""
+        serving = {field: text.made.model for field, text in self._texts[etype].items()}
+        return {EMBED + one.model for field, one in self.outdated(etype).items() if one.model != serving[field]}
+
+    def comparable(self, etype: str, field: str) -> None:
+        """Raises ConfigurationError when nobody can say what is near in this field."""
+        text = self._texts[etype].get(field)
+        if text is not None and text.made.model not in self._stages:
+            raise ConfigurationError(
+                f"{etype}.{field}: its vectors were made with {text.made.model!r}, which is not configured any more; "
+                f"`polystore rebuild {etype}` makes them with {self._configured[etype][field].model!r}, or configure "
+                "the old embedder again, under any name"
+            )
+
+    # -- vectors of records -------------------------------------------------------------------------------------
 
     def inline(self, etype: str, body: Body) -> dict[str, bytes]:
         """The vectors that can be made without waiting, for the fields that `body` holds."""
         vectors: dict[str, bytes] = {}
-        for field, name in self._text_fields[etype].items():
-            text = body.get(field)
-            if text is not None and name in self._inline:
-                vectors[field] = self._inline[name].embed_now([text])[0]
-        for field in self._list_fields[etype]:
+        for field, text in self._texts[etype].items():
+            value = body.get(field)
+            if value is not None and text.inline is not None:
+                vectors[field] = text.inline.embed_now([value])[0]
+        for field in self._given[etype]:
             value = body.get(field)
             if value is not None:
                 vectors[field] = pack(value)
@@ -92,70 +137,59 @@ class Embedders:
         body, etype = change.body, change.key.etype
         if body is None:
             return False
-        fields = (*self._text_fields[etype], *self._list_fields[etype])
-        return any(body.get(field) is not None and field not in change.vectors for field in fields)
+        return any(
+            body.get(field) is not None and field not in change.vectors
+            for fields in (self._texts[etype], self._given[etype])
+            for field in fields
+        )
 
-    def complete(self, change: Change, stored: Mapping[tuple[str, str], StoredVector]) -> dict[str, bytes] | None:
-        """All vectors of a change: given ones, then the caller's, then made at once, then the embedder's stored ones;
-        `stored` maps (field, embedder) to the record's stored vectors. None while one is still to be embedded."""
+    def complete(self, change: Change, stored: Stored, *, refused: bool = False) -> dict[str, bytes] | None:
+        """All vectors of a change: given ones, then the caller's, then made at once, then the model's stored ones. None
+        while one is still to be embedded. A text without a vector is left out where its model is gone, and where the
+        model has `refused` the record."""
         body = typing.cast(Body, change.body)
         vectors = {**self.inline(change.key.etype, body), **change.vectors}
-        for field, name in self._text_fields[change.key.etype].items():
-            text = body.get(field)
-            if text is None or field in change.vectors:
+        for field, text in self._texts[change.key.etype].items():
+            value = body.get(field)
+            if value is None or field in change.vectors:
                 continue
-            digest = text_hash(text)
-            for embedder in (CALLER, model_of(self._embedders[name])):
-                found = stored.get((field, embedder))
-                if found is not None and found.text_hash == digest:
-                    vectors[field] = found.vector
-                    break
-            else:
-                if field not in vectors:
-                    return None
+            found = _current(stored, field, value, text.made)
+            if found is not None:
+                vectors[field] = found
+            elif field not in vectors and not refused and text.made.model in self._stages:
+                return None
         return vectors
 
-    def texts(self, embedder: str, change: Change, stored: Mapping[tuple[str, str], StoredVector]) -> dict[str, str]:
-        """Field -> text that `embedder` still has to embed for this record; unchanged text is never embedded again."""
+    def texts(self, target: str, change: Change, stored: Stored) -> dict[str, str]:
+        """Field -> text that the model of a pseudo-target still has to embed for this record; unchanged text is never
+        embedded again."""
+        model, etype = target.removeprefix(EMBED), change.key.etype
         out: dict[str, str] = {}
-        for field, name in self._text_fields[change.key.etype].items():
-            text = change.body.get(field) if change.body is not None else None
-            if name != embedder or text is None:
-                continue
-            digest, makers = text_hash(text), (CALLER, model_of(self._embedders[name]))
-            if not any((one := stored.get((field, by))) and one.text_hash == digest for by in makers):
-                out[field] = text
+        for field, text in self._texts[etype].items():
+            value = change.body.get(field) if change.body is not None else None
+            ways = (text.made, self._configured[etype][field])
+            way = next((way for way in ways if way.model == model), None)
+            if value is not None and way is not None and _current(stored, field, value, way) is None:
+                out[field] = value
         return out
 
-    async def query(self, name: str, text: str, *, timeout_s: float) -> bytes:
-        """The packed vector of a query text. Raises Unavailable."""
-        if name in self._inline:
-            return self._inline[name].embed_now([text])[0]
-        return (await self.embed(name, [text], purpose="query", timeout_s=timeout_s))[0]
+    async def query(self, etype: str, field: str, text: str, *, timeout_s: float) -> bytes:
+        """The packed vector of a query text. Raises Unavailable, and what the embedder raises for good."""
+        self.comparable(etype, field)
+        served = self._texts[etype][field]
+        if served.inline is not None:
+            return served.inline.embed_now([text])[0]
+        return (await self._stages[served.made.model].embed([text], "query", timeout_s))[0]
 
-    async def embed(self, name: str, texts: Sequence[str], *, purpose: Purpose, timeout_s: float) -> list[bytes]:
-        """Packed vectors of the texts, in batches of the embedder's size. Raises Unavailable when it fails or stalls,
-        DimensionMismatch when it answers with another dimension than it declares."""
-        embedder = self._embedders[name]
-        out: list[bytes] = []
-        for start in range(0, len(texts), embedder.batch_max):
-            batch = [text[: embedder.chars_max] for text in texts[start : start + embedder.batch_max]]
-            try:
-                async with asyncio.timeout(timeout_s):
-                    vectors = await embedder.embed(batch, purpose=purpose)
-            except Unavailable:
-                raise
-            except Exception as e:  # whatever a client library raises: an embedder's outage is an outage, never poison
-                raise Unavailable(
-                    f"the embedder failed: {type(e).__name__}", store=EMBED + name, operation="embed"
-                ) from e
-            if len(vectors) != len(batch) or any(len(v) != embedder.dimension for v in vectors):
-                raise DimensionMismatch(f"embedder {name!r} answered with another number of vectors or components")
-            try:
-                out += [pack(vector) for vector in vectors]
-            except ValueError as e:
-                raise InvalidData(f"embedder {name!r} made a vector that cannot be kept: {e}") from None
-        return out
+
+def _current(stored: Stored, field: str, text: str, way: Made) -> bytes | None:
+    """The stored vector of this text: the caller's, where it has the dimension, else the model's."""
+    digest = text_hash(text)
+    for by in (CALLER, way.model):
+        found = stored.get((field, by))
+        if found is not None and found.text_hash == digest and len(found.vector) == 4 * way.dimension:
+            return found.vector
+    return None
 
 
 def by_record(vectors: Sequence[StoredVector]) -> dict[Key, dict[tuple[str, str], StoredVector]]:

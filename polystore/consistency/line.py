@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,7 +13,7 @@ from polystore.consistency.lanes import Lanes
 from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.loading import load
 from polystore.consistency.retries import Retries
-from polystore.consistency.targets import EMBED, Targets
+from polystore.consistency.targets import STAGES, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
@@ -43,6 +43,8 @@ class Line:
         self.unreadable: set[str] = set()
         self.wanted: dict[str, frozenset[str]] = {}
         """Entity type -> the copies that this process is configured with."""
+        self.follow: Callable[[], Awaitable[None]] = _nothing
+        """Goes over to what another process has rebuilt."""
         self._put = put
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -113,6 +115,15 @@ class Line:
             self._room.clear()
             await self._room.wait()
 
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """No commit, no delivery and no search of this process is under way inside."""
+        async with self.delivery.gate.alone():
+            while self.reserved:
+                self._room.clear()
+                await self._room.wait()
+            yield
+
     def wake(self) -> None:
         """Let the relay look now instead of at its next poll."""
         self._wake.set()
@@ -142,6 +153,7 @@ class Line:
         journal, settings, env = self.home, self.context.settings, self.context.env
         self.live = await journal.call(SupportsJournal.beat, self.context.worker)
         await self.targets.refresh()
+        await self.follow()
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
@@ -290,7 +302,7 @@ class Line:
 
     async def _leftovers(self, row: TargetRow) -> bool:
         """True when the copy may hold what was deleted."""
-        if row.name.startswith(EMBED):
+        if row.name.startswith(STAGES):
             return False
         copy = self.context.stores.get(row.name)
         if copy is None:
@@ -305,3 +317,7 @@ class Line:
         if found:
             self.retries.wake(row.name)
         return found
+
+
+async def _nothing() -> None:
+    """Nobody rebuilds."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from polystore.consistency.acks import POLL_FIRST_S, POLL_MAX_S, Wait, await_all, catch_up
 from polystore.consistency.copies import register
 from polystore.consistency.delivery import Context
+from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
+from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.settings import Settings
 from polystore.consistency.tasks import SyncTask
 from polystore.embedders import Made
@@ -41,6 +44,8 @@ from polystore.results import Ack, StoreStatus, Token, WriteResult
 from polystore.store import Store
 
 log = logging.getLogger("polystore.consistency")
+
+R = TypeVar("R")
 
 
 class DataConsistencyManager:
@@ -77,18 +82,23 @@ class DataConsistencyManager:
             for store, facets in placement.copies().items():
                 if "vector" in facets:
                     vector_copies.setdefault(store, set()).add(etype)
+        self.detach = Detach(env, types, stores, placements, self.write, self.readable)
         self._context = Context(
             env=env,
             types=types,
             stores=stores,
             vector_copies={name: frozenset(etypes) for name, etypes in vector_copies.items()},
             embedders=self.embedders,
+            detach=self.detach,
             settings=self.settings,
             worker=self.worker,
             report=self.report,
         )
         homes = dict.fromkeys(placement.home for placement in placements.values())
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
+        self.rebuilder = Rebuilder(self)
+        for line in self.lines.values():
+            line.follow = functools.partial(self.rebuilder.follow, line)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -108,7 +118,7 @@ class DataConsistencyManager:
             await line.targets.refresh()
             for etype, placement in self.placements.items():
                 if placement.home == name:
-                    await register(line, etype, placement, self.stores, self.embedders)
+                    await register(line, etype, placement, self.stores, self.embedders, self.detach)
             await line.start()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
@@ -332,6 +342,23 @@ class DataConsistencyManager:
         """The packed vector of a query text. Raises Unavailable when the embedder does not answer."""
         return await self.embedders.query(etype, field, text, timeout_s=self.settings.embed_timeout_s)
 
+    async def with_one_model(self, etype: str, ask: Callable[[], Awaitable[R]]) -> R:
+        """The answer to a question that makes a vector and compares it: asked again when the vectors of the type
+        changed over to another model in between."""
+        gate = self.line(etype).delivery.gate
+        while True:
+            while gate.closed:
+                await gate.changed()
+            before = self.embedders.times_served[etype]
+            try:
+                answer = await ask()
+            except PolystoreError:
+                if self.embedders.times_served[etype] == before:
+                    raise
+            else:
+                if self.embedders.times_served[etype] == before:
+                    return answer
+
     # -- state of the whole -----------------------------------------------------------------------------------
 
     async def room(self, etype: str) -> None:
@@ -344,7 +371,9 @@ class DataConsistencyManager:
         Raises StalenessTimeout naming what is still owed."""
         deadline = self.env.monotonic() + timeout_s
         pause_s = POLL_FIRST_S
-        for line in self.lines.values():
+        lines = list(self.lines.values())
+        # Twice where there are several: to detach what one of them has deleted, another one is written to.
+        for line in lines if len(lines) == 1 else [*lines, *lines]:
             while True:
                 backlog = await line.home.call(SupportsJournal.backlog)
                 # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polystore.consistency.delivery import Context, Delivery, Waiting
+from polystore.consistency.detach import RECORDS_MAX
 from polystore.consistency.embedding import by_record
 from polystore.consistency.loading import load
-from polystore.consistency.targets import EMBED, Targets
+from polystore.consistency.stage import Stage
+from polystore.consistency.targets import DETACH, EMBED, Targets
+from polystore.embedders import model_of
 from polystore.errors import DecodeError, PolystoreError
 from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector, text_hash
 from polystore.protocols import SupportsJournal
@@ -29,6 +32,8 @@ class Retries:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, list[float]] = {}
         self._open: set[str] = set()
+        self._refusing: set[str] = set()
+        """Embedders that have refused a text for good."""
         self._started = False
 
     def start(self) -> None:
@@ -55,6 +60,7 @@ class Retries:
             self.targets.pace(name).owes = owes
             if backlog.retry.get(name):
                 self.wake(name)
+        self._refusing = {name for name in backlog.parked if name.startswith(EMBED)}
 
     async def stop(self) -> None:
         self._started = False
@@ -93,10 +99,12 @@ class Retries:
         """Try the rows that are due. True when there may be more."""
         store = self.context.stores.get(name)
         if name.startswith(EMBED):
-            embedder = self.context.embedders.get(name.removeprefix(EMBED))
-            if embedder is None:  # of processes with another configuration
+            stage = self.context.embedders.stage(name)
+            if stage is None or not await self._willing(name, stage):  # None: of processes with another configuration
                 return False
-            limit = embedder.batch_max
+            limit = stage.embedder.batch_max
+        elif name == DETACH:
+            limit = RECORDS_MAX
         elif store is None or not await self._answers(name, store):
             return False
         else:
@@ -125,6 +133,17 @@ class Retries:
             await self.home.call(SupportsJournal.awaken, name, None, spread_us)
         return True
 
+    async def _willing(self, name: str, stage: Stage) -> bool:
+        """False while an embedder is not to be asked. When it has just answered again, all its rows become due."""
+        if stage.open:
+            self._open.add(name)
+        elif name in self._open:
+            self._open.discard(name)
+            await self.home.call(SupportsJournal.awaken, name, None, 0)
+        if rest_s := stage.rest_s():
+            heapq.heappush(self._due[name], self.context.env.monotonic() + rest_s)
+        return not rest_s
+
     async def _retry(self, name: str, rows: Sequence[RetryRow]) -> None:
         try:
             changes = await load(self.home, {row.key: row.version for row in rows})
@@ -136,8 +155,14 @@ class Retries:
             failures = await self._embed(name, list(changes.values()))
             # Before the settlement: who dies in between embeds nothing again, but awakens again.
             await self._awaken([key for key in changes if key not in failures])
+        elif name == DETACH:
+            failures = await self.context.detach.work(list(changes.values()))
         else:
             failures = await self.delivery.attempt(name, list(changes.values()))
+            if refused := await self._refused([changes[key] for key in failures if key in changes], failures):
+                for change in refused:
+                    del failures[change.key]
+                failures |= await self.delivery.attempt(name, refused, refused=True)
         # The claimed version counts as done too: what was loaded after the claim is never older, unless the home was
         # restored to the past, and then nothing newer exists.
         done = [
@@ -154,7 +179,9 @@ class Retries:
             if row.state == "r":
                 wait_s = (row.next_us - self.context.env.now_us()) / 1e6
                 heapq.heappush(self._due[name], self.context.env.monotonic() + wait_s)
-        if not name.startswith(EMBED):
+        if name.startswith(EMBED):
+            await self._give_up(name, [row.key for row in owed if row.state == "p"])
+        else:
             await self._look_again(name, [changes[row.key] for row in owed if isinstance(failures[row.key], Waiting)])
 
     async def _look_again(self, name: str, waiting: Sequence[Change]) -> None:
@@ -172,32 +199,56 @@ class Retries:
 
     async def _embed(self, name: str, changes: Sequence[Change]) -> dict[Key, Exception]:
         """Embed what has no current vector and keep the result beside the home."""
-        embedder = name.removeprefix(EMBED)
+        embedders, stage = self.context.embedders, self.context.embedders.stage(name)
+        assert stage is not None
         live = [change for change in changes if change.body is not None]
         found = by_record(await self.home.call(SupportsJournal.vectors, [change.key for change in live]))
         wanted: list[tuple[Change, str, str]] = []
         for change in live:
-            texts = self.context.embedders.texts(embedder, change, found.get(change.key, {}))
+            texts = embedders.texts(name, change, found.get(change.key, {}))
             wanted += [(change, field, text) for field, text in texts.items()]
         if not wanted:
             return {}
-        try:
-            vectors = await self.context.embedders.embed(
-                embedder,
-                [text for _, _, text in wanted],
-                purpose="document",
-                timeout_s=self.context.settings.embed_timeout_s,
-            )
-        except PolystoreError as e:
-            return {change.key: e for change, _, _ in wanted}
-        made_by = self.context.embedders.model(embedder)
-        made = [
-            StoredVector(change.key, field, made_by, text_hash(text), vector)
-            for (change, field, text), vector in zip(wanted, vectors, strict=True)
-        ]
-        await self.home.call(SupportsJournal.put_vectors, made)
-        self.context.env.crashpoint("embed.stored")
-        return {}
+        results = await stage.each([text for _, _, text in wanted], self.context.settings.embed_timeout_s)
+        made: list[StoredVector] = []
+        failures: dict[Key, Exception] = {}
+        for (change, field, text), result in zip(wanted, results, strict=True):
+            if isinstance(result, bytes):
+                made.append(StoredVector(change.key, field, model_of(stage.embedder), text_hash(text), result))
+            else:
+                failures[change.key] = result
+        if made:
+            await self.home.call(SupportsJournal.put_vectors, made)
+            self.context.env.crashpoint("embed.stored")
+        if all(isinstance(one, PolystoreError) and one.retryable for one in failures.values()) and failures:
+            self.context.report(f"{name} is tried again: {next(iter(failures.values()))}")
+        return failures
+
+    async def _give_up(self, name: str, keys: Sequence[Key]) -> None:
+        """These texts are refused for good: the copies get the records without their vectors."""
+        if keys:
+            self._refusing.add(name)
+            await self._awaken(keys)
+
+    async def _refused(self, changes: Sequence[Change], failures: Mapping[Key, Exception]) -> list[Change]:
+        """Those of the changes that wait for nothing any more: their embedder has refused them for good."""
+        waiting = {change.key: change for change in changes if isinstance(failures[change.key], Waiting)}
+        out: dict[Key, Change] = {}
+        for target in self._refusing if waiting else ():
+            cursor: str | None = None
+            while True:
+                rows, cursor = await self.home.call(
+                    SupportsJournal.parked, target, cursor, self.context.settings.batch_max
+                )
+                found = {row.key: waiting[row.key] for row in rows if row.key in waiting}
+                out |= {
+                    row.key: found[row.key]
+                    for row in rows
+                    if row.key in found and row.version >= found[row.key].version
+                }
+                if cursor is None:
+                    break
+        return list(out.values())
 
     async def _awaken(self, keys: Sequence[Key]) -> None:
         """The vector copies of these records were waiting for their vectors."""

@@ -109,6 +109,11 @@ class SupportsJournal(Protocol):
         deleted by commits of `Write("expire", ...)`."""
         ...
 
+    async def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
+        """Remove at most `limit` of the kept vectors of this type that other embedders than these made; returns how
+        many. What callers gave stays, and so does what the home's own vector facet serves."""
+        ...
+
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         """Remove tombstones older than the given age whose key has no outbox, retry or parked row, and operation ids
         older than 24 h; returns how many of both."""

@@ -5,7 +5,7 @@ from polystore.selection.candidate import Candidate
 from polystore.selection.explain import as_builtins, explanation
 from polystore.selection.matrix import MATRIX, ROLES, Kind, Preference, Row, row_of
 from polystore.selection.placement import place
-from polystore.selection.remembered import Remembered, reconcile, reconcile_alone, vectors_made_of
+from polystore.selection.remembered import Remembered, reconcile, reconcile_alone
 from polystore.selection.tree import RULES, Choice, PassedOver, Requirements, Rule, select_database
 
 __all__ = [
@@ -29,5 +29,4 @@ __all__ = [
     "reconcile_alone",
     "row_of",
     "select_database",
-    "vectors_made_of",
 ]

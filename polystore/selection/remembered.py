@@ -52,17 +52,6 @@ class _Stored(Value, frozen=True):
     format: int = FORMAT
 
 
-def vectors_made_of(entity: EntityType[Any], models: Mapping[str, str]) -> str:
-    """How the vectors of a type are made: with another model, dimension or metric they are other vectors.
-
-    `models` are the identities of the embedders' vectors, by the name under which they are configured.
-    """
-    return ", ".join(
-        f"{field} {models.get(one.embedder, 'given')} {one.dimension or '-'} {one.metric}"
-        for field, one in sorted(entity.embeddings.items())
-    )
-
-
 def reconcile(
     stored: str | None,
     wanted: Placement,
@@ -73,7 +62,7 @@ def reconcile(
     """The placement of a type from the stored text (None: first use) and what `place` wants today.
 
     `owed` is the number of deliveries of this type that each store still waits for. `made_of` says for a facet, in any
-    words, how what is stored of it is made (`vectors_made_of`): other words, and it is made anew. Pure. Raises
+    words, how what is stored of it is made: other words, and it is made anew; what is said of no facet is kept. Raises
     ConfigurationError, saying how to mend it, when the stored home is not configured or cannot be home any more, when a
     store that is owed deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
     """

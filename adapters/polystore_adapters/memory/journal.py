@@ -260,6 +260,17 @@ class Journal(Tables):
         brought = (vector.field, CALLER) in self.stored[vector.key]
         return spec is not None and spec.embedder == vector.embedder and not brought
 
+    def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
+        found = [
+            (key, at)
+            for key, stored in self.stored.items()
+            for at in stored
+            if key.etype == etype and at[1] not in (CALLER, *but_of)
+        ]
+        for key, at in found[:limit]:
+            del self.stored[key][at]
+        return len(found[:limit])
+
     # -- tidying ----------------------------------------------------------------------------------------------
 
     def purge(self, now_us: int, tombstone_ttl_us: int) -> int:

@@ -40,16 +40,20 @@ from polystore.protocols import (
     SupportsInlineCache,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsLog,
     SupportsObjects,
     SupportsSchema,
+    SupportsSpill,
     SupportsState,
     SupportsTextSearch,
+    SupportsTimeRange,
     SupportsTraversal,
     SupportsVectorSearch,
 )
 from polystore.text import Phrase
 
 from .cache_calls import CacheCalls
+from .facts import FactCalls
 from .object_calls import ObjectCalls
 from .objects import PART_BYTES
 from .server import MemoryServer
@@ -59,7 +63,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class MemoryRepository(CacheCalls, ObjectCalls, StateCalls):
+class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
     """The server's operations as an application meets them: later, and perhaps not at all.
 
     Each call gives way to others before and after the server works, as a call over a network does, and passes the
@@ -81,6 +85,9 @@ class MemoryRepository(CacheCalls, ObjectCalls, StateCalls):
             SupportsInlineCache,
             SupportsObjects,
             SupportsFileClaims,
+            SupportsTimeRange,
+            SupportsLog,
+            SupportsSpill,
         }
     )
     limits: Limits = Limits(ack_durable=False, part_bytes=PART_BYTES)

@@ -337,6 +337,15 @@ def put_vectors(db: sqlite3.Connection, tables: Tables, found: Sequence[StoredVe
             table.vector.put(db, [FacetRow(row.rid, key.tenant, key.id, row.body, new, row.version, keep)])
 
 
+def forget_vectors(db: sqlite3.Connection, etype: str, but_of: Sequence[str], limit: int) -> int:
+    key = "tenant, etype, id, field, embedder"
+    sql = (
+        f"DELETE FROM ps_vector WHERE ({key}) IN (SELECT {key} FROM ps_vector WHERE etype = ? "
+        "AND embedder NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
+    )
+    return db.execute(sql, (etype, json.dumps([CALLER, *but_of]), limit)).rowcount
+
+
 # -- tidying ------------------------------------------------------------------------------------------------------
 
 

@@ -40,10 +40,13 @@ from polystore.protocols import (
     SupportsFilter,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsLog,
     SupportsObjects,
     SupportsSchema,
+    SupportsSpill,
     SupportsState,
     SupportsTextSearch,
+    SupportsTimeRange,
     SupportsTraversal,
     SupportsVectorSearch,
 )
@@ -53,7 +56,9 @@ from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
 from polystore_adapters.sqlite.errors import translate, translating
 from polystore_adapters.sqlite.facets import graph
+from polystore_adapters.sqlite.fact_calls import FactCalls
 from polystore_adapters.sqlite.liveness import Liveness
+from polystore_adapters.sqlite.log import LogTables
 from polystore_adapters.sqlite.object_calls import ObjectCalls
 from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
@@ -66,7 +71,7 @@ INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository(ObjectCalls, StateCalls):
+class SqliteRepository(FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
@@ -82,6 +87,9 @@ class SqliteRepository(ObjectCalls, StateCalls):
             SupportsState,
             SupportsObjects,
             SupportsFileClaims,
+            SupportsTimeRange,
+            SupportsLog,
+            SupportsSpill,
         }
     )
     limits: Limits = Limits(part_bytes=objects.PART_BYTES)
@@ -95,6 +103,7 @@ class SqliteRepository(ObjectCalls, StateCalls):
         self._hub = hub_of(path)
         self._liveness = Liveness(path)
         self._tables = Tables()
+        self._logs = LogTables()
         self._closed = False
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -140,6 +149,7 @@ class SqliteRepository(ObjectCalls, StateCalls):
                 raise SchemaMismatch(f"{self.path}: not prepared for files; run `polystore init`")
             if create:
                 await self._db.write_one(objects.create, self.path)
+        await self._prepare_facts(layouts, create=create)
         for table in tables:
             self._tables[table.etype] = table
 

@@ -480,7 +480,7 @@ def test_an_ack_waits_for_the_embedder_of_a_home_that_serves_vectors_itself() ->
         fast = await world.put(manager, "a", "나무")
         assert fast.stores == {"home": "committed"}
         slow = await world.put(manager, "b", "숲", ack="applied")
-        assert slow.stores == {"home": "committed", "embed:default": "applied"}
+        assert slow.stores == {"home": "committed", "embed:service-1:4": "applied"}
         found = world.servers["home"].similar("note", "", "text", pack([1.0, 1.0, 0.0, 0.0]), None, 10)
         assert "b" in [match.id for match in found]
 

@@ -11,7 +11,7 @@ from polystore.errors import ConfigurationError
 from polystore.facets import Embedding, FullText, Relation
 from polystore.model import Considered, Placement
 from polystore.protocols import SupportsTextSearch
-from polystore.selection import Candidate, Remembered, place, reconcile, vectors_made_of
+from polystore.selection import Candidate, Remembered, place, reconcile
 
 EVERYTHING = frozenset({"home", "full_text", "vector", "graph"})
 
@@ -212,21 +212,6 @@ def test_what_nobody_said_about_the_making_of_a_facet_changes_nothing() -> None:
     said = reconcile(silent.json, wanted, [POSTGRES], made_of={"vector": "cosine"})
     assert (said.changed, moves(said)) == (True, ([], [], []))
     assert moves(reconcile(said.json, wanted, [POSTGRES])) == ([], [], [])
-
-
-def test_vectors_are_made_of_field_model_dimension_and_metric() -> None:
-    @entity()
-    @dataclass
-    class Both:
-        id: str
-        title: Annotated[str, Embedding("own", dimension=8, metric="ip")]
-        body: Annotated[str, Embedding()]
-        given: Annotated[list[float], Embedding("absent", dimension=3)]
-
-    assert vectors_made_of(entity_type(Both), {"default": "model-1:256", "own": "model-2:8"}) == (
-        "body model-1:256 - cosine, given given 3 cosine, title model-2:8 8 ip"
-    )
-    assert vectors_made_of(entity_type(Plain), {}) == ""
 
 
 def test_a_removed_store_that_is_owed_deliveries_is_an_error() -> None:
