@@ -17,8 +17,22 @@ from polystore.errors import (
     InvalidData,
     PolystoreError,
 )
-from polystore.model import CALLER, Body, Commit, Committed, Key, OpId, Vectors, Write, Written, key_hash, text_hash
-from polystore_adapters.sqlite import records
+from polystore.model import (
+    CALLER,
+    Body,
+    Commit,
+    Committed,
+    Key,
+    OpId,
+    Vectors,
+    Write,
+    Written,
+    key_hash,
+    refs_of,
+    text_hash,
+)
+from polystore_adapters.sqlite import facts, records
+from polystore_adapters.sqlite.claims import Claims
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.table import Draft, RecordTable, Row
 
@@ -58,7 +72,9 @@ class Commits:
         self._vectors: list[tuple[str, tuple[object, ...]]] = []
         self._ops: dict[tuple[str, str], Done] = {}
         self._marks: dict[str, str] = {}
+        self._spills: list[Spill] = []
         self._claims: dict[tuple[str, str, str, object], str] = {}
+        self._files = Claims(db, self._now)
 
     def run(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         """The answer to each commit; what they decided is written to the file."""
@@ -85,19 +101,22 @@ class Commits:
         records.write(db, self._tables, rids, self._drafts)
         for sql, parameters in self._vectors:
             db.execute(sql, parameters)
+        self._files.write()
         if self._outbox:
             db.executemany(_OUTBOX_SQL, self._outbox)
         for (tenant, id), (request, answers) in self._ops.items():
             db.execute(_OP_SQL, (tenant, id, request, json.dumps(answers), self._now))
         if self._marks:
             db.executemany("INSERT OR REPLACE INTO ps_mark (name, value) VALUES (?, ?)", self._marks.items())
+        if self._spills:
+            facts.keep(db, self._spills, self._now)
         if self._version > first:
             db.execute("UPDATE ps_meta SET v = ? WHERE k = 'version'", (self._version,))
 
     # -- one commit -------------------------------------------------------------------------------------------
 
     def _attempt(self, commit: Commit) -> Committed | Exception:
-        outbox, vectors = len(self._outbox), len(self._vectors)
+        outbox, vectors, files = len(self._outbox), len(self._vectors), self._files.position
         self._before: list[tuple[Key, Draft | None]] = []
         op = commit.op
         try:
@@ -111,11 +130,13 @@ class Commits:
                 else:
                     self._drafts[key] = draft
             del self._outbox[outbox:], self._vectors[vectors:]
+            self._files.back(files)
             return error
         if op is not None:
             self._ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         if commit.marks:
             self._marks.update(commit.marks)
+        self._spills += commit.spills
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:
@@ -153,6 +174,8 @@ class Commits:
             if kind == "delete"
             else self._draft(table, write, standing, version)
         )
+        if table.entity.files:
+            self._files.claim(key, frozenset(ref.key for ref in refs_of(table.entity.files, draft.body or {})))
         self._before.append((key, self._drafts.get(key)))
         self._drafts[key] = draft
         mask = self._masks.get(key.etype, 0)
