@@ -31,6 +31,7 @@ from polystore.model import (
 
 from .claims import DraftedClaims, FileClaims
 from .journal import Journal, Operation, Owed
+from .spills import Spills
 from .tables import Row, Tombstone, copied, draft, with_vectors
 
 
@@ -85,6 +86,7 @@ class Home(Journal):
         super().__init__(env)
         self._version = FIRST_VERSION
         self.claims = FileClaims()
+        self.kept = Spills()
 
     def newest(self, etype: str) -> int:
         return self._version if self.layout(etype).home else super().newest(etype)
@@ -115,6 +117,7 @@ class Home(Journal):
                 row = OutboxRow(result.version, write.key, write.h, result.targets)
                 self.outbox[result.version] = Owed(row, commit.owner, now, now)
         self.marks.update(commit.marks)
+        self.kept.keep(commit.spills, now)
         if commit.op is not None:
             answers = [(one.version, one.existed) for one in written]
             self.operations[commit.op.tenant, commit.op.id] = Operation(commit.op.request_hash, answers, now)

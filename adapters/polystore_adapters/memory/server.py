@@ -6,6 +6,7 @@ from polystore.env import Env
 from polystore.model import Instance
 
 from .cache import CACHE_BYTES, Cache
+from .facts import FactStore
 from .graph import Graph
 from .home import Home
 from .objects import Objects
@@ -14,7 +15,7 @@ from .schema import Schema
 from .state import LiveState
 
 
-class MemoryServer(Home, Queries, Graph, Schema, LiveState):
+class MemoryServer(Home, FactStore, Queries, Graph, Schema, LiveState):
     """What several connections share, as they would share a database server.
 
     The methods have the names and the meaning of the protocols in `polystore.protocols`, but are synchronous: each is

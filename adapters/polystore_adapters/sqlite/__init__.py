@@ -1,5 +1,5 @@
 """`sqlite:PATH`: records, full text, vectors, relations and journal in one SQLite file; and `embedded:DIR`, a profile
-of four such files.
+of such files, one for each role.
 
 Read `database.py` first (connections, group commit), then `table.py` and `records.py` (rows and the guard),
 `commit.py`, `journal.py`, `prepare.py`; `repository.py` puts them together.
@@ -23,6 +23,7 @@ _ROLES = {
     "full_text": ["full_text"],
     "vector": ["vector"],
     "graph": ["graph"],
+    "facts": ["time_series"],
     "state": ["live_state"],
 }
 

@@ -24,6 +24,7 @@ from polystore.model import (
     Committed,
     Key,
     OpId,
+    Spill,
     Vectors,
     Write,
     Written,
