@@ -1,13 +1,17 @@
-"""The classes that an application declares, seen alike: dataclasses, msgspec.Structs and pydantic models."""
+"""The classes that an application declares, seen alike: dataclasses, msgspec.Structs, pydantic models, and mapped
+SQLAlchemy classes."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import msgspec
+
+if TYPE_CHECKING:
+    from polystore.mapped import MappedClass
 
 
 class UnsupportedType(Exception):
@@ -19,12 +23,24 @@ def is_pydantic(cls: Any) -> bool:
     return isinstance(cls, type) and hasattr(cls, "model_fields") and hasattr(cls, "model_validate")
 
 
+def mapped_class(cls: Any) -> MappedClass[Any] | None:
+    """The description of a mapped SQLAlchemy class; None for any other type. SQLAlchemy is imported for those only.
+    Raises UnsupportedType, EntityError."""
+    if "__mapper__" not in getattr(cls, "__dict__", ()):
+        return None
+    from polystore.mapped import MappedClass
+
+    return MappedClass(cls)
+
+
 def members_of(hint: Any) -> dict[str, Any] | None:
-    """Field name -> hint of a dataclass, msgspec.Struct or pydantic model (generic ones with their arguments); None
-    for any other type."""
+    """Field name -> hint of a dataclass, msgspec.Struct, pydantic model (generic ones with their arguments) or mapped
+    class; None for any other type."""
     cls: Any = get_origin(hint) or hint
     if not isinstance(cls, type):
         return None
+    if mapped := mapped_class(cls):
+        return mapped.hints()
     if dataclasses.is_dataclass(cls):
         names = [f.name for f in dataclasses.fields(cls)]
     elif issubclass(cls, msgspec.Struct):
@@ -52,6 +68,8 @@ def _bound(hint: Any, arguments: Mapping[Any, Any]) -> Any:
 
 def check_class(cls: type[Any]) -> None:
     """Raises UnsupportedType for a class whose values could not be read back from their fields by name."""
+    if mapped_class(cls):
+        return
     if dataclasses.is_dataclass(cls):
         if any(isinstance(hint, dataclasses.InitVar) for hint in typing.get_type_hints(cls).values()):
             raise UnsupportedType(f"{cls.__name__} has an InitVar, which is not kept; make it a field")
@@ -76,6 +94,8 @@ class Constant(msgspec.Struct, frozen=True):
 def defaults_of(cls: type[Any]) -> dict[str, Callable[[], Any]]:
     """Field name -> how to make its default, for the fields that have one."""
     found: list[tuple[str, Any, Any]] = []
+    if mapped := mapped_class(cls):
+        return mapped.defaults()
     if dataclasses.is_dataclass(cls):
         found = [(f.name, f.default, f.default_factory) for f in dataclasses.fields(cls)]
     elif issubclass(cls, msgspec.Struct):

@@ -111,7 +111,10 @@ class Declared:
         except UnsupportedType as e:
             raise self.fail("", str(e)) from None
         if hints is None:
-            raise self.fail("", "an entity is a dataclass, a msgspec.Struct or a pydantic model; put @entity above it")
+            raise self.fail(
+                "",
+                "an entity is a dataclass, a msgspec.Struct, a pydantic model or a mapped class; put @entity above it",
+            )
         for field in self.declaration.facets:
             if field not in hints:
                 raise self.fail(field, f"facets= names a field that does not exist{nearest(field, hints)}")

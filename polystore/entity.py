@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from polystore.classes import is_pydantic, members_of
+from polystore.classes import is_pydantic, mapped_class, members_of
 from polystore.conditions import Conditions, nearest
 from polystore.declaration import CacheMode, Declaration, Declared
 from polystore.errors import (
@@ -46,10 +46,11 @@ def entity(
     cache: CacheMode = "bounded",
     ttl_s: float | None = None,
 ) -> Callable[[type[T]], type[T]]:
-    """Declare a dataclass, msgspec.Struct or pydantic model as an entity; the class itself is returned unchanged.
+    """Declare a dataclass, msgspec.Struct, pydantic model or mapped SQLAlchemy class as an entity; the class itself is
+    returned unchanged.
 
     name: the entity's name in every store; default: the class name in snake_case.
-    key: the field that identifies a record: str, int or UUID.
+    key: the field that identifies a record: str, int or UUID; of a mapped class always its primary key.
     needs, data_type: choose the home. renamed: new field name -> old one. facets: field -> facets, for classes that
     cannot be edited. cache: how reads by key use a configured cache: "bounded" (a hit may be some ms old), "strict"
     (never older than the last acknowledged write) or "off". ttl_s: seconds that a record lives after each whole write,
@@ -57,8 +58,16 @@ def entity(
     """
 
     def declare(cls: type[T]) -> type[T]:
+        mapped = mapped_class(cls)
         declaration = Declaration(
-            name or _snake_case(cls.__name__), key, needs, data_type, renamed or {}, facets or {}, cache, ttl_s
+            name or _snake_case(cls.__name__),
+            mapped.key_named(key) if mapped else key,
+            needs,
+            data_type,
+            renamed or {},
+            facets or {},
+            cache,
+            ttl_s,
         )
         setattr(cls, _MARK, declaration)
         # a NameError is a type declared further down in the module: `open` compiles again and reports
@@ -107,6 +116,8 @@ class EntityType(Generic[T]):
         self.ttl_s = declaration.ttl_s
         self._conditions = Conditions(cls.__name__, {name: spec.kind for name, spec in self.fields.items()})
         self._encoders = [(spec.name, spec.kind.encode) for spec in self.fields.values()]
+        self.mapped = mapped_class(cls)
+        """How values of a mapped class go in and out; its table, which is the application's own."""
         self._pydantic = is_pydantic(cls)
         self._plain_defaults: dict[str, Any] = {}
 
@@ -118,9 +129,13 @@ class EntityType(Generic[T]):
             self._check_class(value)
         body: dict[str, Any] = {}
         name = ""
+        held = None if self.mapped is None else self.mapped.values(value)
         try:
             for name, encode in self._encoders:
-                body[name] = encode(getattr(value, name))
+                if held is None:
+                    body[name] = encode(getattr(value, name))
+                elif name in held:
+                    body[name] = encode(held[name])
         except InvalidData as e:
             raise type(e)(f"{self.cls.__name__}.{name}: {e}") from None
         except AttributeError:
@@ -187,6 +202,8 @@ class EntityType(Generic[T]):
             raise InvalidData(_why(e)) from None
 
     def _made(self, body: Body) -> T:
+        if self.mapped is not None:
+            return typing.cast(T, self.mapped.instance(body))
         if self._pydantic:
             return typing.cast(T, typing.cast(Any, self.cls).model_validate(body, by_name=True))
         return msgspec.convert(body, self.cls, dec_hook=decode_foreign)

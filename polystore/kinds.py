@@ -21,7 +21,7 @@ from uuid import UUID
 
 import msgspec
 
-from polystore.classes import UnsupportedType, check_class, defaults_of, members_of
+from polystore.classes import UnsupportedType, check_class, defaults_of, mapped_class, members_of
 from polystore.errors import InvalidData, ValueTooLarge
 from polystore.model import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
@@ -211,7 +211,8 @@ def kind_of(hint: Any) -> Kind:
     """The kind of a type hint. Raises UnsupportedType."""
     origin = get_origin(hint)
     if origin is Annotated:
-        return kind_of(get_args(hint)[0])
+        given = next((one for one in hint.__metadata__ if isinstance(one, Kind)), None)  # of a column
+        return given or kind_of(get_args(hint)[0])
     if origin in (Union, types.UnionType):
         return _optional(hint)
     if origin is Literal:
@@ -230,7 +231,7 @@ def kind_of(hint: Any) -> Kind:
         return _dict(hint)
     if isinstance(base, type) and issubclass(base, enum.Enum):
         return _enum(base)
-    members = members_of(hint)
+    members = None if mapped_class(base) else members_of(hint)
     if members is not None:
         cls = typing.cast(type[Any], base)
         check_class(cls)

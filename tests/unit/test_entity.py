@@ -396,7 +396,7 @@ def test_the_decorator_below_dataclass_says_where_it_belongs() -> None:
     with pytest.raises(EntityError) as caught:
         entity()(Bare)
     assert str(caught.value) == (
-        "Bare: an entity is a dataclass, a msgspec.Struct or a pydantic model; put @entity above it"
+        "Bare: an entity is a dataclass, a msgspec.Struct, a pydantic model or a mapped class; put @entity above it"
     )
 
 
