@@ -42,30 +42,37 @@ from polystore.errors import (
 from polystore.facets import Edge, Embedding, FullText, Index, Measure, Needs, Relation, Unique
 from polystore.filters import Condition, Expr, F, Field, Order
 from polystore.model import Direction, FileRef
+from polystore.rates import Allowance
 from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, StoreStatus, Token, WriteResult
 
 if TYPE_CHECKING:
     from polystore.architecture import HybridDataArchitecture, Opening
-    from polystore.collection import Collection, KeyValue, Transaction
+    from polystore.collection import Channel, Collection, KeyValue, Limiter, State, Subscription, Transaction
     from polystore.collection.untyped import Parts, Query, ReadResult
 
     __version__: str
 
 _LATER = {
+    "Channel": "polystore.collection",
     "Collection": "polystore.collection",
     "HybridDataArchitecture": "polystore.architecture",
     "KeyValue": "polystore.collection",
+    "Limiter": "polystore.collection",
     "Opening": "polystore.architecture",
     "Parts": "polystore.collection.untyped",
     "Query": "polystore.collection.untyped",
     "ReadResult": "polystore.collection.untyped",
+    "State": "polystore.collection",
+    "Subscription": "polystore.collection",
     "Transaction": "polystore.collection",
 }
 
 __all__ = [
     "Ack",
+    "Allowance",
     "AlreadyExists",
     "Backpressure",
+    "Channel",
     "CircuitOpen",
     "Collection",
     "Condition",
@@ -94,6 +101,7 @@ __all__ = [
     "InvalidData",
     "InvalidFilter",
     "KeyValue",
+    "Limiter",
     "Measure",
     "Needs",
     "NotFound",
@@ -110,12 +118,14 @@ __all__ = [
     "Relation",
     "SchemaMismatch",
     "StalenessTimeout",
+    "State",
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
     "StoreStatus",
     "StoreTimeout",
     "Stored",
+    "Subscription",
     "Token",
     "Transaction",
     "Unavailable",

@@ -10,15 +10,30 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from polystore import opening
-from polystore.collection import Collection, KeyValue, Scope, Transaction, Wiring, untyped
+from polystore.collection import (
+    Channel,
+    Collection,
+    KeyValue,
+    Limiter,
+    Scope,
+    State,
+    Transaction,
+    Wiring,
+    rate_of,
+    untyped,
+)
+from polystore.collection.files import Files
+from polystore.collection.sweeping import ORPHAN_S, FileRoom, SweepReport
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.rebuild import RebuildProgress
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import SYSTEM_ENV, Env
-from polystore.errors import InvalidData, ValueTooLarge
+from polystore.errors import ConfigurationError, InvalidData, UnsupportedOperation, ValueTooLarge
 from polystore.kinds import encode_reference
 from polystore.layers import tracing
 from polystore.model import TENANT_BYTES_MAX
+from polystore.rates import RateKind
 from polystore.results import Ack, WriteResult
 from polystore.selection import Remembered
 from polystore.store import Store
@@ -109,6 +124,71 @@ class HybridDataArchitecture:
             raise ValueTooLarge(f"tenant: the name has more than {TENANT_BYTES_MAX} bytes of UTF-8")
         return HybridDataArchitecture(self._wiring, self._remembered, self._exits, name)
 
+    # -- files --------------------------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> Files:
+        """Content of any size, which records name by fields of type FileRef. Raises UnsupportedOperation when no entity
+        has such a field: content that no record can name would be swept away."""
+        return Files(self._file_room(), self._tenant)
+
+    async def sweep_files(
+        self,
+        *,
+        older_than_s: float = ORPHAN_S,
+        dry_run: bool = False,
+        adopt: bool = False,
+        progress: Callable[[SweepReport], None] | None = None,
+    ) -> SweepReport:
+        """Remove the content, of all tenants, that no record names: content that none ever did when it is older than
+        `older_than_s` (a day), content whose record was replaced or deleted when `tombstone_ttl_s` have passed since,
+        and what interrupted saves left. An open architecture does so about every hour; it does no harm while others
+        save and write. progress: called after every 500 objects. adopt: the content of a home that is lost is swept as
+        this one's from now on.
+
+        Raises ConfigurationError when the content belongs to another home, UnsupportedOperation when no entity has
+        files, and what stores raise.
+        """
+        room = self._file_room()
+        return await room.sweep(older_than_s=older_than_s, dry_run=dry_run, adopt=adopt, progress=progress)
+
+    def _file_room(self) -> FileRoom:
+        room = self._wiring.files
+        if room is None:
+            raise UnsupportedOperation("no entity has files: give a record that names them a field of type FileRef")
+        return room
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state(self, cls: type[T]) -> State[T]:
+        """The values of a class that is state, `@entity(data_type="session")` and the like. Raises UnsupportedOperation
+        for one that is none, ConfigurationError for one that was not given to `open`."""
+        return State(self._wiring, self._wiring.entity(cls), self._tenant)
+
+    def limiter(
+        self,
+        name: str,
+        *,
+        limit: int,
+        per_s: float,
+        kind: RateKind = "sliding_window",
+        burst: int | None = None,
+    ) -> Limiter:
+        """A rate limit: `limit` in `per_s` seconds for each key, see `Limiter`. `burst` is the size of a token bucket;
+        None: `limit`. What was taken is remembered by the name, so a limiter may be made anew for each use.
+
+        Raises ConfigurationError for a rate that cannot be, UnsupportedOperation when no store has the role live_state.
+        """
+        rate = rate_of(name, limit, per_s, kind, burst)
+        return Limiter(self._wiring.live_state, self._tenant, _named("limiter", name), rate)
+
+    def channel(self, name: str, *, type: type[T]) -> Channel[T]:  # noqa: A002 -- as people say it
+        """A channel for messages of this type, see `Channel`: anything that a field of an entity can be, or an entity.
+
+        Raises ConfigurationError for another type, UnsupportedOperation when no store has the role live_state.
+        """
+        return Channel(self._wiring.live_state, self._tenant, _named("channel", name), type)
+
     # -- several records ----------------------------------------------------------------------------------------
 
     def transaction(
@@ -149,6 +229,21 @@ class HybridDataArchitecture:
         what is still owed."""
         await self._wiring.manager.settle(timeout_s)
 
+    async def rebuild(
+        self, *names: str | type[Any], progress: Callable[[RebuildProgress], None] | None = None
+    ) -> Mapping[str, int]:
+        """Make vectors anew with the configured embedders, then change over to them; the old ones serve meanwhile and
+        are removed at the end. names: entities (classes or names), or stores, meaning what has its vectors there; none:
+        all entities. Returns how many texts this process embedded, by entity; 0 where nothing had changed.
+
+        Writes go on. Cancelled or killed at any moment, the next call goes on; an embedder that goes down on the way is
+        waited for. Raises what an embedder raises that does not answer at the beginning, ConfigurationError for an
+        unknown name, and what stores raise.
+        """
+        rebuilder = self._wiring.manager.rebuilder
+        wanted = rebuilder.named([name if isinstance(name, str) else self._wiring.entity(name).name for name in names])
+        return {etype: await rebuilder.rebuild(etype, progress or _quiet) for etype in wanted}
+
     def trace(self) -> AbstractContextManager[tracing.Trace]:
         """Collect which store answered what, and in how many ms: `with hda.trace() as trace: ...; trace.steps`."""
         return tracing.collect()
@@ -174,6 +269,17 @@ class HybridDataArchitecture:
     def manager(self) -> DataConsistencyManager:
         """What delivers the changes; its `placements` say where each entity type lives."""
         return self._wiring.manager
+
+
+def _quiet(progress: RebuildProgress) -> None:
+    """Nobody watches."""
+
+
+def _named(what: str, name: str) -> str:
+    try:
+        return encode_reference(name)
+    except InvalidData as e:
+        raise ConfigurationError(f"{what}: the name: {e}") from None
 
 
 class Opening:

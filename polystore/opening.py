@@ -15,10 +15,13 @@ from typing import Any, cast
 
 import msgspec
 
+from polystore.cache import open_caches
 from polystore.collection import Wiring
 from polystore.collection.paging import after, position, total_order
+from polystore.collection.sweeping import open_files
 from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.facts import Facts, check_log
 from polystore.embedders import Made, kept, made, made_again, make, model_of, read_made, write_configs, write_made
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
@@ -28,7 +31,7 @@ from polystore.filters import Checked
 from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
-from polystore.selection import Candidate, Remembered, kind_of, place, reconcile, reconcile_alone
+from polystore.selection import Candidate, Remembered, kind_of, live_state_store, place, reconcile, reconcile_alone, with_caches
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
@@ -57,6 +60,9 @@ async def open_all(
     _check_pins(loaded, types)
     known_embedders = _embedders(exits, loaded, embedders)
     records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
+    for one in types.values():
+        if kind_of(one) == "fact":
+            check_log(one)
     stores = await _connect(exits, loaded, env)
     journals = await _stored_placements(stores, types, records)
     remembered = await _placed(loaded, types, records, stores, journals, known_embedders)
@@ -66,18 +72,31 @@ async def open_all(
         if placement.home not in stores:
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
     serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
+    caches = open_caches(exits, stores, records, placements, env)
     manager = DataConsistencyManager(
-        env, records, stores, placements, known_embedders, settings, serving=serving, others=others
+        env,
+        records,
+        {**stores, **{cache.name: cache for cache in caches.values()}},
+        placements,
+        known_embedders,
+        settings,
+        serving=serving,
+        others=others,
+        committed={etype: cache.committed for etype, cache in caches.items()},
     )
     await _prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, one in remembered.items():
         if "vector" in one.fill:
             await _fill_vectors(stores[one.placement.home], types[etype], manager)
     journal = _journal(stores, placements)
+    logs = {etype: one for etype, one in alone.items() if kind_of(types[etype]) == "fact"}
+    facts = Facts(manager, types, stores, logs, journal)
     await _remember(stores, remembered, journal)
     exits.push_async_callback(manager.stop)
     manager.rebuilder.prepare = lambda etype: _prepare_again(stores, types[etype], placements[etype], manager)
     await manager.start()
+    exits.push_async_callback(facts.stop)
+    facts.start()
     exits.push_async_callback(manager.drain)
     for etype, placement in placements.items():
         if outdated := manager.embedders.outdated(etype):
@@ -85,7 +104,8 @@ async def open_all(
                 await manager.rebuilder.switch(etype)
             else:
                 remembered[etype] = _advised(remembered[etype], manager, outdated)
-    return Wiring(env, types, stores, placements, manager, alone, journal), remembered
+    live_state = live_state_store(loaded, stores)
+    return Wiring(env, types, stores, placements, manager, facts, alone, journal, live_state, caches), remembered
 
 
 def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:
@@ -242,7 +262,7 @@ async def _placed(
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
         made_of = _made_of(one, {} if text is None else _stored(text).made_of, embedders) if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
-    return remembered
+    return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)
 
 
 def _made_of(
@@ -263,7 +283,7 @@ def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Ma
     if store is not None:
         return Candidate(name, scheme, store.roles, store.capabilities)
     kept = {facet for text in journals.values() for facet, by in _stored(text).facets.items() if by == name}
-    return Candidate(name, scheme, frozenset(kept))
+    return Candidate(name, scheme, frozenset(kept) | ({"cache"} & {*(config.roles or ())}))
 
 
 async def _owed(home: Store | None) -> Mapping[str, int]:

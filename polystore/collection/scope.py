@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+from polystore.cache import CachedRecords, CacheStore
+from polystore.collection.sweeping import FileRoom
 from polystore.consistency import DataConsistencyManager
+from polystore.consistency.facts import Facts
 from polystore.declaration import TTL_S_MAX
 from polystore.embedding import pack
 from polystore.entity import EntityType
@@ -30,6 +33,7 @@ from polystore.model import (
     key_hash,
 )
 from polystore.results import Stored, Token
+from polystore.selection import kind_of
 from polystore.store import Store
 
 T = TypeVar("T")
@@ -52,7 +56,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Wiring:
     """The parts of an open architecture. `stores` holds those that answered when it was opened; `placements` says where
     records live, `alone` where facts and state do that are entities by themselves; `journal` keeps what is owed to
-    stores without one."""
+    stores without one; `caches` are asked before the homes, by entity type."""
 
     def __init__(
         self,
@@ -61,16 +65,22 @@ class Wiring:
         stores: Mapping[str, Store],
         placements: Mapping[str, Placement],
         manager: DataConsistencyManager,
+        facts: Facts,
         alone: Mapping[str, Placement] = {},
         journal: Store | None = None,
+        live_state: str | None = None,
+        caches: Mapping[str, CacheStore] = {},
     ) -> None:
         self.env = env
         self.types = types
         self.stores = stores
         self.placements = placements
         self.manager = manager
+        self.facts = facts
         self.alone = alone
         self.journal = journal
+        self._live_state = live_state
+        self.caches = caches
         self._by_class: Mapping[type[Any], EntityType[Any]] = {one.cls: one for one in types.values()}
 
     def entity(self, cls: type[T]) -> EntityType[T]:
@@ -92,6 +102,17 @@ class Wiring:
             raise Unavailable("it did not answer when this architecture was opened; open it again", store=name)
         return store
 
+    @property
+    def live_state(self) -> Store:
+        """The store of limits and channels. Raises UnsupportedOperation when no store is configured for that,
+        Unavailable as `store`."""
+        if self._live_state is None:
+            raise UnsupportedOperation(
+                "no configured store keeps live state; configure one that can (redis, sqlite, memory), or add "
+                "'live_state' to its roles"
+            )
+        return self.store(self._live_state)
+
 
 class Scope(Generic[T]):
     """One entity type of one tenant: where it lives, how values become writes, how records come back."""
@@ -103,12 +124,15 @@ class Scope(Generic[T]):
         self.etype = entity.name
         self.tenant = tenant
         if entity.name in wiring.alone:
+            way = "state" if kind_of(entity) == "state" else "log"
             raise UnsupportedOperation(
                 f"{entity.cls.__name__} is no record: its data_type is {entity.data_type!r}; use "
-                f"hda.state({entity.cls.__name__}) or hda.log({entity.cls.__name__})"
+                f"hda.{way}({entity.cls.__name__})"
             )
         self.placement = wiring.placements[entity.name]
         self.home = wiring.store(self.placement.home)
+        cache = wiring.caches.get(entity.name)
+        self.cached = None if cache is None else CachedRecords(cache, self.home, entity, tenant)
 
     def __repr__(self) -> str:
         return f"{self.entity.cls.__name__} of tenant {self.tenant!r} in {self.placement.home}"

@@ -15,6 +15,7 @@ from polystore.model import Considered, Placement
 from polystore.protocols import SupportsLog, SupportsObjects, SupportsState, SupportsTimeRange
 from polystore.selection.candidate import Candidate, first_reason, rank, second_reason
 from polystore.selection.matrix import ROLES, Kind, row_of
+from polystore.selection.state import check_state
 
 BESIDE: Final[Mapping[Role, tuple[str, type]]] = {
     "time_series": ("Measure()", SupportsTimeRange),
@@ -86,6 +87,8 @@ def place_alone(
     for part in pins:
         if part != "home":
             raise _fail(entity, f"the configuration pins {part}; {row.data_type} has nothing but a home")
+    if row.kind == "state":
+        check_state(entity)
     capability = ALONE[row.kind]
     declared = f"data_type {entity.data_type!r}"
     if stored is not None:
