@@ -31,7 +31,16 @@ from polystore.filters import Checked
 from polystore.model import Backlog, Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.registry import scheme_of
-from polystore.selection import Candidate, Remembered, kind_of, live_state_store, place, reconcile, reconcile_alone, with_caches
+from polystore.selection import (
+    Candidate,
+    Remembered,
+    kind_of,
+    live_state_store,
+    place,
+    reconcile,
+    reconcile_alone,
+    with_caches,
+)
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
@@ -105,7 +114,8 @@ async def open_all(
             else:
                 remembered[etype] = _advised(remembered[etype], manager, outdated)
     live_state = live_state_store(loaded, stores)
-    return Wiring(env, types, stores, placements, manager, facts, alone, journal, live_state, caches), remembered
+    files = await open_files(exits, env, stores, placements, manager, journal)
+    return Wiring(env, types, stores, placements, manager, facts, alone, journal, live_state, caches, files), remembered
 
 
 def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:

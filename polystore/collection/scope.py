@@ -56,7 +56,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Wiring:
     """The parts of an open architecture. `stores` holds those that answered when it was opened; `placements` says where
     records live, `alone` where facts and state do that are entities by themselves; `journal` keeps what is owed to
-    stores without one; `caches` are asked before the homes, by entity type."""
+    stores without one; `caches` are asked before the homes, by entity type;
+    `files` holds the content of files, None when no entity has any."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class Wiring:
         journal: Store | None = None,
         live_state: str | None = None,
         caches: Mapping[str, CacheStore] = {},
+        files: FileRoom | None = None,
     ) -> None:
         self.env = env
         self.types = types
@@ -81,6 +83,7 @@ class Wiring:
         self.journal = journal
         self._live_state = live_state
         self.caches = caches
+        self.files = files
         self._by_class: Mapping[type[Any], EntityType[Any]] = {one.cls: one for one in types.values()}
 
     def entity(self, cls: type[T]) -> EntityType[T]:

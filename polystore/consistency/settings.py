@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 10.0
     tombstone_ttl_s: float = 7 * 86_400.0
     purge_s: float = 600.0
+    spill_bytes_max: int = 256 << 20
+    file_sweep_s: float = 3_600.0
 
     def __post_init__(self) -> None:
         ladder = (self.call_timeout_s, self.batch_deadline_s, self.worker_dead_s, self.takeover_s)
