@@ -84,13 +84,13 @@ def paths(around: Around, start: Node, end: Node, direction: Direction, depth_ma
     work, ahead, behind = _Work(), _Side(start), _Side(end)
     ways: dict[Node, set[Step]] = {}
     for length in range(1, depth_max + 1):
-        if ahead.rim and behind.rim:  # else every edge that can be part of a path is there already
-            if (len(ahead.rim), len(ahead.seen)) <= (len(behind.rim), len(behind.seen)):
-                for step in ahead.grow(around(ahead.rim, direction), work):
-                    ways.setdefault(step.at, set()).add(step)
-            else:
-                for step in behind.grow(around(behind.rim, REVERSED[direction]), work):
-                    ways.setdefault(step.to, set()).add(Step(step.to, step.at, step.link))
+        # A side with an empty rim stays the smaller one: every edge that can be part of a path is there already.
+        if (len(ahead.rim), len(ahead.seen)) <= (len(behind.rim), len(behind.seen)):
+            for step in ahead.grow(around(ahead.rim, direction), work):
+                ways.setdefault(step.at, set()).add(step)
+        else:
+            for step in behind.grow(around(behind.rim, REVERSED[direction]), work):
+                ways.setdefault(step.to, set()).add(Step(step.to, step.at, step.link))
         if ahead.seen.isdisjoint(behind.seen):
             if not (ahead.rim and behind.rim):
                 break

@@ -11,6 +11,10 @@ from polystore.store import Store
 
 EMBED = "embed:"
 """Prefix of the pseudo-targets: an embedder that works after the commit."""
+DETACH = "detach:references"
+"""The pseudo-target that takes references to deleted records away."""
+STAGES = (EMBED, DETACH)
+"""How the names of pseudo-targets begin: work after the commit that is no store."""
 
 
 class Pace:

@@ -21,10 +21,10 @@ from polystore import (
 from polystore.consistency import detach
 from polystore.consistency.targets import DETACH
 from polystore.consistency.verify import Verifier
-from polystore.model import Key, Write
+from polystore.model import Key, Settlement, Write
 from polystore.protocols import SupportsJournal
 from polystore.results import WriteResult
-from tests.integration.facade.world import PROMPT, SPLIT, config_of, down, profiles
+from tests.integration.facade.world import PROMPT, SPLIT, behind, config_of, down, profiles
 
 
 @entity()
@@ -139,8 +139,9 @@ def test_a_record_that_was_written_again_by_then_keeps_its_references() -> None:
     asyncio.run(main())
 
 
-def test_a_reference_made_after_the_record_was_written_again_is_never_taken() -> None:
-    """The stage has read the source and is about to look at the end, when the end and then the source are written."""
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_reference_made_after_the_record_was_written_again_is_never_taken(moment: str) -> None:
+    """The end and then the source are written before, or just after, the stage reads the source."""
 
     async def main() -> None:
         async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
@@ -151,12 +152,18 @@ def test_a_reference_made_after_the_record_was_written_again_is_never_taken() ->
 
             async def get(keys: Sequence[Key]) -> Any:
                 nonlocal done
+                hit = not done and Key("", "trip", "t3") in keys
+                done = done or hit
+                if hit and moment == "before":
+                    await again()
                 answer = await inner(keys)
-                if not done and Key("", "trip", "t3") in keys:
-                    done = True
-                    await cities.put(City(id="서울", name="new"))
-                    await trips.put(Trip(id="t3", note="mine", over=["서울"]))
+                if hit and moment == "after":
+                    await again()
                 return answer
+
+            async def again() -> None:
+                await cities.put(City(id="서울", name="new"))
+                await trips.put(Trip(id="t3", note="mine", over=["서울"]))
 
             repository.get = get
             await cities.delete("서울")
@@ -221,15 +228,67 @@ def test_many_sources_are_let_go_in_batches(monkeypatch: pytest.MonkeyPatch, tmp
     asyncio.run(main())
 
 
+def test_sources_are_found_behind_others_that_have_such_edges_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detach, "BATCH", 5)
+
+    async def main() -> None:
+        async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
+            await tell(hda)
+            guides = hda.collection(Guide)
+            await guides.put_many([Guide(id=f"g{i:02}", covers=["서울"]) for i in range(20)])
+            await hda.collection(City).delete("서울")
+            await hda.settle(20)
+            assert await hda.collection(Trip).get("t3") == Trip(id="t3")
+            assert not any([one.covers async for one in guides.stream() if one.id != "g1"])
+
+    asyncio.run(main())
+
+
+def test_only_deletes_are_work() -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open("memory:", entities=ENTITIES, settings=PROMPT) as hda:
+            home: Any = hda.stores["main"].repository
+            settle, owed = home.settle, list[str]()
+
+            async def recorded(settlement: Settlement) -> None:
+                owed.extend(row.key.id for row in settlement.owed if row.target == DETACH)
+                await settle(settlement)
+
+            home.settle = recorded
+            cities = hda.collection(City)
+            await cities.put_many([City(id="서울"), City(id="부산")])
+            await cities.update("부산", {"name": "new"})
+            await hda.settle(10)
+            assert owed == []
+            await cities.delete("부산")
+            await hda.settle(10)
+            assert owed == ["부산"]
+
+    asyncio.run(main())
+
+
 def test_what_was_written_before_the_delete_is_found_though_the_copy_was_behind() -> None:
     async def main() -> None:
         async with HybridDataArchitecture.open(SPLIT, entities=ENTITIES, settings=PROMPT) as hda:
             await tell(hda)
-            trips = hda.collection(Trip)
-            with down(hda.stores["ties"], "apply"):
-                await trips.put(Trip(id="late", over=["서울"]))
-                await hda.collection(City).delete("서울")
-                await owed(hda, 1)
+            trips, asked = hda.collection(Trip), asyncio.Event()
+            ties: Any = hda.stores["ties"].repository
+            inner = ties.traverse
+
+            async def traverse(*args: Any) -> Any:
+                found = await inner(*args)
+                if args[-3] == 1:
+                    asked.set()
+                return found
+
+            ties.traverse = traverse
+            await hda.collection(City).put(City(id="대전"))
+            with behind(hda.stores["ties"]):
+                await trips.put(Trip(id="late", over=["대전"]))
+                await hda.collection(City).delete("대전")
+                async with asyncio.timeout(30):
+                    await asked.wait()
+                await asyncio.sleep(0.05)
             await hda.settle(20)
             assert await trips.get("late") == Trip(id="late")
 
@@ -326,18 +385,29 @@ def test_tenants_keep_their_references_to_ids_that_another_deletes() -> None:
     asyncio.run(main())
 
 
-def test_sources_with_another_home_are_let_go_and_settled(tmp_path: Path) -> None:
+def test_sources_with_another_home_are_let_go_and_waited_for() -> None:
     config = {
-        "stores": {"places": {"url": "memory:"}, "trips": {"url": f"sqlite:{tmp_path}/trips.db"}},
+        "stores": {
+            "places": {"url": "memory:", "roles": ["home"]},
+            "trips": {"url": "memory:", "roles": ["home"]},
+            "ties": {"url": "memory:", "roles": ["graph"]},
+        },
         "pins": {"city": {"home": "places"}, "trip": {"home": "trips"}, "guide": {"home": "trips"}},
     }
 
     async def main() -> None:
-        async with HybridDataArchitecture.open(config, entities=ENTITIES, settings=PROMPT) as hda:
+        async with HybridDataArchitecture.open(config, entities=[Trip, Guide, City], settings=PROMPT) as hda:
             await tell(hda)
-            await hda.collection(City).delete("서울")
-            await hda.settle(30)
-            assert await hda.collection(Trip).get("t3") == Trip(id="t3")
+            trips = hda.collection(Trip)
+            with behind(hda.stores["ties"]):
+                await hda.collection(City).delete("서울")
+                settling = asyncio.create_task(hda.settle(30))
+                await owed(hda, 1)
+                await owed(hda, 0)
+                assert await trips.get("t3") == Trip(id="t3")
+                await asyncio.sleep(0.05)
+                assert not settling.done(), "the copy lacks what was let go"
+            await settling
             await consistent(hda)
 
     asyncio.run(main())
