@@ -95,18 +95,21 @@ class Detach:
 
     async def _let_go(self, end: Change) -> PolystoreError | None:
         try:
-            for source in self._sources.get(end.key.etype, ()):
-                await self._of_source(end, source)
+            sources = self._sources.get(end.key.etype, ())
+            # Before the first question, since what a copy lacks now it may lack then; and before the first write, which
+            # the copy lacks for a while.
+            behind = [await self._behind(end, source.entity.name) for source in sources]
+            for source, late in zip(sources, behind, strict=True):
+                await self._of_source(end, source, late)
         except _WrittenAgain:
             pass
         except PolystoreError as e:
             return e
         return None
 
-    async def _of_source(self, end: Change, source: _Source) -> None:
+    async def _of_source(self, end: Change, source: _Source, behind: bool) -> None:
         etype = source.entity.name
         graph = self._graph(etype)
-        behind = await self._behind(end, etype, graph)  # before it is asked: what it lacks now it may lack then
         n = BATCH
         while True:
             reached = await graph.call(
@@ -147,9 +150,9 @@ class Detach:
             raise Unavailable("it did not answer when this process was started", store=name)
         return store
 
-    async def _behind(self, end: Change, etype: str, graph: Store) -> bool:
+    async def _behind(self, end: Change, etype: str) -> bool:
         """Whether the store of the edges may lack what was written before the delete."""
-        name = self._placements[etype].home
+        name, graph = self._placements[etype].home, self._graph(etype)
         if graph.name == name:
             return False
         apart_us = 0 if name == self._placements[end.key.etype].home else CLOCKS_US
