@@ -69,9 +69,9 @@ async def open_all(
     _check_pins(loaded, types)
     known_embedders = _embedders(exits, loaded, embedders)
     records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
-    for one in types.values():
-        if kind_of(one) == "fact":
-            check_log(one)
+    for entity in types.values():
+        if kind_of(entity) == "fact":
+            check_log(entity)
     stores = await _connect(exits, loaded, env)
     journals = await _stored_placements(stores, types, records)
     remembered = await _placed(loaded, types, records, stores, journals, known_embedders)

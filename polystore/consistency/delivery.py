@@ -13,6 +13,7 @@ from polystore.consistency.embedding import Embedders, by_record
 from polystore.consistency.gate import Gate
 from polystore.consistency.retry import owed
 from polystore.consistency.settings import Settings
+from polystore.consistency.spillway import Erasures
 from polystore.consistency.targets import DETACH, EMBED, STAGES, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
@@ -39,9 +40,12 @@ class Context(msgspec.Struct, frozen=True):
     vector_copies: Mapping[str, frozenset[str]]
     embedders: Embedders
     detach: Detach
+    erasures: Erasures
     settings: Settings
     worker: str
     report: Callable[[str], None]
+    caches: Mapping[str, str] = {}
+    """Entity type -> the target that is its cache."""
 
 
 class Delivery:

@@ -18,7 +18,7 @@ from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
 from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
-from polystore.protocols import SupportsJournal
+from polystore.protocols import SupportsCache, SupportsJournal
 from polystore.store import Store
 
 
@@ -175,7 +175,7 @@ class Line:
         """Delete what has expired, by commits like any other. Nobody owns their rows, so that `_take_over` finds them;
         two workers that do this at once do not harm each other: the second finds nothing."""
         journal, size = self.home, self.context.settings.batch_max
-        etypes = [name for name in self.context.types if name not in self.unreadable]
+        etypes = [name for name in self.wanted if name not in self.unreadable]  # those of this home
         while True:
             keys = await journal.call(SupportsJournal.expired, etypes, size)
             for part in range(0, len(keys), journal.limits.batch_max):
@@ -183,7 +183,7 @@ class Line:
                     Write("expire", key, key_hash(key.tenant, key.etype, key.id), None)
                     for key in keys[part : part + journal.limits.batch_max]
                 ]
-                await journal.commit(Commit(writes))
+                await journal.commit(Commit(writes, spills=self.context.erasures.of(writes)))
                 self.context.env.crashpoint("expiry.committed")
             if len(keys) < size:
                 return
@@ -287,6 +287,9 @@ class Line:
     async def _backfill(self, row: TargetRow) -> None:
         """Owe a new copy the next records of its type; it is asked by reads once it is owed nothing. One that was here
         before may hold what was deleted meanwhile: that is looked for at the end."""
+        if row.name == self.context.caches.get(row.etype):
+            await self._empty(row)
+            return
         owed = self.backlog.retry.get(row.name, 0)
         if row.cursor == "":
             if owed == 0 and not await self._leftovers(row):
@@ -299,6 +302,19 @@ class Line:
             self.context.env.crashpoint("backfill.step")
             owed += chunk
             self.retries.wake(row.name)
+
+    async def _empty(self, row: TargetRow) -> None:
+        """What a new cache holds has not been invalidated for a while: it goes, and then the cache is complete."""
+        cache = self.context.stores.get(row.name)
+        if cache is None:
+            return  # who has the store empties it
+        try:
+            await cache.call(SupportsCache.forget, row.etype)
+        except PolystoreError as e:
+            self.context.report(f"{row.name} could not be emptied: {e}")
+            return
+        await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
+        await self.targets.refresh()
 
     async def _leftovers(self, row: TargetRow) -> bool:
         """True when the copy may hold what was deleted."""

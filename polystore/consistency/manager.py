@@ -18,6 +18,7 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.settings import Settings
+from polystore.consistency.spillway import Erasures
 from polystore.consistency.tasks import SyncTask
 from polystore.embedders import Made
 from polystore.embedding import Embedder
@@ -66,6 +67,7 @@ class DataConsistencyManager:
         *,
         serving: Mapping[str, Mapping[str, Made]] = {},
         others: Sequence[Embedder] = (),
+        committed: Mapping[str, Callable[[Change], None]] = {},
     ) -> None:
         self.env = env
         self.types = types
@@ -76,12 +78,15 @@ class DataConsistencyManager:
         self.embedders = Embedders(types, embedders, serving, others, env)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
+        self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
+        """Asked about all writes; what it raises is raised to the writer, and nothing is written."""
         self._statuses: dict[tuple[str, bool], Mapping[str, StoreStatus]] = {}
         vector_copies: dict[str, set[str]] = {}
         for etype, placement in placements.items():
             for store, facets in placement.copies().items():
                 if "vector" in facets:
                     vector_copies.setdefault(store, set()).add(etype)
+        self.erasures = Erasures(types, placements)
         self.detach = Detach(env, types, stores, placements, self.write, self.readable)
         self._context = Context(
             env=env,
@@ -90,9 +95,11 @@ class DataConsistencyManager:
             vector_copies={name: frozenset(etypes) for name, etypes in vector_copies.items()},
             embedders=self.embedders,
             detach=self.detach,
+            erasures=self.erasures,
             settings=self.settings,
             worker=self.worker,
             report=self.report,
+            caches={etype: placement.cache for etype, placement in placements.items() if placement.cache},
         )
         homes = dict.fromkeys(placement.home for placement in placements.values())
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
@@ -101,6 +108,7 @@ class DataConsistencyManager:
             line.follow = functools.partial(self.rebuilder.follow, line)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
+        self._committed = committed
 
     def report(self, problem: str) -> None:
         """Count and log a problem that no caller can be told."""
@@ -183,6 +191,8 @@ class DataConsistencyManager:
         the commit: a wait that ends early is reported as pending in the results.
         """
         line = self.line(etype)
+        if self.before_commit is not None:
+            await self.before_commit(writes)
         wanted = None
         if ack != "committed":
             wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
@@ -193,9 +203,10 @@ class DataConsistencyManager:
         if not self.embedders.switched.isdisjoint(write.key.etype for write in writes):
             writes = [self._of_today(write) for write in writes]
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
+        spills = self.erasures.of(writes)
         line.reserved += len(writes)
         try:
-            committed = await line.home.commit(Commit(writes, owner, op, marks or {}))
+            committed = await line.home.commit(Commit(writes, owner, op, marks or {}, spills))
         except BaseException as e:
             if getattr(e, "outcome_unknown", False) or isinstance(e, asyncio.CancelledError):
                 line.lost_track()
@@ -203,6 +214,7 @@ class DataConsistencyManager:
         finally:
             line.release(len(writes))
         self.env.crashpoint("write.committed")
+        self.erasures.committed(spills)
         waits = self._accept(line, writes, committed, owner, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._results(line, writes, committed, statuses)
@@ -251,7 +263,8 @@ class DataConsistencyManager:
         owner: str | None,
         wanted: frozenset[str] | None,
     ) -> list[Wait]:
-        """Queue what was committed, and register who waits for what before anything can be applied."""
+        """Queue what was committed, and register who waits for what before anything can be applied. Who wants to know
+        of commits (`committed`, by entity type) is told before the caller, and must not raise."""
         waits: list[Wait] = []
         left_over = False
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
@@ -261,7 +274,11 @@ class DataConsistencyManager:
                     if name in wanted:
                         future = line.waiters.watch(name, write.key, written.version)
                         waits.append(Wait(i, name, write.key, write.h, written.version, future))
-            if not written.changed or not written.targets or committed.repeated:
+            if not written.changed or committed.repeated:
+                continue
+            if tell := self._committed.get(write.key.etype):
+                tell(change_of(write, written))
+            if not written.targets:
                 continue
             if owner is None:
                 left_over = True
