@@ -90,6 +90,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
     vector: str | None = None
     graph: str | None = None
     time_series: str | None = None
+    cache: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
 from polystore.collection import importing, relations, searching, writing
+from polystore.collection.measures import Measures
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import (
     both,
@@ -29,7 +30,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Collection(Generic[T]):
+class Collection(Measures[T], Generic[T]):
     """The records of one entity type and tenant, as values of its class.
 
     All that can be known before any I/O is raised before any I/O: InvalidData for values and keys, InvalidFilter for
@@ -53,6 +54,7 @@ class Collection(Generic[T]):
         self._key_id = scope.entity.key_id
         self._decode = scope.entity.decode
         self._inline = scope.home.supports(SupportsInlineGet)
+        self._cached = scope.cached
 
     def __repr__(self) -> str:
         return f"Collection({self._scope})"
@@ -182,7 +184,9 @@ class Collection(Generic[T]):
         """The value, or None when no live record has the key. Raises DecodeError when what is stored is damaged."""
         if after is not None:
             check_token(after)
-        record = await self._record(Key(self._tenant, self._etype, self._key_id(key)))
+        elif self._cached is not None:
+            return await self._cached.value(self._key_id(key))
+        record = await self._at_home(Key(self._tenant, self._etype, self._key_id(key)))
         if record is None or record.body is None:
             return None
         return self._decode(record.body)
@@ -193,14 +197,15 @@ class Collection(Generic[T]):
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidData(f"get_many takes a list of keys, not one {type(keys).__name__}; get takes one key")
         wanted = [self._scope.key(key) for key in keys]
-        records = await self._home.get(wanted) if wanted else []
+        ask = self._home.get if self._cached is None or after is not None else self._cached.records
+        records = await ask(wanted) if wanted else []
         return [None if r is None or r.body is None else self._decode(r.body) for r in records]
 
     async def load(self, key: KeyValue, *, after: Token | None = None) -> Stored[T]:
         """The value with its version and the time of its last write. Raises NotFound."""
         check_token(after)
         wanted = self._scope.key(key)
-        record = await self._record(wanted)
+        record = await self._record(wanted, after)
         if record is None or record.body is None:
             raise self._scope.not_found(wanted)
         return self._scope.stored(record)
@@ -208,10 +213,15 @@ class Collection(Generic[T]):
     async def exists(self, key: KeyValue, *, after: Token | None = None) -> bool:
         """Whether a live record has the key."""
         check_token(after)
-        record = await self._record(self._scope.key(key))
+        record = await self._record(self._scope.key(key), after)
         return record is not None and record.body is not None
 
-    async def _record(self, key: Key) -> Record | None:
+    async def _record(self, key: Key, after: Token | None) -> Record | None:
+        if self._cached is not None and after is None:
+            return (await self._cached.records((key,)))[0]
+        return await self._at_home(key)
+
+    async def _at_home(self, key: Key) -> Record | None:
         if self._inline:
             try:
                 return self._home.get_now(key)

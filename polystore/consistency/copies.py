@@ -42,6 +42,7 @@ async def register(
         new.append(TargetRow(etype, target, bit, "backfilling", data_id=data_id))
     for row in new:
         await journal.call(SupportsJournal.set_target, row)
+    new = [row for row in new if row.name != placement.cache]  # the relay empties it, and that is all there is to fill
     if new and not await journal.call(Repository.tenants, etype):
         for row in new:
             store = stores.get(row.name)
@@ -80,6 +81,8 @@ async def _identities(home: Store, etype: str, placement: Placement, stores: Map
     stands: dict[str, str] = {}
     for name in placement.copies():
         store = stores.get(name)
+        if name == placement.cache:
+            continue  # what it holds is not missed, and no older than it was told
         if store is None:
             continue  # optional, and does not answer: it is owed what it misses
         if home.limits.ack_durable and not store.limits.ack_durable:

@@ -22,6 +22,8 @@ def explanation(of: Placement | Remembered) -> str:
         lines += _labelled(facet, [_with_reason(f"{store} ({kind})", chosen.get(facet, ""))])
     for role, store in placement.beside.items():
         lines += _labelled(role, [_with_reason(f"{store} (beside the records)", chosen.get(role, ""))])
+    if placement.cache:
+        lines += _labelled("cache", [_with_reason(placement.cache, chosen.get("cache", ""))])
     lines += _labelled("not", _passed_over(placement.considered))
     if placement.cost:
         lines += _labelled("cost", [part.rstrip(".") for part in placement.cost.split(". ")])

@@ -238,8 +238,8 @@ class _Placing:
 
     def _check_pins(self) -> None:
         for part in self.pins:
-            if part not in ("home", "time_series", *FACETS):
-                known = ", ".join(("home", *FACETS, "time_series"))
+            if part not in ("home", "time_series", "cache", *FACETS):
+                known = ", ".join(("home", *FACETS, "time_series", "cache"))
                 raise self.fail(f"the configuration pins {part!r}, which is no part of a placement; known: {known}")
             if part == "time_series" and not self.entity.measures:
                 raise self.fail("the configuration pins time_series, but the class has no Measure(); drop the pin")

@@ -1,5 +1,6 @@
 """The cache of a memory server, as calls of a connection."""
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

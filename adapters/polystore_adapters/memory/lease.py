@@ -58,13 +58,16 @@ def filled(held: Held | None, control: Control, fill: Fill, now_us: int) -> tupl
 def invalidated(
     held: Held | None, control: Control, invalidation: Invalidation, now_us: int
 ) -> tuple[Held | None, Control]:
-    """A writer, or whoever repairs what it left, says what changed."""
+    """A writer, or whoever repairs what it left, says what changed. What is no newer than the floor was said before,
+    and the lease that stands was granted after that: it stays."""
     version = invalidation.version
     if held is not None and (version is None or held.version < version):
         held = None
         if version is not None and invalidation.value is not None:
             held = Held(version, invalidation.value, now_us + invalidation.ttl_us)
     intents = tuple(one for one in control.intents if one[0] != invalidation.writer and one[1] > now_us)
+    if version is not None and version <= control.floor:
+        return held, replace(control, intents=intents)
     return held, Control(max(control.floor, version or 0), intents=intents)
 
 

@@ -371,7 +371,7 @@ def test_a_facet_pinned_to_the_home_is_pinned_and_not_chosen() -> None:
             "mend that",
         ),
         (
-            {"cache": "es"},
+            {"stream": "es"},
             "Memory: the configuration pins 'cache', which is no part of a placement; known: home, full_text, vector, "
             "graph, time_series",
         ),

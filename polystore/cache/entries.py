@@ -1,0 +1,112 @@
+"""What is kept under which name, as bytes: no two callers ever share an object."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import Any, Generic, TypedDict, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from polystore.entity import EntityType, decode_foreign
+from polystore.env import Env
+from polystore.evolution import describe
+from polystore.kinds import TYPES
+from polystore.model import Body, Key, Record
+
+T = TypeVar("T")
+
+HARD_TTL_S = 300.0
+"""How long a value may be served at most if nobody tells the cache that it changed; each lives up to a tenth more or
+less, so that those of one moment do not all go in another."""
+ABSENT_TTL_S = 30.0
+"""The same for "there is no such record"."""
+RESULT_TTL_S = 5.0
+"""The same for the result of a query."""
+SPREAD = 0.1
+
+
+def name_of(key: Key) -> str:
+    """The name of a record in a cache."""
+    return f"{part(key.tenant)}/{part(key.etype)}/{part(key.id)}"
+
+
+def part(text: str) -> str:
+    """A part of a name, percent-encoded; ids are mostly letters, digits and hyphens, and so need nothing."""
+    return text if text.isascii() and text.replace("-", "a").isalnum() else quote(text, safe="")
+
+
+class Entry(msgspec.Struct, Generic[T], frozen=True, array_like=True, gc=False):
+    """A record with its version and its own expiry. `shape` is that of the class which wrote it: another process may
+    know the class by other fields. `value` None: no such record."""
+
+    shape: int
+    version: int
+    updated_us: int
+    expires_us: int
+    value: T | None
+
+
+class Entries(Generic[T]):
+    """The entries of one entity type."""
+
+    def __init__(self, entity: EntityType[T], env: Env) -> None:
+        self._entity = entity
+        self._env = env
+        self._shape = zlib.crc32(msgspec.json.encode(describe(entity)))
+        kinds = {name: TYPES.get(spec.kind.name, Any) for name, spec in entity.fields.items()}
+        hints = {name: one if one is Any else one | None for name, one in kinds.items()}
+        entry: Any = Entry
+        self._bodies: msgspec.msgpack.Decoder[Entry[Body]] = msgspec.msgpack.Decoder(entry[_typed_dict(hints)])
+        self._encoder = msgspec.msgpack.Encoder()
+        self._values: msgspec.msgpack.Decoder[Entry[T]] | None = None
+        if _is_plain(entity.cls):
+            self._values = msgspec.msgpack.Decoder(entry[entity.cls], dec_hook=decode_foreign)
+
+    def encode(self, record: Record) -> bytes:
+        return self._encoder.encode(
+            Entry(self._shape, record.version, record.updated_us, record.expires_us, record.body)
+        )
+
+    def record(self, key: Key, entry: bytes) -> Record:
+        """Raises ValueError for what this class cannot read."""
+        one = self._bodies.decode(entry)
+        self._check(one.shape)
+        return Record(key, one.version, one.value, b"", one.updated_us, one.expires_us)
+
+    def value(self, entry: bytes) -> T | None:
+        """The value, in one step. Raises ValueError."""
+        if self._values is None:
+            body = self._bodies.decode(entry)
+            self._check(body.shape)
+            return None if body.value is None else self._entity.decode(body.value)
+        one = self._values.decode(entry)
+        self._check(one.shape)
+        return one.value
+
+    def _check(self, shape: int) -> None:
+        if shape != self._shape:
+            raise ValueError(f"written by a class {self._entity.cls.__name__} with other fields")
+
+    def ttl_us(self, record: Record) -> int:
+        """How long the record may be kept; 0: not at all, it is about to expire."""
+        seconds = ABSENT_TTL_S if record.body is None else HARD_TTL_S
+        ttl_us = spread_us(seconds, self._env)
+        return min(ttl_us, max(0, record.expires_us - self._env.now_us())) if record.expires_us else ttl_us
+
+
+def _typed_dict(hints: dict[str, Any]) -> Any:
+    """A dict with these keys and types of values, for msgspec."""
+    make: Any = TypedDict
+    return make("body", hints)
+
+
+def spread_us(seconds: float, env: Env) -> int:
+    return int(seconds * 1e6 * env.random.uniform(1 - SPREAD, 1 + SPREAD))
+
+
+def _is_plain(cls: type[Any]) -> bool:
+    """Whether msgspec makes the values of the class by itself, as `EntityType.decode` would."""
+    plain = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct)
+    return plain and not hasattr(cls, "__mapper__")
