@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup test check demo simulate bench clean
+.PHONY: help setup test check docs demo simulate bench clean
 
 help: ## explain the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -19,6 +19,10 @@ check: $(VENV)/.dev ## ruff, mypy strict, pyright strict, the import order
 	$(RUN) -m mypy
 	$(RUN) -m pyright
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.dev ## build the site of the documents in build/docs; what leads nowhere fails
+	$(RUN) -m sphinx --quiet --keep-going --fail-on-warning -c docs/site -d build/doctrees . build/docs
+	@echo build/docs/index.html
 
 demo: $(VENV)/.run ## an agent that remembers a conversation [INPUT=file] [DATA=directory, default .polystore]
 	PYTHONPATH=examples $(RUN) -m agent $(if $(INPUT),--input "$(INPUT)") --data "$(or $(DATA),.polystore)"

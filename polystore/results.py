@@ -6,15 +6,17 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import msgspec
 
+from polystore import notebook
 from polystore.errors import InvalidData
 from polystore.model import Value
 
 T = TypeVar("T")
 R = TypeVar("R")
+V = TypeVar("V")
 
 StoreStatus = Literal["committed", "applied", "pending", "failed"]
 """How far a write got in one store. committed: durable at the home. applied: a copy holds it, or something newer.
@@ -75,6 +77,10 @@ class WriteResult(Value, frozen=True, gc=False):
     stores: Mapping[str, StoreStatus]
     changed: bool = True
 
+    def _repr_html_(self) -> str:
+        done = f"{self.key}: version {self.version}" if self.changed else f"{self.key}: nothing to change"
+        return notebook.table([{"store": name, "status": status} for name, status in self.stores.items()], done)
+
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
     """A record with its version, the time of its last write, and the time from which it will be absent (None: never);
@@ -83,6 +89,11 @@ class Stored(msgspec.Struct, Generic[T], frozen=True):
     value: T
     version: int
     written_at: datetime
+
+    def _repr_html_(self) -> str:
+        caption = f"version {self.version}, written at {self.written_at.isoformat(timespec='seconds')}"
+        return notebook.table([notebook.fields(self.value)], caption)
+
     expires_at: datetime | None = None
 
 
@@ -98,6 +109,9 @@ class Hit(msgspec.Struct, Generic[T], frozen=True):
     match_version: int
     highlights: Mapping[str, Sequence[str]] = {}
 
+    def _repr_html_(self) -> str:
+        return notebook.table([_cells(self)], f"version {self.version}")
+
 
 class Related(msgspec.Struct, Generic[R], frozen=True):
     """A related record: shortest `depth`, one such `path` of (from id, relation, to id), its last edge's properties."""
@@ -106,6 +120,18 @@ class Related(msgspec.Struct, Generic[R], frozen=True):
     depth: int
     path: Sequence[tuple[str, str, str]]
     properties: Mapping[str, Any]
+
+    def _repr_html_(self) -> str:
+        way = "".join(f"{start} –{relation}→ " for start, relation, _ in self.path)
+        end = self.path[-1][2] if self.path else ""
+        return notebook.table([{"depth": self.depth, **notebook.fields(self.value), **self.properties}], way + end)
+
+
+class Point(msgspec.Struct, Generic[V], frozen=True):
+    """A point of a measure, or the aggregate of a window, whose beginning is `at`."""
+
+    at: datetime
+    value: V
 
 
 Path = Sequence[tuple[str, str, str]]
@@ -135,6 +161,10 @@ class Found(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._items)
 
+    def _repr_html_(self) -> str:
+        rows = [_cells(item) for item in self._items]
+        return notebook.table(rows, f"{len(rows)} found" + (", and more behind the cursor" if self.cursor else ""))
+
     def __repr__(self) -> str:
         return f"Found({list(self._items)!r}, cursor={self.cursor!r})"
 
@@ -150,3 +180,12 @@ class ImportReport(Value, frozen=True, gc=False):
     skipped: int = 0
     rejected: int = 0
     errors: Sequence[tuple[int, str]] = ()
+
+
+def _cells(item: object) -> dict[str, object]:
+    """What a page holds, a hit or a record, as a row of a table."""
+    if not isinstance(item, Hit):
+        return notebook.fields(item)
+    hit = cast(Hit[object], item)
+    marked = {"highlights": notebook.highlighted(hit.highlights)} if hit.highlights else {}
+    return {"score": hit.score, **notebook.fields(hit.value), **marked}

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from polystore import notebook
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
@@ -38,6 +39,10 @@ class Remembered(Value, frozen=True):
     fill: frozenset[str] = frozenset()
     dropped: frozenset[str] = frozenset()
     advice: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        advice = notebook.table([{"advice": one} for one in self.advice]) if self.advice else ""
+        return notebook.html_of(self.placement) + advice
 
 
 class _Stored(Value, frozen=True):
