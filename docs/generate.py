@@ -26,13 +26,14 @@ CHAPTERS = {
     "Records": "Collection KeyValue Ack Token Direction",
     "Conditions": "F Field Expr Order Condition",
     "Results": "WriteResult StoreStatus Stored Found Hit Related ImportReport",
+    "Facts": "Point Log",
     "Untyped": "Parts Query ReadResult",
     "Embedders": "Embedder InlineEmbedder HashedEmbedder",
 }
 NOT_MADE = frozenset(
     {
         *("HybridDataArchitecture", "Opening", "Transaction", "Collection", "Token", "Found", "Field", "Expr", "Order"),
-        *("Embedder", "InlineEmbedder"),
+        *("Embedder", "InlineEmbedder", "Log"),
     }
 )
 """Applications get these, or write them themselves; their constructors are not shown."""
@@ -80,9 +81,10 @@ def described(name: str, value: Any) -> str:
 
 
 def members(owner: str, cls: type[Any]) -> list[str]:
-    """The public methods and properties that the class itself has."""
+    """The public methods and properties that the class itself has, and those of the parts it is made of."""
     out: list[str] = []
-    for name, value in vars(cls).items():
+    parts = [base for base in cls.__mro__ if base.__module__.startswith("polystore.collection.")] or [cls]
+    for name, value in (item for part in parts for item in vars(part).items()):
         function: Any = getattr(value, "__func__", value)
         if name.startswith("_"):
             continue

@@ -43,11 +43,11 @@ from polystore.facets import Edge, Embedding, FullText, Index, Measure, Needs, R
 from polystore.filters import Condition, Expr, F, Field, Order
 from polystore.model import Direction, FileRef
 from polystore.rates import Allowance
-from polystore.results import Ack, Found, Hit, ImportReport, Related, Stored, StoreStatus, Token, WriteResult
+from polystore.results import Ack, Found, Hit, ImportReport, Point, Related, Stored, StoreStatus, Token, WriteResult
 
 if TYPE_CHECKING:
     from polystore.architecture import HybridDataArchitecture, Opening
-    from polystore.collection import Channel, Collection, KeyValue, Limiter, State, Subscription, Transaction
+    from polystore.collection import Channel, Collection, KeyValue, Limiter, Log, State, Subscription, Transaction
     from polystore.collection.untyped import Parts, Query, ReadResult
 
     __version__: str
@@ -58,6 +58,7 @@ _LATER = {
     "HybridDataArchitecture": "polystore.architecture",
     "KeyValue": "polystore.collection",
     "Limiter": "polystore.collection",
+    "Log": "polystore.collection",
     "Opening": "polystore.architecture",
     "Parts": "polystore.collection.untyped",
     "Query": "polystore.collection.untyped",
@@ -102,6 +103,7 @@ __all__ = [
     "InvalidFilter",
     "KeyValue",
     "Limiter",
+    "Log",
     "Measure",
     "Needs",
     "NotFound",
@@ -110,6 +112,7 @@ __all__ = [
     "OutcomeUnknown",
     "Parts",
     "PermissionDenied",
+    "Point",
     "PolystoreError",
     "Query",
     "RateLimited",

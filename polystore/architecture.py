@@ -15,6 +15,7 @@ from polystore.collection import (
     Collection,
     KeyValue,
     Limiter,
+    Log,
     Scope,
     State,
     Transaction,
@@ -189,6 +190,13 @@ class HybridDataArchitecture:
         """
         return Channel(self._wiring.live_state, self._tenant, _named("channel", name), type)
 
+    # -- logs ---------------------------------------------------------------------------------------------------
+
+    def log(self, cls: type[T]) -> Log[T]:
+        """The lines of a class under `@entity(data_type="log")`. Raises UnsupportedOperation for one that is no log,
+        ConfigurationError for one that was not given to `open`."""
+        return Log(self._wiring, self._wiring.entity(cls), self._tenant)
+
     # -- several records ----------------------------------------------------------------------------------------
 
     def transaction(
@@ -225,9 +233,11 @@ class HybridDataArchitecture:
     # -- the whole ----------------------------------------------------------------------------------------------
 
     async def settle(self, timeout_s: float = 60.0) -> None:
-        """Return once every change committed so far is applied everywhere or parked. Raises StalenessTimeout naming
-        what is still owed."""
+        """Return once every change committed so far is applied everywhere or parked, and every fact that a journal
+        keeps for a store is delivered. Raises StalenessTimeout naming what is still owed."""
+        deadline = self._wiring.env.monotonic() + timeout_s
         await self._wiring.manager.settle(timeout_s)
+        await self._wiring.facts.settle(deadline - self._wiring.env.monotonic())
 
     async def rebuild(
         self, *names: str | type[Any], progress: Callable[[RebuildProgress], None] | None = None

@@ -5,6 +5,7 @@
 
 from polystore.collection.channel import Channel, Subscription
 from polystore.collection.limiter import Limiter, rate_of
+from polystore.collection.logs import Log
 from polystore.collection.scope import KeyValue, Scope, Wiring
 from polystore.collection.state import State
 from polystore.collection.transaction import Transaction
@@ -15,6 +16,7 @@ __all__ = [
     "Collection",
     "KeyValue",
     "Limiter",
+    "Log",
     "Scope",
     "State",
     "Subscription",
