@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from polystore.entity import EntityType
 from polystore.env import Env
+from polystore.errors import SchemaMismatch
 from polystore.filters import Checked, predicate
 from polystore.model import (
     Aggregate,
@@ -22,10 +24,12 @@ from polystore.model import (
     SpillRow,
     Windows,
 )
+from polystore.protocols import Layout
 from polystore.text import Phrase, matches
 
+from .schema import Schema
 from .spills import Spills
-from .tables import Tables, copied
+from .tables import copied
 
 if TYPE_CHECKING:
     from .server import MemoryServer
@@ -50,7 +54,7 @@ class _Points:
         self.values[at_us] = value
 
 
-class FactStore(Tables):
+class FactStore(Schema):
     """The server's part."""
 
     kept: Spills
@@ -59,6 +63,16 @@ class FactStore(Tables):
         super().__init__(env)
         self._series: dict[_Place, _Points] = {}
         self._logs: dict[tuple[str, str], dict[str, Line]] = {}
+        self._log_types: dict[str, EntityType[Any]] = {}
+
+    def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        super().prepare(layouts, create=create)
+        self._log_types.update({one.entity.name: one.entity for one in layouts if one.kind == "fact"})
+
+    def _logged(self, etype: str) -> EntityType[Any]:
+        if etype not in self._log_types:
+            raise SchemaMismatch(f"nothing is prepared for the log {etype!r}: prepare it with create=True first")
+        return self._log_types[etype]
 
     # -- points -----------------------------------------------------------------------------------------------
 
@@ -116,13 +130,13 @@ class FactStore(Tables):
     # -- lines ------------------------------------------------------------------------------------------------
 
     def append_lines(self, etype: str, tenant: str, lines: Sequence[Line]) -> None:
-        self.layout(etype)
+        self._logged(etype)
         log = self._logs.setdefault((etype, tenant), {})
         for line in lines:
             log.setdefault(line.id, Line(line.id, copied(line.body)))
 
     def _young(self, etype: str, tenant: str) -> Iterator[Line]:
-        ttl_s = self.layout(etype).entity.ttl_s
+        ttl_s = self._logged(etype).ttl_s
         lines = self._logs.get((etype, tenant), {}).values()
         if ttl_s is None:
             return iter(lines)
@@ -138,7 +152,7 @@ class FactStore(Tables):
         limit: int,
         newest_first: bool,
     ) -> list[Line]:
-        entity = self.layout(etype).entity
+        entity = self._logged(etype)
         holds = None if where is None else predicate(where)
         found = [
             line
