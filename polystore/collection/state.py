@@ -102,7 +102,7 @@ class State(Generic[T]):
         """
         place, ttl_us = self._key(key), microseconds(ttl_s)
         if callable(change):
-            return await self._modify(place, cast(Callable[[T], T], change), ttl_us)
+            return await self._modify(place, change, ttl_us)
         if not isinstance(change, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidData(
                 f"update of {place.etype}: a mapping or a function is needed, not {type(change).__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from polystore.protocols.state import check_size, summed
 from polystore.rates import Allowance, Rate, Step, step
 
 from .tables import Tables
+
+if TYPE_CHECKING:
+    from .server import MemoryServer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,57 +138,55 @@ class LiveState(Tables):
         self._room_at = 1_000 + 2 * (len(self._values) + len(self._taken))
 
 
-class _Connection(Protocol):
-    @property
-    def server(self) -> LiveState: ...
-    def _check_open(self) -> None: ...
-    async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-
 class StateCalls:
     """A connection's part: `SupportsState`."""
 
-    async def get_state(self: _Connection, keys: Sequence[Key]) -> list[StateRow | None]:
+    if TYPE_CHECKING:
+        server: MemoryServer
+
+        def _check_open(self) -> None: ...
+
+        async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    async def get_state(self, keys: Sequence[Key]) -> list[StateRow | None]:
         return await self._call(self.server.get_state, keys)
 
-    async def put_state(self: _Connection, key: Key, fields: Fields, ttl_us: int | None) -> None:
+    async def put_state(self, key: Key, fields: Fields, ttl_us: int | None) -> None:
         await self._call(self.server.put_state, key, fields, ttl_us)
 
-    async def add_state(self: _Connection, key: Key, fields: Fields, ttl_us: int | None) -> bool:
+    async def add_state(self, key: Key, fields: Fields, ttl_us: int | None) -> bool:
         return await self._call(self.server.add_state, key, fields, ttl_us)
 
-    async def change_state(self: _Connection, key: Key, fields: Fields, tag: int | None, ttl_us: int | None) -> Changed:
+    async def change_state(self, key: Key, fields: Fields, tag: int | None, ttl_us: int | None) -> Changed:
         return await self._call(self.server.change_state, key, fields, tag, ttl_us)
 
-    async def delete_state(self: _Connection, key: Key) -> bool:
+    async def delete_state(self, key: Key) -> bool:
         return await self._call(self.server.delete_state, key)
 
-    async def touch_state(self: _Connection, key: Key, ttl_us: int | None) -> bool:
+    async def touch_state(self, key: Key, ttl_us: int | None) -> bool:
         return await self._call(self.server.touch_state, key, ttl_us)
 
     async def increment(
-        self: _Connection, key: Key, field: str, by: Number, base: Number, start: Fields | None, ttl_us: int | None
+        self, key: Key, field: str, by: Number, base: Number, start: Fields | None, ttl_us: int | None
     ) -> Number | None:
         return await self._call(self.server.increment, key, field, by, base, start, ttl_us)
 
-    async def state_keys(
-        self: _Connection, etype: str, tenant: str, cursor: str | None, limit: int
-    ) -> tuple[list[str], str | None]:
+    async def state_keys(self, etype: str, tenant: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         return await self._call(self.server.state_keys, etype, tenant, cursor, limit)
 
-    async def take_allowance(self: _Connection, key: Key, rate: Rate, cost: int) -> Allowance:
+    async def take_allowance(self, key: Key, rate: Rate, cost: int) -> Allowance:
         return await self._call(self.server.take_allowance, key, rate, cost)
 
-    async def peek_allowance(self: _Connection, key: Key, rate: Rate) -> Allowance:
+    async def peek_allowance(self, key: Key, rate: Rate) -> Allowance:
         return await self._call(self.server.peek_allowance, key, rate)
 
-    async def reset_allowance(self: _Connection, key: Key) -> None:
+    async def reset_allowance(self, key: Key) -> None:
         await self._call(self.server.reset_allowance, key)
 
-    async def publish(self: _Connection, tenant: str, name: str, message: bytes) -> None:
+    async def publish(self, tenant: str, name: str, message: bytes) -> None:
         await self._call(self.server.hub.publish, (tenant, name), message)
 
-    async def subscribe(self: _Connection, tenant: str, name: str, receive: Receive) -> Leave:
+    async def subscribe(self, tenant: str, name: str, receive: Receive) -> Leave:
         self._check_open()
         leave = self.server.hub.subscribe(self, (tenant, name), receive)  # no await: a cancelled call leaves nothing
 
