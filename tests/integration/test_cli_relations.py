@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from polystore.cli.app import app
 
@@ -76,13 +75,11 @@ def test_related_shows_records_with_the_way_to_them(cli: Cli) -> None:
     assert near[2]["record"] == {"number": 3, "at": "busan", "rides": []}
     assert near[2]["properties"] == {"hours": 2.5}
     assert near[2]["path"] == [["1", "RIDE", "2"], ["2", "RIDE", "3"]]
-    named = answer(
-        cli("--json", "related", "stop", "1", "RIDE", "AT", "--depth", "9", "--into", "place", "-w", "name=부산")
-    )
+    walk = ("--json", "related", "stop", "1", "RIDE", "AT", "--depth", "9")
+    named = answer(cli(*walk, "--into", "place", "-w", "name=부산"))
     assert [row["record"]["id"] for row in named] == ["busan"]
-    assert [
-        row["record"]["number"] for row in answer(cli("--json", "related", "place", "busan", "AT", "--direction", "in"))
-    ] == [3]
+    back = answer(cli("--json", "related", "place", "busan", "AT", "--direction", "in"))
+    assert [row["record"]["number"] for row in back] == [3]
     shown = cli("related", "stop", "1", "RIDE").stdout
     assert "1 -RIDE-> 2" in shown
     assert cli("related", "stop", "3", "RIDE").stdout == "nothing found\n"

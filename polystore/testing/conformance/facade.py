@@ -19,6 +19,7 @@ from polystore.entity import EntityType
 from polystore.errors import AlreadyExists, NotFound, VersionConflict
 from polystore.facets import Edge
 from polystore.filters import F, predicate
+from polystore.model import Link
 from polystore.results import WriteResult
 from polystore.testing.conformance.base import InItsOwnLoop, chunks, same
 from polystore.testing.conformance.entities import (
@@ -36,7 +37,7 @@ from polystore.testing.conformance.entities import (
 )
 from polystore.testing.conformance.filters import Conditions, in_order, samples
 from polystore.testing.conformance.text import KOREAN
-from polystore.testing.conformance.traversal import breadth_first
+from polystore.testing.conformance.traversal import breadth_first, every_path
 from polystore.testing.conformance.vectors import METRICS, SCORES, drawn
 
 T = TypeVar("T")
@@ -206,6 +207,25 @@ class FacadeConformance(InItsOwnLoop):
             found = await people.related(start, "KNOWS", into=Person, depth=DEPTH_MAX)
             wanted = [pair for pair in breadth_first(start, edges) if pair[0] <= DEPTH_MAX]
             assert [(one.depth, one.value.id) for one in found] == wanted
+
+    async def test_paths_are_those_that_trying_everything_finds(self) -> None:
+        hda = await self.open()
+        people = hda.collection(Person)
+        r = random.Random(5)
+        ids = [f"n{i:02}" for i in range(10)]
+        ends = {id: sorted(r.sample(ids, r.randrange(4))) for id in ids}
+        await people.put_many([Person(id=a, knows=[Edge(b, Since(2020)) for b in ends[a]]) for a in ids])
+        await hda.settle(30)
+        links = [Link("kit_person", a, "KNOWS", "kit_person", b) for a in ids for b in ends[a]]
+        for start, end in [r.sample(ids, 2) for _ in range(6)]:
+            wanted = [
+                [(link.id, link.type, link.to_id) for link in path] for path in every_path(links, start, end, "both", 4)
+            ]
+            found = await people.paths(start, end, "KNOWS", direction="both", depth_max=4, limit=10_000)
+            assert [list(path) for path in found] == wanted
+            nearest = await people.path(start, end, "KNOWS", direction="both", depth_max=4)
+            assert list(nearest) == (wanted[0] if wanted else [])
+            assert await people.paths(start, end, "KNOWS", direction="both", edges=F.year < 2000) == []
 
 
 async def one_write(
