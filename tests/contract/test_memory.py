@@ -14,6 +14,7 @@ from polystore.testing.conformance import (
     CopyExpiryConformance,
     DurabilityConformance,
     ExpiryConformance,
+    FileClaimsConformance,
     FilterConformance,
     HistoriesConformance,
     HomeDurabilityConformance,
@@ -22,6 +23,7 @@ from polystore.testing.conformance import (
     HomeVectorConformance,
     InlineGetConformance,
     JournalConformance,
+    ObjectsConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -147,4 +149,12 @@ class TestDurabilityOfAHome(Bare, DurabilityConformance):
 
 
 class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass
+
+
+class TestObjects(BareAndLayered, ObjectsConformance):
+    pass
+
+
+class TestFileClaims(BareAndLayered, FileClaimsConformance):
     pass

@@ -103,7 +103,7 @@ class Home(Journal):
     def _commit(self, commit: Commit) -> Committed:
         if commit.op is not None and (done := self._done_before(commit.op)) is not None:
             return done
-        drafts = Drafts(self)
+        drafts = self.drafts()
         written = [self._write(drafts, write) for write in commit.writes]
         # Nothing has changed so far, and nothing fails from here on.
         now = self.env.now_us()
@@ -122,6 +122,9 @@ class Home(Journal):
             answers = [(one.version, one.existed) for one in written]
             self.operations[commit.op.tenant, commit.op.id] = Operation(commit.op.request_hash, answers, now)
         return Committed(written)
+
+    def drafts(self) -> Drafts:
+        return Drafts(self)
 
     def condemn(self, keys: Sequence[str], released_us: int, only_ask: bool) -> list[bool]:
         return self.claims.condemn(keys, released_us, only_ask, self.env.now_us())

@@ -1,5 +1,5 @@
-"""`sqlite:PATH`: records, full text, vectors, relations and journal in one SQLite file; and `embedded:DIR`, a profile
-of such files, one for each role.
+"""`sqlite:PATH`: all kinds of data in one SQLite file; and `embedded:DIR`, a profile
+of such files, one for each role, and a directory for blobs.
 
 Read `database.py` first (connections, group commit), then `table.py` and `records.py` (rows and the guard),
 `commit.py`, `journal.py`, `prepare.py`; `repository.py` puts them together.
@@ -42,9 +42,13 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> SqliteRepos
 
 
 def embedded_profile(url: str) -> Mapping[str, Mapping[str, Any]]:
-    """The stores of `embedded:DIR`: a file for each role, so that no index slows the commit of the records down."""
+    """The stores of `embedded:DIR`: a file for each role, so that no index slows the commit of the records down, and a
+    directory for files."""
     directory = _path(url, "embedded").rstrip("/")
-    return {name: {"url": f"sqlite:{directory}/{name}.db", "roles": roles} for name, roles in _ROLES.items()}
+    return {
+        **{name: {"url": f"sqlite:{directory}/{name}.db", "roles": roles} for name, roles in _ROLES.items()},
+        "files": {"url": f"file:{directory}/files", "roles": ["file"]},
+    }
 
 
 def _path(url: str, scheme: str) -> str:

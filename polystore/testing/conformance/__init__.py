@@ -15,7 +15,7 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability expiry facade filters histories home_facets outbox records
+_REWRITTEN = """base commit durability expiry facade filters histories home_facets objects outbox records
     repository retries schema text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
@@ -33,6 +33,7 @@ from polystore.testing.conformance.home_facets import (  # noqa: E402
 )
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
 from polystore.testing.conformance.layered import layered  # noqa: E402
+from polystore.testing.conformance.objects import FileClaimsConformance, ObjectsConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
 from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "DurabilityConformance",
     "ExpiryConformance",
     "FacadeConformance",
+    "FileClaimsConformance",
     "FilterConformance",
     "HistoriesConformance",
     "HomeDurabilityConformance",
@@ -57,6 +59,7 @@ __all__ = [
     "InlineGetConformance",
     "JournalConformance",
     "MovableEnv",
+    "ObjectsConformance",
     "RecordsConformance",
     "RepositoryConformance",
     "SchemaConformance",
