@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -112,7 +113,7 @@ class Files:
         """All of the content, checked. Raises ValueTooLarge before any I/O when it has more than `limit` bytes."""
         if ref.size > limit:
             raise ValueTooLarge(
-                f"files.read: {ref.size} bytes are more than the limit of {limit}; read them by files.open, or pass limit="
+                f"files.read: {ref.size} bytes are more than the limit of {limit}; use files.open, or pass limit="
             )
         async with self.open(ref) as chunks:
             return b"".join([chunk async for chunk in chunks])
@@ -120,16 +121,16 @@ class Files:
     async def save_to(self, ref: FileRef, path: os.PathLike[str]) -> None:
         """Write the content to a file, which appears or is replaced only when all of it was read and checked."""
         goal = Path(path)
-        with await asyncio.to_thread(tempfile.NamedTemporaryFile, dir=goal.parent, delete=False) as file:
-            try:
+        number, name = await asyncio.to_thread(tempfile.mkstemp, dir=goal.parent)
+        try:
+            with io.FileIO(number, "w") as file:
                 async with self.open(ref) as chunks:
                     async for chunk in chunks:
-                        await asyncio.to_thread(file.write, chunk)
-                await asyncio.to_thread(file.close)
-                await asyncio.to_thread(os.replace, file.name, goal)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+                        await asyncio.to_thread(_write, file, chunk)
+            await asyncio.to_thread(os.replace, name, goal)
+        except BaseException:
+            os.unlink(name)
+            raise
 
     async def url(self, ref: FileRef, *, expires_s: int = 3600) -> str:
         """An address for others, which holds for `expires_s` where the store's addresses end; a file: store gives that
@@ -176,6 +177,12 @@ class Files:
             operation="read",
             key=ref.key,
         )
+
+
+def _write(file: io.FileIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 class _Digest(Protocol):

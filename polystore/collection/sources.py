@@ -60,7 +60,7 @@ async def _chunks(data: Any, size: int) -> AsyncGenerator[object]:
             yield chunk
     else:
         raise InvalidData(
-            "files.save takes bytes, a path (pathlib.Path), a file opened in binary, or an async iterable of bytes, not "
+            "files.save takes bytes, a pathlib.Path, a file opened in binary, or an async iterable of bytes, not "
             f"{type(data).__name__}"
         )
 
