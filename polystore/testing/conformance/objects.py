@@ -127,7 +127,7 @@ class ObjectsConformance(Conformance):
     async def test_of_several_that_finish_one_key_at_once_one_wins(self) -> None:
         one, two = await self.blobs(), await self.blobs()
         for turn in range(5):
-            key, datas = f"kit/{turn}", [self.drawn(self.part_bytes + i) for i in range(6)]
+            key, datas = f"kit/{turn}", [self.drawn(self.part_bytes + 1 + i) for i in range(6)]
             puts = [self.put((one, two)[i % 2], key, data) for i, data in enumerate(datas)]
             answers = await asyncio.gather(*puts, return_exceptions=True)
             winners = [i for i, answer in enumerate(answers) if isinstance(answer, Upload)]
