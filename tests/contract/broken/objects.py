@@ -16,7 +16,6 @@ from tests.contract.broken.registry import fails
 
 
 @fails(ObjectsConformance, "test_a_key_is_written_once")
-@fails(ObjectsConformance, "test_of_several_that_finish_one_key_at_once_one_wins")
 class OverwritesAKey(MemoryRepository):
     async def finish_object(self, upload: Upload, made: StoredObject) -> None:
         await self.remove_objects([upload.key])
