@@ -39,6 +39,13 @@ class Token(str):
         raw = msgspec.msgpack.encode({home: pairs})
         return cls("1." + base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        """A text to pydantic, so that a parameter of FastAPI may be a token; whether it is one, the read says."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
     def pairs(self) -> dict[str, list[tuple[int, int]]]:
         """Home -> (key hash, version) pairs. Raises InvalidData when the text is not a token."""
         if not self:
