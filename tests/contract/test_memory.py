@@ -9,6 +9,7 @@ from polystore_adapters.memory import forget_servers
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
+    ChannelConformance,
     CommitConformance,
     Connect,
     CopyExpiryConformance,
@@ -23,11 +24,16 @@ from polystore.testing.conformance import (
     HomeVectorConformance,
     InlineGetConformance,
     JournalConformance,
+    LimitConformance,
+    LogConformance,
     ObjectsConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
+    SpillConformance,
+    StateConformance,
     TextConformance,
+    TimeRangeConformance,
     TraversalConformance,
     VectorConformance,
     layered,
@@ -157,4 +163,28 @@ class TestObjects(BareAndLayered, ObjectsConformance):
 
 
 class TestFileClaims(BareAndLayered, FileClaimsConformance):
+    pass
+
+
+class TestState(BareAndLayered, StateConformance):
+    pass
+
+
+class TestLimit(BareAndLayered, LimitConformance):
+    pass
+
+
+class TestChannel(BareAndLayered, ChannelConformance):
+    pass
+
+
+class TestTimeRange(BareAndLayered, TimeRangeConformance):
+    pass
+
+
+class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestSpill(BareAndLayered, SpillConformance):
     pass

@@ -15,8 +15,8 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability expiry facade filters histories home_facets objects outbox records
-    repository retries schema text traversal vectors writes"""
+_REWRITTEN = """base commit durability expiry facade facts filters histories home_facets limits logs objects outbox records
+    repository retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
@@ -24,6 +24,7 @@ from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
 from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
 from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
+from polystore.testing.conformance.facts import TimeRangeConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
 from polystore.testing.conformance.home_facets import (  # noqa: E402
@@ -33,15 +34,20 @@ from polystore.testing.conformance.home_facets import (  # noqa: E402
 )
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
 from polystore.testing.conformance.layered import layered  # noqa: E402
+from polystore.testing.conformance.logs import LogConformance  # noqa: E402
+from polystore.testing.conformance.limits import ChannelConformance, LimitConformance  # noqa: E402
 from polystore.testing.conformance.objects import FileClaimsConformance, ObjectsConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
 from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
+from polystore.testing.conformance.spills import SpillConformance  # noqa: E402
+from polystore.testing.conformance.state import StateConformance  # noqa: E402
 from polystore.testing.conformance.text import TextConformance  # noqa: E402
 from polystore.testing.conformance.traversal import TraversalConformance  # noqa: E402
 from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
 __all__ = [
+    "ChannelConformance",
     "CommitConformance",
     "Conformance",
     "Connect",
@@ -58,12 +64,17 @@ __all__ = [
     "HomeVectorConformance",
     "InlineGetConformance",
     "JournalConformance",
+    "LimitConformance",
+    "LogConformance",
     "MovableEnv",
     "ObjectsConformance",
     "RecordsConformance",
     "RepositoryConformance",
     "SchemaConformance",
+    "SpillConformance",
+    "StateConformance",
     "TextConformance",
+    "TimeRangeConformance",
     "TraversalConformance",
     "VectorConformance",
     "layered",
