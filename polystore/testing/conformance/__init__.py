@@ -15,8 +15,8 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability expiry facade facts filters histories home_facets limits logs objects outbox records
-    repository retries schema spills state text traversal vectors writes"""
+_REWRITTEN = """base commit durability expiry facade facts filters histories home_facets limits logs objects outbox
+    records repository retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
@@ -34,8 +34,8 @@ from polystore.testing.conformance.home_facets import (  # noqa: E402
 )
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
 from polystore.testing.conformance.layered import layered  # noqa: E402
-from polystore.testing.conformance.logs import LogConformance  # noqa: E402
 from polystore.testing.conformance.limits import ChannelConformance, LimitConformance  # noqa: E402
+from polystore.testing.conformance.logs import LogConformance  # noqa: E402
 from polystore.testing.conformance.objects import FileClaimsConformance, ObjectsConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
