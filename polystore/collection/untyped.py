@@ -38,13 +38,15 @@ class Parts(TypedDict, total=False):
 
     core: plain values. searchable: texts of fields with FullText(). embeddings: the caller's own vectors, of texts
     that this write holds, or of fields that are vectors. relationships: ids, or edges as {"to": id, "properties": ...},
-    of fields with Relation().
+    of fields with Relation(). files: what `hda.files.save` gave, or its fields as a mapping, or a list of them, of
+    fields with FileRef.
     """
 
     core: Mapping[str, object]
     searchable: Mapping[str, str | None]
     embeddings: Mapping[str, Sequence[float]]
     relationships: Mapping[str, object]
+    files: Mapping[str, object]
 
 
 class _Target(TypedDict):
@@ -98,7 +100,7 @@ def scope_of(wiring: Wiring, entity: str | type[Any], tenant: str) -> Scope[Any]
 # -- write --------------------------------------------------------------------------------------------------------
 
 _PARTS = frozenset(Parts.__annotations__)
-_LATER = frozenset({"cache_keys", "points", "documents", "files"})
+_LATER = frozenset({"cache_keys", "points", "documents"})
 
 
 async def write(
@@ -112,13 +114,16 @@ async def write(
 ) -> WriteResult:
     """See `HybridDataArchitecture.write_operation`."""
     entity = scope.entity
-    for part in data:
+    for part, given in data.items():
         if part in _LATER:
             raise UnsupportedOperation(f"write_operation: no store of this version takes the part {part!r}")
         if part not in _PARTS:
             raise InvalidData(f"write_operation: there is no part {part!r}; parts: {', '.join(sorted(_PARTS))}")
+        if not isinstance(given, Mapping):
+            raise InvalidData(f"write_operation: the part {part!r} maps fields to values")
     fields: dict[str, object] = dict(data.get("core", {}))
     _join(fields, data.get("searchable", {}), entity.full_text, "searchable", entity)
+    _join(fields, msgspec.to_builtins(data.get("files", {})), entity.files, "files", entity)
     _join(fields, data.get("relationships", {}), entity.relations, "relationships", entity)
     vectors: dict[str, Sequence[float]] = {}
     for field, vector in data.get("embeddings", {}).items():
@@ -132,8 +137,12 @@ async def write(
         value = _value(entity, {**fields, entity.key: key})
         one = scope.whole("put", value, expect_version=expect_version, vectors=vectors)
     else:
-        edges = {field: _edges(entity, field, value) for field, value in data.get("relationships", {}).items()}
-        changes = {**fields, **edges}
+        made = {
+            field: _fitting(entity, field, fields[field], part)
+            for part in ("relationships", "files")
+            for field in cast(Mapping[str, object], data.get(part, {}))
+        }
+        changes = {**fields, **made}
         one = scope.patch(scope.key(key), changes, expect_version=expect_version, vectors=vectors)
     return await send_one(scope, one, op_id, ack, ack_timeout_s)
 
@@ -177,15 +186,15 @@ def _value(entity: EntityType[Any], fields: Mapping[str, object]) -> Any:
         raise InvalidData(f"write_operation: the parts do not fit {what}") from None
 
 
-def _edges(entity: EntityType[Any], field: str, value: object) -> object:
-    """The value of a relation's field with its edges, which may be mappings, as the class has them."""
+def _fitting(entity: EntityType[Any], field: str, value: object, part: str) -> object:
+    """The value of a field whose edges or files may be mappings, as the class has them."""
     try:
         hint = (members_of(entity.cls) or {})[field]
         return msgspec.convert(value, hint, from_attributes=True, dec_hook=decode_foreign)
     except (msgspec.ValidationError, ValueError) as e:
         what = str(e).partition(" - at ")[2]
         raise InvalidData(
-            f"write_operation: relationships do not fit {entity.cls.__name__}.{field}" + (f" at {what}" if what else "")
+            f"write_operation: {part} do not fit {entity.cls.__name__}.{field}" + (f" at {what}" if what else "")
         ) from None
 
 

@@ -106,7 +106,7 @@ async def test_bad_parts_are_named_and_nothing_is_written(hda: HybridDataArchite
         (UnsupportedOperation, "cache_keys", {"core": {"text": "x"}, "cache_keys": ["k"]}),
         (UnsupportedOperation, "points", {"core": {"text": "x"}, "points": []}),
         (UnsupportedOperation, "documents", {"core": {"text": "x"}, "documents": []}),
-        (UnsupportedOperation, "files", {"core": {"text": "x"}, "files": []}),
+        (InvalidData, "files", {"core": {"text": "x"}, "files": []}),
         (InvalidData, "'cores'", {"cores": {"text": "x"}}),
         (InvalidData, "'txt'", {"core": {"txt": "x"}}),
         (InvalidData, "text", {"core": {"text": 7}}),
