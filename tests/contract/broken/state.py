@@ -151,7 +151,6 @@ class PagesByPosition(MemoryServer):
 
     def state_keys(self, etype: str, tenant: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         ids, _ = super().state_keys(etype, tenant, None, 1_000_000)
-        ids.sort(reverse=True)
         start = int(cursor or 0)
         end = start + limit
         return ids[start:end], str(end) if len(ids) > end else None
