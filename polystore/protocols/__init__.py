@@ -10,8 +10,9 @@ translate driver errors by code, never by message; `CancelledError` passes untou
 belong to the caller.
 """
 
+from polystore.protocols.application import SupportsApplicationTables
 from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
-from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange
+from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
 from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
@@ -39,6 +40,7 @@ __all__ = [
     "Number",
     "Repository",
     "StateRow",
+    "SupportsApplicationTables",
     "SupportsCache",
     "SupportsCommit",
     "SupportsFileClaims",
@@ -56,4 +58,5 @@ __all__ = [
     "SupportsTraversal",
     "SupportsVectorSearch",
     "VectorSpec",
+    "first_run",
 ]

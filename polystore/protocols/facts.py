@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 from polystore.filters import Checked
@@ -23,6 +23,25 @@ from polystore.text import Phrase
 
 FACTS_MAX: Final = 10_000
 """Points or lines of one call to append."""
+
+
+def first_run(rows: Iterable[SpillRow], limit: int) -> list[SpillRow]:
+    """The first of these rows that are of one kind, entity and tenant, and at most `limit` facts together; at least one
+    row. To erase a record's points counts as much as 1,000 facts."""
+    run: list[SpillRow] = []
+    weight = 0
+    for row in rows:
+        one = row.spill
+        weight += 1_000 if one.kind == "erase" else one.count
+        together = not run or _group(run[0].spill) == _group(one)
+        if run and (not together or weight > limit):
+            break
+        run.append(row)
+    return run
+
+
+def _group(spill: Spill) -> tuple[str, str, str]:
+    return spill.kind, spill.etype, spill.tenant
 
 
 @runtime_checkable
@@ -104,8 +123,9 @@ class SupportsSpill(Protocol):
         ...
 
     async def spilled(self, store: str, limit: int) -> list[SpillRow]:
-        """Take the oldest rows of a store: for 5 s nobody else is given rows of this store. Empty while somebody has
-        them, or the oldest was postponed. Rows put aside hold up no others and come when their own time has."""
+        """Take the oldest rows of a store that go together (`first_run`): for 5 s nobody else is given rows of this
+        store. Empty while somebody has them, or the oldest was postponed. Rows put aside hold up no others and come
+        when their own time has."""
         ...
 
     async def unspill(self, numbers: Sequence[int]) -> None:

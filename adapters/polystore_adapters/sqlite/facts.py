@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from polystore.model import (
     SpillRow,
     Windows,
 )
+from polystore.protocols import first_run
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS ps_series (n INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, "
@@ -230,14 +232,13 @@ def spill(db: sqlite3.Connection, spills: Sequence[Spill], bytes_max: int, now_u
 
 def takeable(db: sqlite3.Connection, store: str, limit: int, now_us: int) -> list[SpillRow]:
     """See `SupportsSpill.spilled`."""
+    head = "SELECT next_us FROM ps_spill WHERE store = ? AND aside = 0 ORDER BY n LIMIT 1"
+    first = db.execute(head, (store,)).fetchone()
+    waiting = "aside = 0" if first is not None and first[0] <= now_us else f"aside = 1 AND next_us <= {now_us:d}"
     columns = "n, attempts, store, kind, etype, tenant, id, count, payload"
-    head = f"SELECT next_us, {columns} FROM ps_spill WHERE store = ? AND aside = 0 ORDER BY n LIMIT ?"
-    rows = db.execute(head, (store, limit)).fetchall()
-    if rows and rows[0][0] > now_us:
-        rows = []
-    late = f"SELECT next_us, {columns} FROM ps_spill WHERE store = ? AND aside = 1 AND next_us <= ? ORDER BY n LIMIT ?"
-    rows += db.execute(late, (store, now_us, limit)).fetchall()
-    return [SpillRow(n, attempts, Spill(*rest)) for _, n, attempts, *rest in rows[:limit]]
+    rows = db.execute(f"SELECT {columns} FROM ps_spill WHERE store = ? AND {waiting} ORDER BY n", (store,))
+    with closing(rows):
+        return first_run((SpillRow(n, attempts, Spill(*rest)) for n, attempts, *rest in rows), limit)
 
 
 def spilled(db: sqlite3.Connection, store: str, limit: int, now_us: int) -> list[SpillRow]:
