@@ -152,7 +152,10 @@ class Values:
 
     def step(self, key: Key, rate: Rate, cost: int) -> Step:
         row = self._db.execute(_PAST_SQL, (key.tenant, key.etype, key.id, rate.kind)).fetchone()
-        return step(rate, cost, () if row is None else _past_decoder.decode(row[0]), self.now_us)
+        try:
+            return step(rate, cost, () if row is None else _past_decoder.decode(row[0]), self.now_us)
+        except (msgspec.DecodeError, ValueError):
+            raise StoreCorrupt(f"{self._path}: the row of {key.etype} {key.id!r} in ps_limit is damaged") from None
 
     def take(self, key: Key, rate: Rate, cost: int) -> Allowance:
         taken = self.step(key, rate, cost)
