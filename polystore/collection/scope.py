@@ -132,6 +132,10 @@ class Scope(Generic[T]):
                 f"{entity.cls.__name__} is no record: its data_type is {entity.data_type!r}; use "
                 f"hda.{way}({entity.cls.__name__})"
             )
+        if tenant and entity.mapped is not None:
+            raise UnsupportedOperation(
+                f"{entity.cls.__name__} is a table of the application, which has one tenant; use it without hda.tenant()"
+            )
         self.placement = wiring.placements[entity.name]
         self.home = wiring.store(self.placement.home)
         cache = wiring.caches.get(entity.name)
