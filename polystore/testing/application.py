@@ -79,9 +79,9 @@ class Applications:
         was written before, as an application that starts again does.
 
         config: as `HybridDataArchitecture.open` takes it; None: `embedded:` in the test's own directory, whose stores
-        are home, full_text, vector and graph. At the end of the block all stores answer again, everything is delivered,
-        and every copy is compared with its home: AssertionError names what differs, and the dead letters. A block that
-        raises is not looked at. verify: False for a test that leaves differences on purpose.
+        are home, full_text, vector, graph, facts, state and files. At the end of the block all stores answer again,
+        everything is delivered, and every copy is compared with its home: AssertionError names what differs, and the
+        dead letters. A block that raises is not looked at. verify: False for a test that leaves differences on purpose.
         """
         url = f"embedded:{self._directory}" if config is None else config
         async with HybridDataArchitecture.open(

@@ -271,6 +271,15 @@ def by_hand(path: Path, statement: str) -> None:
     db.close()
 
 
+def test_verify_passes_over_what_has_no_copies(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "states.py").write_text(
+        "from dataclasses import dataclass\nfrom polystore import entity\n\n"
+        '@entity(data_type="session")\n@dataclass\nclass Session:\n    id: str\n'
+    )
+    assert answer(cli("-c", "sqlite:x.db", "-e", "states", "verify", "--json"))["compared"] == 0
+    assert "0 differences" in cli("-c", "sqlite:x.db", "-e", "states", "verify", "session").stdout
+
+
 def test_status_shows_what_is_owed_and_the_dead_letters_can_be_tried_again(cli: Cli, tmp_path: Path) -> None:
     cli("import", "note", "notes.jsonl")
     cli("dlq", "list")
