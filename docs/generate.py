@@ -27,13 +27,14 @@ CHAPTERS = {
     "Conditions": "F Field Expr Order Condition",
     "Results": "WriteResult StoreStatus Stored Found Hit Related ImportReport",
     "Facts": "Point Log",
+    "State": "State Limiter Allowance Channel Subscription",
     "Untyped": "Parts Query ReadResult",
     "Embedders": "Embedder InlineEmbedder HashedEmbedder",
 }
 NOT_MADE = frozenset(
     {
         *("HybridDataArchitecture", "Opening", "Transaction", "Collection", "Token", "Found", "Field", "Expr", "Order"),
-        *("Embedder", "InlineEmbedder", "Log"),
+        *("Embedder", "InlineEmbedder", "Log", "State", "Limiter", "Channel", "Subscription"),
     }
 )
 """Applications get these, or write them themselves; their constructors are not shown."""
