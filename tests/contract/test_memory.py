@@ -9,6 +9,7 @@ from polystore_adapters.memory import forget_servers
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
+    CacheConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -22,6 +23,7 @@ from polystore.testing.conformance import (
     HomeTextConformance,
     HomeTraversalConformance,
     HomeVectorConformance,
+    InlineCacheConformance,
     InlineGetConformance,
     JournalConformance,
     LimitConformance,
@@ -187,4 +189,12 @@ class TestLog(BareAndLayered, LogConformance):
 
 
 class TestSpill(BareAndLayered, SpillConformance):
+    pass
+
+
+class TestCache(BareAndLayered, CacheConformance):
+    pass
+
+
+class TestInlineCache(BareAndLayered, InlineCacheConformance):
     pass

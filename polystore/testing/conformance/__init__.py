@@ -15,11 +15,12 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base commit durability expiry facade facts filters histories home_facets limits logs objects outbox
-    records repository retries schema spills state text traversal vectors writes"""
+_REWRITTEN = """base cache commit durability expiry facade facts filters histories home_facets limits logs objects
+    outbox records repository retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
+from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
 from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
@@ -47,6 +48,7 @@ from polystore.testing.conformance.traversal import TraversalConformance  # noqa
 from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
 __all__ = [
+    "CacheConformance",
     "ChannelConformance",
     "CommitConformance",
     "Conformance",
@@ -62,6 +64,7 @@ __all__ = [
     "HomeTextConformance",
     "HomeTraversalConformance",
     "HomeVectorConformance",
+    "InlineCacheConformance",
     "InlineGetConformance",
     "JournalConformance",
     "LimitConformance",

@@ -45,7 +45,11 @@ def _shaped(repository: Any, env: Env) -> Repository:
             if inspect.iscoroutinefunction(method):
                 setattr(shape, verb, _through(store, method))
     instead: dict[str, Any] = {"get": get, "commit": commit, "get_now": store.get_now, "aclose": store.aclose}
-    instead |= {name: getattr(repository, name) for name in ("prepare", "metrics") if hasattr(repository, name)}
+    instead |= {
+        name: getattr(repository, name)
+        for name in ("prepare", "metrics", "lookup_now", "invalidate_now")
+        if hasattr(repository, name)
+    }
     for name, value in instead.items():
         if hasattr(repository, name):
             setattr(shape, name, value)
