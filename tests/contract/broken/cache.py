@@ -15,7 +15,6 @@ from polystore.protocols import Fill, Invalidation, Leased
 from polystore.testing.conformance import CacheConformance, InlineCacheConformance
 from tests.contract.broken.registry import fails
 
-
 C = TypeVar("C", bound=type[Cache])
 
 
