@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from polystore.cli import data, dead_letters, relations, stores, transfer
+from polystore.cli import data, dead_letters, rebuild, relations, stores, sweep, transfer
 from polystore.cli.running import Context
 
 
@@ -66,4 +66,6 @@ app.command()(relations.path)
 app.command("import")(transfer.import_)
 app.command("export")(transfer.export_)
 app.command()(stores.verify)
+app.command()(sweep.sweep)
+app.command()(rebuild.rebuild)
 app.add_typer(dead_letters.app, name="dlq", help="Dead letters: records that a copy refused.")

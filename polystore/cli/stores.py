@@ -11,11 +11,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from polystore.architecture import HybridDataArchitecture
 from polystore.cli.running import NO, USAGE, Context, entity_named, homes_of, run
+from polystore.consistency.stage import HARMLESS, Stage
 from polystore.consistency.verify import Difference, Verifier
 from polystore.errors import PolystoreError, StalenessTimeout
 from polystore.protocols import Repository, SupportsJournal
 from polystore.selection.explain import as_builtins, explanation
 
+CHECK_S = 10.0
 TEMPLATE = """\
 # Where the application's classes are: modules, or module:Class. Folders in import_paths are looked into first.
 entities = [{entities}]
@@ -52,7 +54,8 @@ def init(
 
 
 def check(context: typer.Context) -> None:
-    """Check the configuration, and ask every store who it is. Exit code 1 when one does not answer."""
+    """Check the configuration, and ask every store who it is, every embedder for a vector. Exit code 1 when one does
+    not answer."""
     state: Context = context.obj
 
     async def command() -> int:
@@ -70,10 +73,22 @@ def check(context: typer.Context) -> None:
                     except PolystoreError as e:
                         row["server"] = str(e)
                 rows.append(row)
+            rows += [await _asked(target, stage) for target, stage in hda.manager.embedders.stages()]
             state.show(rows)
             return 0 if all(row["answers"] for row in rows) else NO
 
     run(state, command)
+
+
+async def _asked(target: str, stage: Stage) -> dict[str, Any]:
+    """What `check` says of an embedder."""
+    row: dict[str, Any] = {"store": target, "answers": False, "server": "", "version": "", "ms": None}
+    started = time.perf_counter()
+    try:
+        await stage.embed([HARMLESS], "query", CHECK_S)
+    except PolystoreError as e:
+        return row | {"server": str(e)}
+    return row | {"answers": True, "ms": round((time.perf_counter() - started) * 1000, 1)}
 
 
 def explain(
@@ -86,9 +101,13 @@ def explain(
         async with state.opened() as hda:
             names = [entity_named(hda, entity).name] if entity else sorted(hda.types)
             if state.json:
-                state.emit({name: as_builtins(hda.remembered[name]) for name in names})
+                state.emit(
+                    {name: as_builtins(hda.remembered[name]) | {"vectors": _vectors(hda, name)} for name in names}
+                )
             for name in names:
                 state.say(explanation(hda.remembered[name]))
+                for row in _vectors(hda, name):
+                    state.say(f"  vectors    {row['field']}: made by {row['made by']}")
 
     run(state, command)
 
@@ -99,7 +118,7 @@ def status(context: typer.Context) -> None:
 
     async def command() -> None:
         async with state.opened() as hda:
-            answer: dict[str, Any] = {"homes": [], "copies": []}
+            answer: dict[str, Any] = {"homes": [], "copies": [], "vectors": _vectors(hda)}
             for home in homes_of(hda):
                 backlog = await home.call(SupportsJournal.backlog)
                 live = await home.call(SupportsJournal.beat, hda.manager.worker)
@@ -129,8 +148,25 @@ def status(context: typer.Context) -> None:
             for row in answer["copies"]:
                 row["entities"] = ", ".join(f"{name}: {status}" for name, status in row["entities"].items())
             state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
+            if any(row["configured"] for row in answer["vectors"]):
+                state.show(answer["vectors"])
+                state.say("polystore rebuild makes the vectors with what is configured")
 
     run(state, command)
+
+
+def _vectors(hda: HybridDataArchitecture, entity: str | None = None) -> list[dict[str, str]]:
+    """What made the vectors of each field, and what is configured where that is something else."""
+    embedders = hda.manager.embedders
+    rows: list[dict[str, str]] = []
+    for etype in sorted(hda.manager.placements):
+        if entity not in (None, etype):
+            continue
+        wanted = embedders.outdated(etype)
+        for field, one in embedders.serving(etype).items():
+            other = f"{wanted[field].model} {wanted[field].metric}" if field in wanted else ""
+            rows.append({"entity": etype, "field": field, "made by": f"{one.model} {one.metric}", "configured": other})
+    return rows
 
 
 def verify(
@@ -143,7 +179,8 @@ def verify(
 
     async def command() -> int:
         async with state.opened() as hda:
-            names = [entity_named(hda, entity).name] if entity else sorted(hda.types)
+            asked = [entity_named(hda, entity).name] if entity else sorted(hda.types)
+            names = [name for name in asked if name in hda.manager.placements]  # state and facts have no copies
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
             with Progress(*columns, console=state.errors, transient=True, disable=state.silent) as progress:
                 bar = progress.add_task("settling")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import typing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import EMBED
-from polystore.embedders import GIVEN, Made, made, model_of
+from polystore.embedders import GIVEN, Made, made, made_again, model_of
 from polystore.embedding import Embedder, InlineEmbedder, pack
 from polystore.entity import EntityType
 from polystore.env import SYSTEM_ENV, Env
@@ -35,7 +35,8 @@ class Embedders:
     """Which models serve which fields, which are configured, and all that can be asked.
 
     `serving`: entity -> field -> how the stored vectors were made; what is left out is served by its configured model.
-    `others` are embedders beside the configured ones, which made stored vectors.
+    `others` are embedders beside the configured ones, which made stored vectors. `later`: entities whose vectors are all
+    made after the commit, since others write them, too.
     """
 
     def __init__(
@@ -45,12 +46,18 @@ class Embedders:
         serving: Mapping[str, Mapping[str, Made]] = {},
         others: Sequence[Embedder] = (),
         env: Env = SYSTEM_ENV,
+        later: Collection[str] = (),
     ) -> None:
+        self._later = frozenset(later)
+        self._env = env
         self._stages = {model_of(one): Stage(EMBED + model_of(one), one, env) for one in others}
         self._stages |= {model_of(one): Stage(EMBED + model_of(one), one, env) for one in embedders.values()}
         self._configured: dict[str, dict[str, Made]] = {}
         self._texts: dict[str, dict[str, _Text]] = {}
         self._given: dict[str, dict[str, Made]] = {}
+        self._learned: list[Embedder] = []
+        self.elsewhere: dict[str, set[str]] = {}
+        """Entity -> the models that other processes ask, of those that this one cannot."""
         self.times_served: Counter[str] = Counter()
         """How often each type was told what serves it: another number, perhaps another model."""
         self.switched: set[str] = set()
@@ -65,17 +72,42 @@ class Embedders:
         self.times_served[etype] += 1
         texts = {f: fields[f] for f in self._configured[etype].keys() - self._given[etype].keys()}
         # Decided once: an isinstance check of a runtime protocol costs microseconds, and inline() runs in every write.
-        self._texts[etype] = {f: _Text(one, self._inline(one.model)) for f, one in sorted(texts.items())}
+        self._texts[etype] = {
+            f: _Text(one, None if etype in self._later else self._inline(one.model)) for f, one in sorted(texts.items())
+        }
 
     def _inline(self, model: str) -> InlineEmbedder | None:
         stage = self._stages.get(model)
         return stage.embedder if stage is not None and isinstance(stage.embedder, InlineEmbedder) else None
+
+    def known(self) -> list[Embedder]:
+        """All embedders that can be asked here."""
+        return [stage.embedder for stage in self._stages.values()]
+
+    def learn(self, configs: str, fields: Mapping[str, Made]) -> None:
+        """Make the embedders of these makings that are not known here, as `configs` (`write_configs`) says."""
+        for one in made_again([making.model for making in fields.values()], self.known(), configs):
+            self._stages[model_of(one)] = Stage(EMBED + model_of(one), one, self._env)
+            self._learned.append(one)
+
+    async def aclose(self) -> None:
+        """Close the embedders that were learned of; all others belong to who brought them."""
+        for one in self._learned:
+            close = getattr(one, "aclose", None)
+            if close is not None:
+                await close()
 
     # -- who makes what -----------------------------------------------------------------------------------------
 
     def stage(self, target: str) -> Stage | None:
         """The stage behind a pseudo-target; None for a model that this process cannot ask."""
         return self._stages.get(target.removeprefix(EMBED))
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """The pseudo-target and stage of every embedder that some field is served by, or configured with."""
+        makings = [*self._configured.values(), *map(self.serving, self._texts)]
+        models = {one.model for fields in makings for one in fields.values()}
+        return [(EMBED + model, self._stages[model]) for model in sorted(models & self._stages.keys())]
 
     def serving(self, etype: str) -> dict[str, Made]:
         """Field -> how the vectors that searches compare are made."""
@@ -112,9 +144,9 @@ class Embedders:
         text = self._texts[etype].get(field)
         if text is not None and text.made.model not in self._stages:
             raise ConfigurationError(
-                f"{etype}.{field}: its vectors were made with {text.made.model!r}, which is not configured any more; "
-                f"`polystore rebuild {etype}` makes them with {self._configured[etype][field].model!r}, or configure "
-                "the old embedder again, under any name"
+                f"{etype}.{field}: its vectors were made with {text.made.model!r}, which this process cannot ask. "
+                f"`polystore rebuild {etype}` makes them with the configured {self._configured[etype][field].model!r}; "
+                "or configure the other one too, under any name"
             )
 
     # -- vectors of records -------------------------------------------------------------------------------------
@@ -156,9 +188,13 @@ class Embedders:
             found = _current(stored, field, value, text.made)
             if found is not None:
                 vectors[field] = found
-            elif field not in vectors and not refused and text.made.model in self._stages:
+            elif field not in vectors and not refused and self._asked(change.key.etype, text):
                 return None
         return vectors
+
+    def _asked(self, etype: str, text: _Text) -> bool:
+        """Whether anybody makes the vectors of this field."""
+        return text.made.model in self._stages or text.made.model in self.elsewhere.get(etype, ())
 
     def texts(self, target: str, change: Change, stored: Stored) -> dict[str, str]:
         """Field -> text that the model of a pseudo-target still has to embed for this record; unchanged text is never

@@ -18,7 +18,7 @@ from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
 from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
-from polystore.protocols import SupportsCache, SupportsJournal
+from polystore.protocols import Repository, SupportsCache, SupportsJournal
 from polystore.store import Store
 
 
@@ -49,6 +49,8 @@ class Line:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._ends: dict[tuple[str, str], int] = {}
+        """(entity type, copy) -> a version that no record had which its backfill owed it."""
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._parked_cursor: str | None = None
@@ -285,14 +287,21 @@ class Line:
         await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
 
     async def _backfill(self, row: TargetRow) -> None:
-        """Owe a new copy the next records of its type; it is asked by reads once it is owed nothing. One that was here
-        before may hold what was deleted meanwhile: that is looked for at the end."""
+        """Owe a new copy the next records of its type; it is asked by reads once it is owed none of them any more, for
+        there may never be a moment without a new write. One that was here before may hold what was deleted meanwhile: that is
+        looked for at the end."""
         if row.name == self.context.caches.get(row.etype):
             await self._empty(row)
             return
         owed = self.backlog.retry.get(row.name, 0)
-        if row.cursor == "":
-            if owed == 0 and not await self._leftovers(row):
+        if row.cursor != "":
+            self._ends.pop((row.etype, row.name), None)
+        else:
+            end = self._ends.get((row.etype, row.name))
+            if end is None:
+                end = await self.home.call(Repository.newest, row.etype)
+                self._ends[row.etype, row.name] = end
+            if self.backlog.oldest.get(row.name, end + 1) > end and not await self._leftovers(row):
                 await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
                 await self.targets.refresh()
             return

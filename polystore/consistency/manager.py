@@ -75,7 +75,9 @@ class DataConsistencyManager:
         self.placements = placements
         self.settings = settings or Settings()
         self.worker = str(env.uuid7())
-        self.embedders = Embedders(types, embedders, serving, others, env)
+        # Of a table that the application writes, too, a home cannot make vectors in the commit.
+        later = [e for e, one in placements.items() if types[e].mapped and one.facets.get("vector") == one.home]
+        self.embedders = Embedders(types, embedders, serving, others, env, later)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
         self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
@@ -145,6 +147,7 @@ class DataConsistencyManager:
             self._dispatcher.cancel()
             await asyncio.gather(self._dispatcher, return_exceptions=True)
             self._dispatcher = None
+        await self.embedders.aclose()
         for line in self.lines.values():
             await line.stop()
             try:
@@ -414,14 +417,13 @@ class DataConsistencyManager:
 
 def change_of(write: Write, written: Written) -> Change:
     """What the copies are owed after a write."""
-    whole = write.kind != "update"
     return Change(
         write.key,
         written.version,
         write.h,
-        write.body if whole else written.body,
-        write.hash if whole else written.hash,
+        written.body,
+        written.hash,
         written.updated_us,
-        write.vectors if whole else {},
+        write.vectors if write.kind != "update" else {},
         written.expires_us,
     )

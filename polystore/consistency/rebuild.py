@@ -9,7 +9,7 @@ stores are prepared for it and take over what lies beside the home, and the old 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -21,8 +21,9 @@ from polystore.consistency.line import Line
 from polystore.consistency.settings import Settings
 from polystore.consistency.stage import HARMLESS
 from polystore.consistency.targets import EMBED
-from polystore.embedders import Made, read_made, write_made
-from polystore.errors import IntegrityViolation
+from polystore.embedders import Made, read_made, write_configs, write_made
+from polystore.embedding import Embedder
+from polystore.errors import ConfigurationError, IntegrityViolation, did_you_mean
 from polystore.model import Placement, TargetRow
 from polystore.protocols import Repository, SupportsFilter, SupportsJournal
 from polystore.store import Store
@@ -60,7 +61,21 @@ class Rebuilder:
         """Tells the stores of a type what they hold, as its vectors are made now."""
         self._manager = manager
         self._embedders = manager.embedders
-        self._switched_us: dict[str, int] = {}
+        self._switched: dict[str, tuple[int, int]] = {}
+        """Entity -> when it changed over here: time in us, and the newest version."""
+
+    def named(self, names: Sequence[str]) -> list[str]:
+        """The entities with vectors that are meant by names of entities or stores; all without names. Raises
+        ConfigurationError for an unknown name."""
+        placements = self._manager.placements
+        known = {etype: one.facets["vector"] for etype, one in sorted(placements.items()) if "vector" in one.facets}
+        for name in names:
+            if name not in placements and name not in self._manager.stores:
+                hint = did_you_mean(name, [*placements, *self._manager.stores])
+                raise ConfigurationError(
+                    f"no entity and no store is named {name!r}{hint}; with vectors: {', '.join(known) or 'none'}"
+                )
+        return [etype for etype, store in known.items() if not names or {etype, store}.intersection(names)]
 
     # -- a rebuild ------------------------------------------------------------------------------------------------
 
@@ -127,9 +142,10 @@ class Rebuilder:
         going = self._ending(line, etype)
         if going:
             backlog = await line.home.call(SupportsJournal.backlog)
-            # What was committed before the change over may still be on its way to the stage.
-            on_its_way = backlog.oldest_us is not None and backlog.oldest_us <= self._switched_us.get(etype, 0)
-            going = {name for name in going if on_its_way or backlog.retry.get(name)}
+            # What was committed before the change over; of later writes, the vectors were made within them.
+            time_us, version = self._switched.get(etype, (0, 0))
+            on_its_way = backlog.oldest_us is not None and backlog.oldest_us <= time_us
+            going = {name for name in going if on_its_way or backlog.oldest.get(name, version + 1) <= version}
         rows = await line.home.call(SupportsJournal.targets)
         return bool(going) or any(
             row.etype == etype and row.name == store and row.status == "backfilling" for row in rows
@@ -142,6 +158,10 @@ class Rebuilder:
 
     async def _tidy(self, line: Line, etype: str) -> None:
         """Take what works no more out of service, and remove vectors that nothing is compared with."""
+        for row in line.targets.rows(etype):
+            if row.name in self._ending(line, etype):
+                await line.home.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
+        await line.targets.refresh()
         await register(
             line, etype, self._manager.placements[etype], self._manager.stores, self._embedders, line.context.detach
         )
@@ -169,9 +189,11 @@ class Rebuilder:
             # Who dies before this has changed nothing; after it, the next one to open goes on.
             line.context.env.crashpoint("rebuild.remember")
             text = (await line.home.call(SupportsJournal.placements))[etype]
-            await line.home.call(SupportsJournal.remember, etype, _with(text, fields))
+            await line.home.call(SupportsJournal.remember, etype, _with(text, fields, embedders.known()))
             line.context.env.crashpoint("rebuild.remembered")
             await self._serve(line, etype, fields)
+            await register(line, etype, placement, self._manager.stores, embedders, line.context.detach)
+            await line.targets.refresh()
         line.wake()
 
     async def _serve(self, line: Line, etype: str, fields: dict[str, Made]) -> None:
@@ -184,21 +206,27 @@ class Rebuilder:
             self._embedders.serve(etype, before)
             raise
         self._embedders.switched.add(etype)
-        self._switched_us[etype] = line.context.env.now_us()
-        await line.targets.refresh()
-        await register(
-            line, etype, self._manager.placements[etype], self._manager.stores, self._embedders, line.context.detach
-        )
+        newest = await line.home.call(Repository.newest, etype)
+        self._switched[etype] = line.context.env.now_us(), newest
         await line.targets.refresh()
 
     async def follow(self, line: Line) -> None:
-        """Go over to what another process has rebuilt."""
+        """Go over to what another process has rebuilt. A model that this one cannot ask is left to those that can."""
         for etype, text in (await line.home.call(SupportsJournal.placements)).items():
             if etype in self._manager.placements and self._changed(etype, text):
                 async with line.alone():
                     now = (await line.home.call(SupportsJournal.placements))[etype]
                     if self._changed(etype, now):
+                        self._embedders.learn(_made_of(now).get("embedders", ""), _fields(now))
                         await self._serve(line, etype, {**self._embedders.serving(etype), **_fields(now)})
+                        self._leave_to_others(line, etype)
+
+    def _leave_to_others(self, line: Line, etype: str) -> None:
+        """Who rebuilt has said which embedders work on; this process wants no others."""
+        stages = {row.name for row in line.targets.rows(etype) if row.name.startswith(EMBED) and row.status != "off"}
+        wanted = {name for name in line.wanted.get(etype, frozenset()) if not name.startswith(EMBED)}
+        line.wanted[etype] = frozenset(wanted | (stages & self._embedders.pseudo_targets(etype)))
+        self._embedders.elsewhere[etype] = {name.removeprefix(EMBED) for name in stages}
 
     def _changed(self, etype: str, text: str) -> bool:
         serving, fields = self._embedders.serving(etype), _fields(text)
@@ -209,13 +237,19 @@ async def _nothing(etype: str) -> None:
     """The stores are prepared by who opened them."""
 
 
+def _made_of(placement: str) -> dict[str, str]:
+    found: dict[str, str] = msgspec.json.decode(placement).get("made_of", {})
+    return found
+
+
 def _fields(placement: str) -> dict[str, Made]:
-    made_of: dict[str, str] = msgspec.json.decode(placement).get("made_of", {})
-    return read_made(made_of.get("vector", ""))
+    return read_made(_made_of(placement).get("vector", ""))
 
 
-def _with(placement: str, fields: dict[str, Made]) -> str:
+def _with(placement: str, fields: dict[str, Made], embedders: Sequence[Embedder]) -> str:
     """The remembered placement with other makings."""
     stored: dict[str, Any] = msgspec.json.decode(placement)
-    stored["made_of"] = {**stored.get("made_of", {}), "vector": write_made(fields)}
+    made_of = _made_of(placement)
+    configs = write_configs([one.model for one in fields.values()], embedders, made_of.get("embedders", ""))
+    stored["made_of"] = {**made_of, "vector": write_made(fields), "embedders": configs}
     return msgspec.json.encode(stored).decode()

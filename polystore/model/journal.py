@@ -70,12 +70,14 @@ class TargetRow(Value, frozen=True, gc=False):
 
 
 class Backlog(Value, frozen=True, gc=False):
-    """What one journal still owes."""
+    """What one journal still owes. oldest: copy -> the smallest `min_version` of its retry rows, parked ones left
+    out."""
 
     outbox: int
     oldest_us: int | None
     retry: Mapping[str, int]
     parked: Mapping[str, int]
+    oldest: Mapping[str, int] = {}
 
 
 class StoredVector(Value, frozen=True, gc=False):

@@ -188,7 +188,9 @@ class Journal(Tables):
 
     def backlog(self) -> Backlog:
         oldest_us = min((owed.created_us for owed in self.outbox.values()), default=None)
-        return Backlog(len(self.outbox), oldest_us, self._counts(parked=False), self._counts(parked=True))
+        retry = self._counts(parked=False)
+        versions = {name: min(r.min_version for r in self._owed_rows(name, None, parked=False)) for name in retry}
+        return Backlog(len(self.outbox), oldest_us, retry, self._counts(parked=True), versions)
 
     def _counts(self, *, parked: bool) -> dict[str, int]:
         counts = {name: sum(1 for _ in self._owed_rows(name, None, parked=parked)) for name in self._retry}

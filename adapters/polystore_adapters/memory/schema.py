@@ -7,17 +7,21 @@ from collections.abc import Sequence
 
 import msgspec
 
+from polystore.embedding import unpack
 from polystore.env import Env
 from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, plan
-from polystore.model import Key
-from polystore.protocols import Layout
+from polystore.model import CALLER, Body, Key, StoredVector, text_hash
+from polystore.protocols import Layout, VectorSpec
 
 from .tables import Row, Tables, draft
 
 
 class Schema(Tables):
     """The layouts of the server's types."""
+
+    stored: dict[Key, dict[tuple[str, str], StoredVector]]
+    """The journal's vectors beside the home."""
 
     def __init__(self, env: Env) -> None:
         super().__init__(env)
@@ -52,7 +56,7 @@ class Schema(Tables):
         etype = layout.entity.name
         old = self.layouts[etype]
         rows = {
-            Key(tenant, etype, id): _carried(layout, old, migration, Key(tenant, etype, id), row)
+            Key(tenant, etype, id): self._carried(layout, old, migration, Key(tenant, etype, id), row)
             for tenant, part in self.parts(etype)
             for id, row in part.rows.items()
         }
@@ -64,18 +68,38 @@ class Schema(Tables):
         for key, row in rows.items():
             self.install(key, row)
 
+    def _carried(self, layout: Layout, old: Layout, migration: Migration, key: Key, row: Row) -> Row:
+        """The record as the layout has it. Vectors of another embedder come from what the home keeps; a copy has to get
+        them again, so its record is then older than any version."""
+        body = migration.carry_out(row.body)
+        hash = layout.entity.content_hash(body)
+        new = draft(layout, key, row.version, row.h, body, hash, row.updated_us)
+        was = {new: before for before, new in migration.rename}
+        vectors: dict[str, array[float]] = {}
+        fresh: list[str] = []
+        for field, spec in layout.vectors.items() if "vector" in layout.facets else ():
+            source = was.get(field, field)
+            before = old.vectors.get(source)
+            if before is not None and (before.dimension, before.embedder) == (spec.dimension, spec.embedder):
+                vectors |= {field: row.vectors[source]} if source in row.vectors else {}
+            else:
+                fresh.append(field)
+                kept = self._kept(key, field, spec, body)
+                if kept is not None:
+                    vectors[field] = unpack(kept)
+        version = 0 if fresh and not layout.home else new.version
+        return msgspec.structs.replace(new, vectors=vectors, version=version)
 
-def _carried(layout: Layout, old: Layout, migration: Migration, key: Key, row: Row) -> Row:
-    body = migration.carry_out(row.body)
-    hash = layout.entity.content_hash(body)
-    new = draft(layout, key, row.version, row.h, body, hash, row.updated_us)
-    was = {new: before for before, new in migration.rename}
-    vectors: dict[str, array[float]] = {}
-    for field, spec in layout.vectors.items():
-        source = was.get(field, field)
-        if "vector" in layout.facets and source in row.vectors and old.vectors[source] == spec:
-            vectors[field] = row.vectors[source]
-    return msgspec.structs.replace(new, vectors=vectors)
+    def _kept(self, key: Key, field: str, spec: VectorSpec, body: Body) -> bytes | None:
+        """The vector that the caller gave or the embedder made of the field's text, if any."""
+        text = body.get(field)
+        if not isinstance(text, str):
+            return None
+        for by in (CALLER, spec.embedder):
+            one = self.stored.get(key, {}).get((field, by))
+            if one is not None and one.text_hash == text_hash(text) and len(one.vector) == 4 * spec.dimension:
+                return one.vector
+        return None
 
 
 def _check_unique(layout: Layout, rows: dict[Key, Row]) -> None:

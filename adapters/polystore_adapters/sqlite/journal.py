@@ -246,9 +246,13 @@ def drop(db: sqlite3.Connection, target: str | None, keys: Sequence[Key] | None)
 def backlog(db: sqlite3.Connection) -> Backlog:
     outbox, oldest = db.execute("SELECT count(*), min(created_at) FROM ps_outbox").fetchone()
     counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
-    for target, parked, count in db.execute("SELECT target, state = 'p', count(*) FROM ps_retry GROUP BY 1, 2"):
+    versions: dict[str, int] = {}
+    sql = "SELECT target, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2"
+    for target, parked, count, version in db.execute(sql):
         counts[bool(parked)][target] = count
-    return Backlog(outbox, oldest, counts[False], counts[True])
+        if not parked:
+            versions[target] = version
+    return Backlog(outbox, oldest, counts[False], counts[True], versions)
 
 
 # -- placements, targets, marks -----------------------------------------------------------------------------------
@@ -326,6 +330,8 @@ def put_vectors(db: sqlite3.Connection, tables: Tables, found: Sequence[StoredVe
         text = None if row is None or row.body is None else row.body.get(one.field)
         if row is None or row.body is None or not isinstance(text, str) or text_hash(text) != one.text_hash:
             continue  # made of a text that is gone
+        if not row.rid:
+            continue  # nobody has taken the row over yet
         place = (key.tenant, key.etype, key.id, one.field)
         db.execute(KEEP_SQL, (*place, one.embedder, one.text_hash, one.vector))
         spec = None if table.vector is None else table.layout.vectors.get(one.field)
