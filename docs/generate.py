@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import textwrap
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import msgspec
 
 import polystore
+from polystore import sources
 
 PAGE = Path(__file__).parent / "reference/api.md"
 HEAD = """# API
 
-Everything that `from polystore import ...` gives, made from the docstrings by `docs/generate.py`. Errors have
-[a page of their own](errors.md).
+Everything that `from polystore import ...` gives, and what moves records from and to files, made from the docstrings
+by `docs/generate.py`. Errors have [a page of their own](errors.md).
 """
+FILES = "`from polystore.sources import FileSource, export`; see [import and export](../how-to/import-and-export.md).\n"
 CHAPTERS = {
     "Declaring": "entity new_id FullText Embedding Relation Edge Unique Index Measure FileRef Needs",
     "Opening": "HybridDataArchitecture Opening Transaction",
@@ -50,6 +53,7 @@ def page() -> str:
     parts = [HEAD]
     for title, names in chapters.items():
         parts += [f"## {title}\n", *(section(name) for name in names)]
+    parts += ["## Files\n", FILES, *(section(name, sources) for name in ("FileSource", "export"))]
     parts += ["## Errors\n", "".join(f"- [`{name}`](errors.md): {first_line(name)}\n" for name in errors)]
     return "\n".join(parts)
 
@@ -63,8 +67,8 @@ def first_line(name: str) -> str:
     return described(name, getattr(polystore, name)).partition("\n")[0]
 
 
-def section(name: str) -> str:
-    value = getattr(polystore, name)
+def section(name: str, module: types.ModuleType = polystore) -> str:
+    value = getattr(module, name)
     if isinstance(value, type):
         shape = fields(value) or ([f"class {name}"] if name in NOT_MADE else [f"class {call(name, value)}"])
         return f"### {name}\n\n{code(shape)}\n{described(name, value)}\n{''.join(members(name, value))}"
