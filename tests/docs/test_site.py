@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -54,6 +55,14 @@ def test_every_page_is_in_the_site_and_in_its_navigation(site: Path) -> None:
     for caption in ("How to", "Explanation", "Reference", "Adapters"):
         assert f'<span class="caption-text">{caption}</span>' in navigation
     assert "url=README.html" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_adapter_has_a_page() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    modules = {
+        value.split(":")[0].rpartition(".")[2] for value in project["entry-points"]["polystore.adapters"].values()
+    }
+    assert {page.stem for page in (ROOT / "docs/adapters").glob("*.md")} == modules
 
 
 class Fetched(HTMLParser):
