@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from polystore import ImportReport
-from tests.typing.users import agent, bulk, service
+from tests.typing.users import agent, bulk, live, service
 
 USERS = Path(__file__).parent / "users"
 
@@ -71,3 +71,8 @@ def test_the_service_runs(tmp_path: Path) -> None:
 def test_the_import_runs(tmp_path: Path) -> None:
     written, report, seen = asyncio.run(bulk.main(f"sqlite:{tmp_path}/bulk.db"))
     assert (written, report, seen) == ([500, 700], ImportReport(read=700, written=700), 700)
+
+
+def test_the_game_runs(tmp_path: Path) -> None:
+    seen = asyncio.run(live.main(f"embedded:{tmp_path}/game"))
+    assert seen == ((1, 1.5), "garden", [True, True, False], ["안녕", "여기야"])
