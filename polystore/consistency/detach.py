@@ -27,6 +27,8 @@ from polystore.store import Store
 
 RECORDS_MAX = 32
 """Deleted records that are worked on at the same time."""
+WINDOW = 5_000
+"""Sources that are asked for at once: to find the first of them a store looks at all."""
 BATCH = 100
 """Sources that are read and written at the same time for one of them."""
 COPY_S = 1.0
@@ -110,7 +112,7 @@ class Detach:
     async def _of_source(self, end: Change, source: _Source, behind: bool) -> None:
         etype = source.entity.name
         graph = self._graph(etype)
-        n = BATCH
+        n = WINDOW
         while True:
             reached = await graph.call(
                 SupportsTraversal.traverse,

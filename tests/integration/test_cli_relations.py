@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Stop:
     at: Annotated[str | None, Relation("AT", to=Place)] = None
     rides: Annotated[list[Edge[Ride]], Relation("RIDE", to="Stop")] = field(default_factory=list)
 """
-RECORDS = {
+RECORDS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "place": [{"id": "seoul", "name": "서울"}, {"id": "busan", "name": "부산"}],
     "stop": [
         {"number": 1, "at": "seoul", "rides": [{"to": "2", "properties": {"hours": 1}}]},
