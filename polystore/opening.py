@@ -21,6 +21,7 @@ from polystore.collection.paging import after, position, total_order
 from polystore.collection.sweeping import open_files
 from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.adoption import adopt, check_home
 from polystore.consistency.facts import Facts, check_log
 from polystore.embedders import Made, kept, made, made_again, make, model_of, read_made, write_configs, write_made
 from polystore.embedding import Embedder, HashedEmbedder
@@ -80,8 +81,10 @@ async def open_all(
     for etype, placement in placements.items():
         if placement.home not in stores:
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
+        if records[etype].mapped:
+            check_home(stores[placement.home], etype)
     serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
-    caches = open_caches(exits, stores, records, placements, env)
+    caches, result_cache = open_caches(exits, stores, records, placements, env)
     manager = DataConsistencyManager(
         env,
         records,
@@ -94,6 +97,9 @@ async def open_all(
         committed={etype: cache.committed for etype, cache in caches.items()},
     )
     await _prepare(stores, types, {**placements, **alone}, manager, create)
+    for etype, placement in placements.items():
+        if records[etype].mapped:
+            await adopt(stores[placement.home], etype)
     for etype, one in remembered.items():
         if "vector" in one.fill:
             await _fill_vectors(stores[one.placement.home], types[etype], manager)
@@ -115,7 +121,10 @@ async def open_all(
                 remembered[etype] = _advised(remembered[etype], manager, outdated)
     live_state = live_state_store(loaded, stores)
     files = await open_files(exits, env, stores, placements, manager, journal)
-    return Wiring(env, types, stores, placements, manager, facts, alone, journal, live_state, caches, files), remembered
+    wiring = Wiring(
+        env, types, stores, placements, manager, facts, alone, journal, live_state, caches, files, result_cache
+    )
+    return wiring, remembered
 
 
 def _check_pins(config: Config, types: Mapping[str, EntityType[Any]]) -> None:
@@ -243,6 +252,7 @@ async def _stored_placements(
 class _Stored(msgspec.Struct):
     home: str = ""
     facets: Mapping[str, str] = {}
+    beside: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
 
 
@@ -292,7 +302,8 @@ def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Ma
     scheme = scheme_of(config.url) or ""
     if store is not None:
         return Candidate(name, scheme, store.roles, store.capabilities)
-    kept = {facet for text in journals.values() for facet, by in _stored(text).facets.items() if by == name}
+    had = [_stored(text) for text in journals.values()]
+    kept = {role for one in had for role, by in (*one.facets.items(), *one.beside.items()) if by == name}
     return Candidate(name, scheme, frozenset(kept) | ({"cache"} & {*(config.roles or ())}))
 
 
@@ -376,9 +387,9 @@ async def _remember(stores: Mapping[str, Store], remembered: Mapping[str, Rememb
     """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
     fills copies that it does not know."""
     for etype, one in remembered.items():
-        own = stores[one.placement.home]
+        own = stores.get(one.placement.home)  # no record needs its home when it is optional
         # Of what is no record, the journal remembers where it lives.
-        home = own if own.supports(SupportsJournal) else journal
+        home = own if own is not None and own.supports(SupportsJournal) else journal
         if one.changed and home is not None:
             for row in await home.call(SupportsJournal.targets):
                 if row.etype == etype and row.name in one.backfill and row.status == "active":
