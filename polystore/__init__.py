@@ -38,6 +38,7 @@ from polystore.errors import (
     UnsupportedOperation,
     ValueTooLarge,
     VersionConflict,
+    WorkLimitExceeded,
 )
 from polystore.facets import Edge, Embedding, FullText, Index, Measure, Needs, Relation, Unique
 from polystore.filters import Condition, Expr, F, Field, Order
@@ -136,6 +137,7 @@ __all__ = [
     "UnsupportedOperation",
     "ValueTooLarge",
     "VersionConflict",
+    "WorkLimitExceeded",
     "WriteResult",
     "entity",
     "new_id",

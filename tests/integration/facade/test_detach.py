@@ -395,7 +395,7 @@ def test_a_record_whose_time_is_over_is_let_go_of_as_a_deleted_one() -> None:
             await tell(hda)
             await hda.collection(City).touch("서울", ttl_s=0.05)
             async with asyncio.timeout(30):
-                while await hda.collection(Trip).get("t3") != Trip(id="t3"):
+                while await hda.collection(Trip).get("t3") != Trip(id="t3"):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await consistent(hda)
 
