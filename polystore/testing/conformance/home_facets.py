@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
+import msgspec
 import pytest
 
 from polystore.errors import NotFound
@@ -12,11 +13,12 @@ from polystore.protocols import (
     Repository,
     SupportsCommit,
     SupportsJournal,
+    SupportsSchema,
     SupportsTextSearch,
     SupportsTraversal,
     SupportsVectorSearch,
 )
-from polystore.testing.conformance.base import Conformance, commit, delete, key_of, update, write
+from polystore.testing.conformance.base import Conformance, commit, delete, key_of, layouts, update, write
 from polystore.testing.conformance.entities import ARTICLE, PERSON, SPOT, TOPIC, Article, Person, Spot
 from polystore.testing.conformance.vectors import pack
 from polystore.text import query
@@ -134,6 +136,21 @@ class HomeVectorConformance(Conformance):
         await commit(store, given, write("put", SPOT, Spot(id="b", text="two"), vectors={"text": pack(NORTH)}))
         await store.put_vectors([embedded("a", "one", EAST)])
         assert await self.near(store, "text") == ["b", "a"]
+
+    async def test_another_embedders_vectors_serve_once_the_home_is_prepared_for_it(self) -> None:
+        store: VectorHome = await self.open()
+        given = write("put", SPOT, Spot(id="c", text="three"), vectors={"text": pack(NORTH)}, keep=frozenset({"text"}))
+        spots = [write("put", SPOT, Spot(id=id, text=text)) for id, text in (("a", "one"), ("b", "two"))]
+        await commit(store, *spots, given)
+        await store.put_vectors([embedded("a", "one", EAST), embedded("b", "two", WEST)])
+        await store.put_vectors([embedded("a", "one", WEST, embedder="another")])
+        assert await self.near(store, "text") == ["a", "c", "b"]
+        (layout,) = layouts(store, [SPOT], home=True)
+        specs = {**layout.vectors, "text": msgspec.structs.replace(layout.vectors["text"], embedder="another")}
+        await cast(SupportsSchema, store).prepare([msgspec.structs.replace(layout, vectors=specs)], create=True)
+        assert await self.near(store, "text") == ["c", "a"], "what another embedder made is another vector"
+        await store.put_vectors([embedded("b", "two", EAST, embedder="another"), embedded("a", "one", EAST)])
+        assert await self.near(store, "text") == ["b", "c", "a"]
 
 
 class EdgeHome(Repository, SupportsCommit, SupportsTraversal, Protocol):

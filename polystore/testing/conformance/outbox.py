@@ -262,6 +262,18 @@ class OutboxConformance(JournalCase):
         assert by_place(await store.vectors([key_of(SPOT, "a"), key_of(SPOT, "x")])) == by_place([newer, other])
         assert await store.vectors([]) == []
 
+    async def test_vectors_of_other_embedders_are_forgotten_part_by_part(self) -> None:
+        store = await self.journal()
+        given = write("put", SPOT, Spot(id="c", text="three"), vectors={"text": b"\5" * 16}, keep=frozenset({"text"}))
+        await commit(store, spot("a", "one"), spot("b", "two"), given)
+        await store.put_vectors([stored("a", "one", b"\1" * 16), stored("b", "two", b"\2" * 16)])
+        old = [stored(id, text, b"\3" * 16, embedder="old") for id, text in (("a", "one"), ("b", "two"))]
+        await store.put_vectors(old)
+        assert [await store.forget_vectors("another_type", ["kit"], 10)] == [0]
+        assert [await store.forget_vectors(SPOT.name, ["kit"], 1) for _ in range(3)] == [1, 1, 0]
+        left = await store.vectors([key_of(SPOT, id) for id in "abc"])
+        assert sorted((one.key.id, one.embedder) for one in left) == [("a", "kit"), ("b", "kit"), ("c", "caller")]
+
     async def test_vectors_given_by_the_caller_are_kept_until_their_field_changes(self) -> None:
         store = await self.journal()
         given = {"text": b"\1" * 16, "by_cosine": b"\2" * 16}

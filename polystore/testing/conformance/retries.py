@@ -77,6 +77,10 @@ class RetriesConformance(JournalCase):
         await store.settle(Settlement(owed=[owed("copy", "a", 5), owed("search", "a", 5), owed("copy", "b", 5)]))
         await store.settle(Settlement(done=[Done("copy", key, 4), Done("copy", key_of(THING, "a", "acme"), 9)]))
         assert (await store.backlog()).retry == {"copy": 2, "search": 1}
+        await store.settle(Settlement(owed=[owed("copy", "c", 3), owed("copy", "d", 1, state="p")]))
+        assert (await store.backlog()).oldest == {"copy": 3, "search": 5}
+        await store.settle(Settlement(done=[Done("copy", key_of(THING, "c"), 3), Done("copy", key_of(THING, "d"), 1)]))
+        assert (await store.backlog()).oldest == {"copy": 5, "search": 5}
         await store.settle(Settlement(done=[Done("copy", key, 5)]))
         await store.settle(Settlement(done=[Done("copy", key, 5)]))
         assert (await store.backlog()).retry == {"copy": 1, "search": 1}

@@ -8,6 +8,7 @@ import msgspec
 from polystore_adapters.memory import MemoryServer
 
 from polystore.model import (
+    Backlog,
     Done,
     OutboxRow,
     RetryRow,
@@ -125,6 +126,23 @@ class PurgesWhatIsOwed(MemoryServer):
     def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         self.outbox.clear()
         return super().purge(now_us, tombstone_ttl_us)
+
+
+@fails(JournalConformance, "test_vectors_of_other_embedders_are_forgotten_part_by_part")
+class CallersVectorsForgottenToo(MemoryServer):
+    def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
+        found = [(key, at) for key, kept in self.stored.items() for at in kept if at[1] not in but_of]
+        for key, at in found[:limit]:
+            del self.stored[key][at]
+        return len(found[:limit])
+
+
+@fails(JournalConformance, "test_done_removes_what_is_owed_up_to_the_applied_version")
+class OldestCountsTheParked(MemoryServer):
+    def backlog(self) -> Backlog:
+        rows, _ = self.parked(None, None, 100)
+        found = super().backlog()
+        return msgspec.structs.replace(found, oldest={**found.oldest, **{row.target: row.min_version for row in rows}})
 
 
 @fails(JournalConformance, "test_vectors_of_embedders_are_kept_for_the_text_they_were_made_of")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from polystore_adapters.memory import MemoryServer
 from polystore_adapters.memory.tables import Row
 
@@ -14,8 +15,10 @@ from polystore.model import (
     Match,
     Record,
 )
+from polystore.protocols import Layout
 from polystore.testing.conformance import (
     FilterConformance,
+    HomeVectorConformance,
     SchemaConformance,
     TextConformance,
     VectorConformance,
@@ -102,6 +105,12 @@ class OneMetricForAll(MemoryServer):
         self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
     ) -> list[Match]:
         return super().similar(etype, tenant, "by_cosine", vector, where, limit)
+
+
+@fails(HomeVectorConformance, "test_another_embedders_vectors_serve_once_the_home_is_prepared_for_it")
+class VectorsStayWhoeverMadeThem(MemoryServer):
+    def _carried(self, layout: Layout, old: Layout, migration: Any, key: Key, row: Row) -> Row:
+        return msgspec.structs.replace(super()._carried(layout, old, migration, key, row), vectors=row.vectors)
 
 
 @fails(SchemaConformance, "test_nothing_is_made_unasked")
