@@ -258,6 +258,9 @@ def test_the_embedded_profile_is_a_file_for_each_role() -> None:
         "full_text": {"url": "sqlite:./.polystore/full_text.db", "roles": ["full_text"]},
         "vector": {"url": "sqlite:./.polystore/vector.db", "roles": ["vector"]},
         "graph": {"url": "sqlite:./.polystore/graph.db", "roles": ["graph"]},
+        "facts": {"url": "sqlite:./.polystore/facts.db", "roles": ["time_series"]},
+        "state": {"url": "sqlite:./.polystore/state.db", "roles": ["live_state"]},
+        "files": {"url": "file:./.polystore/files", "roles": ["file"]},
     }
 
 
