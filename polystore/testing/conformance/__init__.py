@@ -15,8 +15,8 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base cache commit durability expiry facade facts filters histories home_facets limits logs objects
-    outbox records repository retries schema spills state text traversal vectors writes"""
+_REWRITTEN = """base cache commit durability expiry facade facade_state facts filters histories home_facets limits
+    logs objects outbox records repository retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
@@ -25,6 +25,7 @@ from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
 from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
 from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
+from polystore.testing.conformance.facade_state import StateFacadeConformance  # noqa: E402
 from polystore.testing.conformance.facts import TimeRangeConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
@@ -76,6 +77,7 @@ __all__ = [
     "SchemaConformance",
     "SpillConformance",
     "StateConformance",
+    "StateFacadeConformance",
     "TextConformance",
     "TimeRangeConformance",
     "TraversalConformance",

@@ -44,7 +44,7 @@ T = TypeVar("T")
 Config = str | Mapping[str, Any]
 
 
-class _Closing:
+class Closing:
     """An architecture among the things that a test has opened."""
 
     def __init__(self, hda: HybridDataArchitecture) -> None:
@@ -69,7 +69,7 @@ class FacadeConformance(InItsOwnLoop):
     async def open(self) -> HybridDataArchitecture:
         classes = [one.cls for one in KIT.values()]
         hda = await HybridDataArchitecture.open(self.config, entities=classes, embedders={"kit": HashedEmbedder()})
-        self.opened.append(_Closing(hda))
+        self.opened.append(Closing(hda))
         return hda
 
     async def converged(self, hda: HybridDataArchitecture, etype: EntityType[Any]) -> None:
