@@ -6,14 +6,17 @@ deliveries), `records.py` reads records through it, `results.py` keeps the resul
 
 from polystore.cache.entries import ABSENT_TTL_S, HARD_TTL_S, RESULT_TTL_S
 from polystore.cache.records import CachedRecords
+from polystore.cache.results import Answered, Results
 from polystore.cache.store import CacheStore, Counts, open_caches
 
 __all__ = [
     "ABSENT_TTL_S",
     "HARD_TTL_S",
     "RESULT_TTL_S",
+    "Answered",
     "CacheStore",
     "CachedRecords",
     "Counts",
+    "Results",
     "open_caches",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from polystore.cache.entries import name_of, part
 from polystore.cache.store import Bypass, CacheStore
@@ -19,7 +19,6 @@ LOOKS = 3
 """Looks into the cache before a reader who always has to wait reads at the home without filling in."""
 WAIT_S = 0.05
 """Pause between looks while a reader of another process has the lease."""
-Answered = Literal["hit", "miss", "bypass"]
 
 
 class CachedRecords(Generic[T]):

@@ -140,13 +140,17 @@ def open_caches(
     types: Mapping[str, EntityType[Any]],
     placements: Mapping[str, Placement],
     env: Env,
-) -> dict[str, CacheStore]:
-    """Entity type -> its cache, where one is placed and answered; `exits` closes them."""
+) -> tuple[dict[str, CacheStore], CacheStore | None]:
+    """Entity type -> its cache, where one is placed and answered; and the cache for results of queries, which is one of
+    those or another that is dedicated to it. `exits` closes them."""
     caches: dict[str, CacheStore] = {}
-    for name in dict.fromkeys(placement.cache for placement in placements.values()):
-        if name in stores:
-            cached = {etype: types[etype] for etype, placement in placements.items() if placement.cache == name}
-            cache = CacheStore(stores[name], cached, env)
-            exits.push_async_callback(cache.aclose)
-            caches.update(dict.fromkeys(cached, cache))
-    return caches
+    made: list[CacheStore] = []
+    dedicated = [name for name, store in stores.items() if "cache" in store.roles and "home" not in store.roles]
+    placed = [placement.cache for placement in placements.values() if placement.cache in stores]
+    for name in dict.fromkeys((*placed, *dedicated[:1])):
+        cached = {etype: types[etype] for etype, placement in placements.items() if placement.cache == name}
+        cache = CacheStore(stores[name], cached, env)
+        exits.push_async_callback(cache.aclose)
+        made.append(cache)
+        caches.update(dict.fromkeys(cached, cache))
+    return caches, next(iter(made), None)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from polystore.cache import CachedRecords, CacheStore
+from polystore.cache import CachedRecords, CacheStore, Results
 from polystore.collection.sweeping import FileRoom
 from polystore.consistency import DataConsistencyManager
 from polystore.consistency.facts import Facts
@@ -56,7 +56,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Wiring:
     """The parts of an open architecture. `stores` holds those that answered when it was opened; `placements` says where
     records live, `alone` where facts and state do that are entities by themselves; `journal` keeps what is owed to
-    stores without one; `caches` are asked before the homes, by entity type;
+    stores without one; `caches` are asked before the homes, by entity type, `result_cache` keeps results of queries;
     `files` holds the content of files, None when no entity has any."""
 
     def __init__(
@@ -72,6 +72,7 @@ class Wiring:
         live_state: str | None = None,
         caches: Mapping[str, CacheStore] = {},
         files: FileRoom | None = None,
+        result_cache: CacheStore | None = None,
     ) -> None:
         self.env = env
         self.types = types
@@ -83,6 +84,7 @@ class Wiring:
         self.journal = journal
         self._live_state = live_state
         self.caches = caches
+        self.result_cache = result_cache
         self.files = files
         self._by_class: Mapping[type[Any], EntityType[Any]] = {one.cls: one for one in types.values()}
 
@@ -140,6 +142,7 @@ class Scope(Generic[T]):
         self.home = wiring.store(self.placement.home)
         cache = wiring.caches.get(entity.name)
         self.cached = None if cache is None else CachedRecords(cache, self.home, entity, tenant)
+        self.results = None if wiring.result_cache is None else Results(wiring.result_cache, tenant)
 
     def __repr__(self) -> str:
         return f"{self.entity.cls.__name__} of tenant {self.tenant!r} in {self.placement.home}"

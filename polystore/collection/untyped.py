@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from polystore.classes import members_of
+from polystore.collection.cached_results import Answer, read_kept
 from polystore.collection.relations import graph_of
 from polystore.collection.scope import KeyValue, Scope, Wiring
 from polystore.collection.typed import Collection
@@ -38,7 +39,8 @@ class Parts(TypedDict, total=False):
 
     core: plain values. searchable: texts of fields with FullText(). embeddings: the caller's own vectors, of texts
     that this write holds, or of fields that are vectors. relationships: ids, or edges as {"to": id, "properties": ...},
-    of fields with Relation(). files: what `hda.files.save` gave, or its fields as a mapping, or a list of them, of
+    of fields with Relation(). cache_keys: names of cached results of queries that this write outdates; they
+    go when it has been committed. files: what `hda.files.save` gave, or its fields as a mapping, or a list of them, of
     fields with FileRef.
     """
 
@@ -47,6 +49,7 @@ class Parts(TypedDict, total=False):
     embeddings: Mapping[str, Sequence[float]]
     relationships: Mapping[str, object]
     files: Mapping[str, object]
+    cache_keys: Sequence[str]
 
 
 class _Target(TypedDict):
@@ -57,7 +60,11 @@ class _Target(TypedDict):
 class Query(_Target, total=False):
     """What `read_operation` asks. By kind: key: `key`; similarity: `to` (text or vector), `field`; full_text and
     hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`, `edges`; filter: `order_by`, `cursor`.
-    All but key take `where` and `limit`, all take `after`."""
+    All but key take `where` and `limit`, all take `after`.
+
+    `cache_key`, of all but key: the name under which the result is kept for five seconds in the configured cache, if
+    any; with `after` it is not used. Kept is which records were found: they are read at their home each time, those
+    that are gone or do not satisfy `where` any more are left out. One name, one query."""
 
     key: KeyValue
     text: str
@@ -73,16 +80,18 @@ class Query(_Target, total=False):
     limit: int
     cursor: str
     after: Token
+    cache_key: str
 
 
 class ReadResult(msgspec.Struct, frozen=True):
-    """items: values (key, filter), `Hit`s or `Related`s. source: the store that was asked first. cache: "off", no
-    cache is configured. degraded: a store that should have taken part was down, and the answer came without it. steps:
-    every call to a store, in the order in which they ended."""
+    """items: values (key, filter), `Hit`s or `Related`s. source: the store that was asked first. cache: whether the
+    answer was in a cache; "off": none was to be asked, "bypass": it could not be used. degraded: a store that should
+    have taken part was down, and the answer came without it. steps: every call to a store, in the order in which they
+    ended."""
 
     items: Sequence[Any]
     source: str
-    cache: Literal["off"]
+    cache: Literal["off", "hit", "miss", "bypass"]
     degraded: bool
     steps: Sequence[tracing.Step]
     cursor: str | None = None
@@ -100,7 +109,7 @@ def scope_of(wiring: Wiring, entity: str | type[Any], tenant: str) -> Scope[Any]
 # -- write --------------------------------------------------------------------------------------------------------
 
 _PARTS = frozenset(Parts.__annotations__)
-_LATER = frozenset({"cache_keys", "points", "documents"})
+_LATER = frozenset({"points", "documents"})
 
 
 async def write(
@@ -119,7 +128,9 @@ async def write(
             raise UnsupportedOperation(f"write_operation: no store of this version takes the part {part!r}")
         if part not in _PARTS:
             raise InvalidData(f"write_operation: there is no part {part!r}; parts: {', '.join(sorted(_PARTS))}")
-        if not isinstance(given, Mapping):
+        if part == "cache_keys":
+            _check_names(given)
+        elif not isinstance(given, Mapping):
             raise InvalidData(f"write_operation: the part {part!r} maps fields to values")
     fields: dict[str, object] = dict(data.get("core", {}))
     _join(fields, data.get("searchable", {}), entity.full_text, "searchable", entity)
@@ -144,7 +155,18 @@ async def write(
         }
         changes = {**fields, **made}
         one = scope.patch(scope.key(key), changes, expect_version=expect_version, vectors=vectors)
-    return await send_one(scope, one, op_id, ack, ack_timeout_s)
+    names = data.get("cache_keys", ())
+    try:
+        return await send_one(scope, one, op_id, ack, ack_timeout_s)
+    finally:  # also when it is unknown whether it was written
+        if names and scope.results is not None:
+            await scope.results.forget(names)
+
+
+def _check_names(given: object) -> None:
+    names = cast(Sequence[object], given)
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in names):
+        raise InvalidData("write_operation: the part 'cache_keys' is a list of names of cached results")
 
 
 def _check_same_key(entity: EntityType[Any], given: object, key: KeyValue) -> None:
@@ -203,11 +225,11 @@ def _fitting(entity: EntityType[Any], field: str, value: object, part: str) -> o
 _COMMON = frozenset({"kind", "entity", "after"})
 _KEYS: Mapping[str, frozenset[str]] = {
     "key": frozenset({"key"}),
-    "filter": frozenset({"where", "order_by", "limit", "cursor"}),
-    "full_text": frozenset({"text", "where", "limit", "cursor"}),
-    "similarity": frozenset({"to", "field", "where", "limit"}),
-    "hybrid": frozenset({"text", "where", "limit"}),
-    "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "edges", "limit"}),
+    "filter": frozenset({"where", "order_by", "limit", "cursor", "cache_key"}),
+    "full_text": frozenset({"text", "where", "limit", "cursor", "cache_key"}),
+    "similarity": frozenset({"to", "field", "where", "limit", "cache_key"}),
+    "hybrid": frozenset({"text", "where", "limit", "cache_key"}),
+    "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "edges", "limit", "cache_key"}),
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": ("key",),
@@ -219,12 +241,6 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class _Answer(msgspec.Struct):
-    items: Sequence[Any]
-    cursor: str | None = None
-    degraded: bool = False
-
-
 async def read(wiring: Wiring, tenant: str, query: Query) -> ReadResult:
     """See `HybridDataArchitecture.read_operation`."""
     asked = _checked(query)
@@ -233,9 +249,23 @@ async def read(wiring: Wiring, tenant: str, query: Query) -> ReadResult:
     if isinstance(asked.get("into"), str):
         asked["into"] = scope_of(wiring, asked["into"], tenant).entity.cls
     source, answer = _WAYS[kind]
+    name = asked.pop("cache_key", None)
     with tracing.use(trace := _Steps()):
-        found = await answer(Collection(scope), asked)
-    return ReadResult(found.items, source(scope, asked), "off", found.degraded, tuple(trace.steps), found.cursor)
+        if name is None or scope.results is None or "after" in asked:
+            found = await answer(Collection(scope), asked)
+            cached = _cached(scope, trace.steps) if kind == "key" and "after" not in asked else "off"
+        else:
+            found, cached = await read_kept(scope, name, kind, asked, lambda: answer(Collection(scope), asked))
+    return ReadResult(found.items, source(scope, asked), cached, found.degraded, tuple(trace.steps), found.cursor)
+
+
+def _cached(scope: Scope[Any], steps: Sequence[tracing.Step]) -> Literal["off", "hit", "miss", "bypass"]:
+    """What the cache did for a read by key, from what was asked of whom."""
+    if scope.cached is None:
+        return "off"
+    if any(step.store == scope.placement.cache and step.error for step in steps):
+        return "bypass"
+    return "miss" if any(step.store == scope.home.name for step in steps) else "hit"
 
 
 class _Steps(tracing.Trace):
@@ -268,39 +298,39 @@ def _checked(query: Query) -> dict[str, Any]:
     return asked
 
 
-async def _by_key(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+async def _by_key(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
     value = await records.get(**asked)
-    return _Answer([] if value is None else [value])
+    return Answer([] if value is None else [value])
 
 
-async def _by_filter(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+async def _by_filter(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
     page = await records.find(**asked)
-    return _Answer(page, page.cursor)
+    return Answer(page, page.cursor)
 
 
-async def _by_words(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+async def _by_words(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
     page = await records.search(**asked)
-    return _Answer(page, page.cursor)
+    return Answer(page, page.cursor)
 
 
-async def _by_vector(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
-    return _Answer(await records.similar(**asked))
+async def _by_vector(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
+    return Answer(await records.similar(**asked))
 
 
-async def _by_both(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
+async def _by_both(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
     """When one of the two stores is down, the other one answers alone, and the result says so."""
     try:
-        return _Answer(await records.hybrid(**asked))
+        return Answer(await records.hybrid(**asked))
     except Unavailable:
         try:
-            return _Answer(await records.search(**asked), degraded=True)
+            return Answer(await records.search(**asked), degraded=True)
         except Unavailable:
             rest = {name: value for name, value in asked.items() if name != "text"}
-            return _Answer(await records.similar(asked["text"], **rest), degraded=True)
+            return Answer(await records.similar(asked["text"], **rest), degraded=True)
 
 
-async def _by_relation(records: Collection[Any], asked: Mapping[str, Any]) -> _Answer:
-    return _Answer(await records.related(**asked))
+async def _by_relation(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
+    return Answer(await records.related(**asked))
 
 
 def _home(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
@@ -323,7 +353,7 @@ _WAYS: Mapping[
     str,
     tuple[
         Callable[[Scope[Any], Mapping[str, Any]], str],
-        Callable[[Collection[Any], Mapping[str, Any]], Awaitable[_Answer]],
+        Callable[[Collection[Any], Mapping[str, Any]], Awaitable[Answer]],
     ],
 ] = {
     "key": (_home, _by_key),

@@ -103,7 +103,8 @@ async def test_versions_and_operation_ids_count_here_too(hda: HybridDataArchitec
 @split
 async def test_bad_parts_are_named_and_nothing_is_written(hda: HybridDataArchitecture) -> None:
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
-        (UnsupportedOperation, "cache_keys", {"core": {"text": "x"}, "cache_keys": ["k"]}),
+        (InvalidData, "cache_keys", {"core": {"text": "x"}, "cache_keys": "k"}),
+        (InvalidData, "cache_keys", {"core": {"text": "x"}, "cache_keys": [1]}),
         (UnsupportedOperation, "points", {"core": {"text": "x"}, "points": []}),
         (UnsupportedOperation, "documents", {"core": {"text": "x"}, "documents": []}),
         (InvalidData, "files", {"core": {"text": "x"}, "files": []}),
