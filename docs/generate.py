@@ -31,13 +31,14 @@ CHAPTERS = {
     "Results": "WriteResult StoreStatus Stored Found Hit Related ImportReport",
     "Facts": "Point Log",
     "State": "State Limiter Allowance Channel Subscription",
+    "Files": "Files SweepReport",
     "Untyped": "Parts Query ReadResult",
     "Embedders": "Embedder InlineEmbedder HashedEmbedder",
 }
 NOT_MADE = frozenset(
     {
         *("HybridDataArchitecture", "Opening", "Transaction", "Collection", "Token", "Found", "Field", "Expr", "Order"),
-        *("Embedder", "InlineEmbedder", "Log", "State", "Limiter", "Channel", "Subscription"),
+        *("Embedder", "InlineEmbedder", "Log", "State", "Limiter", "Channel", "Subscription", "Files"),
     }
 )
 """Applications get these, or write them themselves; their constructors are not shown."""

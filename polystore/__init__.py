@@ -49,6 +49,8 @@ from polystore.results import Ack, Found, Hit, ImportReport, Point, Related, Sto
 if TYPE_CHECKING:
     from polystore.architecture import HybridDataArchitecture, Opening
     from polystore.collection import Channel, Collection, KeyValue, Limiter, Log, State, Subscription, Transaction
+    from polystore.collection.files import Files
+    from polystore.collection.sweeping import SweepReport
     from polystore.collection.untyped import Parts, Query, ReadResult
 
     __version__: str
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 _LATER = {
     "Channel": "polystore.collection",
     "Collection": "polystore.collection",
+    "Files": "polystore.collection.files",
     "HybridDataArchitecture": "polystore.architecture",
     "KeyValue": "polystore.collection",
     "Limiter": "polystore.collection",
@@ -66,6 +69,7 @@ _LATER = {
     "ReadResult": "polystore.collection.untyped",
     "State": "polystore.collection",
     "Subscription": "polystore.collection",
+    "SweepReport": "polystore.collection.sweeping",
     "Transaction": "polystore.collection",
 }
 
@@ -91,6 +95,7 @@ __all__ = [
     "F",
     "Field",
     "FileRef",
+    "Files",
     "Found",
     "FullText",
     "HashedEmbedder",
@@ -130,6 +135,7 @@ __all__ = [
     "StoreTimeout",
     "Stored",
     "Subscription",
+    "SweepReport",
     "Token",
     "Transaction",
     "Unavailable",
