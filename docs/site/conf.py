@@ -58,7 +58,12 @@ def contents(page: str, root: Path = ROOT) -> str:
 
 def toctree(pages: list[str], caption: str = "") -> str:
     options = ":hidden:\n" + (f":caption: {caption}\n" if caption else "")
-    return f"\n```{{toctree}}\n{options}\n" + "".join(f"/{one}\n" for one in pages) + "```\n"
+    return f"\n```{{toctree}}\n{options}\n" + "".join(f"{entry(one)}\n" for one in pages) + "```\n"
+
+
+def entry(page: str) -> str:
+    """A page is named by its title, but for the Korean README, whose title is that of the English one."""
+    return f"한국어 </{page}>" if page == f"{root_doc}.ko" else f"/{page}"
 
 
 class SearchEnglishAndKorean(SearchEnglish):
