@@ -60,7 +60,8 @@ class Timeout:
         text = f"no answer within {self.timeout_s:g} s"
         if operation.idempotent:
             return StoreTimeout(f"{text}; try again")
-        return OutcomeUnknown(f"{text}: carried out or not; look, or call again with the same op_id")
+        again = ", or call again with the same op_id" if operation.verb == "commit" else " before doing it again"
+        return OutcomeUnknown(f"{text}: carried out or not; look{again}")
 
     def close(self) -> None:
         """Forget the timer; calls under way end without a deadline."""

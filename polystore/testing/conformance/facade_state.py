@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -88,9 +89,6 @@ class StateFacadeConformance(InItsOwnLoop):
         made: list[int] = []
         appended: list[str] = []
 
-        def append(moment: Moment, word: str) -> Moment:
-            return replace(moment, word=moment.word + word)
-
         async def one(number: int) -> None:
             try:
                 await moments.create(Moment(id="m", level=Level.HIGH))
@@ -102,7 +100,7 @@ class StateFacadeConformance(InItsOwnLoop):
                 await moments.incr("m", "ratio", 0.5)
                 word = f"{number}{turn},"
                 try:
-                    await moments.update("m", lambda moment, word=word: append(moment, word))
+                    await moments.update("m", partial(appended_to, word))
                     appended.append(word)
                 except Conflict:  # five others came between
                     pass
@@ -140,3 +138,7 @@ class StateFacadeConformance(InItsOwnLoop):
         await second.state(Moment).delete("m")
         with pytest.raises(NotFound):
             await first.state(Moment).update("m", {"word": "x"})
+
+
+def appended_to(word: str, moment: Moment) -> Moment:
+    return replace(moment, word=moment.word + word)

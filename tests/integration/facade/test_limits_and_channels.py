@@ -26,8 +26,10 @@ from polystore import (
     Unavailable,
     UnsupportedOperation,
     ValueTooLarge,
+    opening,
 )
 from polystore.collection.limiter import rate_of
+from polystore.store import Store
 from polystore.testing.conformance import MovableEnv
 from tests.integration.facade.test_state import ENTITIES, everywhere, opened
 from tests.integration.facade.world import SPLIT, down
@@ -143,6 +145,42 @@ def test_limits_and_channels_go_to_the_store_that_is_made_for_them() -> None:
         assert "in live" in repr(hda.channel("c", type=str))
 
     opened(test, {"stores": dict(reversed(stores.items()))})
+
+
+def test_a_store_that_did_not_answer_is_waited_for_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that opened at other times would count apart."""
+    live = {"url": "memory:", "roles": ["live_state"], "required": False}
+    config = {"stores": {"main": {"url": "memory:"}, "live": live}}
+    sound = opening.open_store
+
+    async def open_store(name: str, *given: Any) -> Store:
+        if name == "live":
+            raise Unavailable("no route", store=name)
+        return await sound(name, *given)
+
+    async def main() -> None:
+        monkeypatch.setattr(opening, "open_store", open_store)
+        async with HybridDataArchitecture.open(config, entities=ENTITIES[:1]) as hda:
+            with pytest.raises(Unavailable, match="live"):
+                hda.limiter("x", limit=1, per_s=1)
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_takes_too_long_may_have_counted() -> None:
+    async def main() -> None:
+        config = {"stores": {"slow": {"url": "memory:", "timeout_s": 0.05}}}
+        async with HybridDataArchitecture.open(config, entities=ENTITIES) as hda:
+            repository: Any = hda.stores["slow"].repository
+
+            async def stall(*given: Any) -> None:
+                await asyncio.Event().wait()
+
+            repository.take_allowance = stall
+            with pytest.raises(OutcomeUnknown, match="carried out or not; look before doing it again"):
+                await hda.limiter("x", limit=1, per_s=1).take("k")
+
+    asyncio.run(main())
 
 
 def test_without_a_store_for_live_state_limits_and_channels_say_what_to_configure() -> None:
