@@ -21,7 +21,7 @@
     home = "main"
 
 `${NAME}` in any text is the environment's variable, as it stands: inside a URL it must be percent-encoded where a URL
-needs that. `$${` is `${`. The paths of `sqlite:` and `embedded:` are relative to the file (else to the working
+needs that. `$${` is `${`. The paths of `sqlite:`, `file:` and `embedded:` are relative to the file (else to the working
 directory). Errors say where: `stores.main.roles[1]`; they never show a value that could be a secret.
 """
 
@@ -63,7 +63,7 @@ SINGLE = "main"
 """The name of the store when only one URL is given."""
 TIMEOUT_S_MAX = 86_400
 
-_PATHS = frozenset({"sqlite", "embedded"})
+_PATHS = frozenset({"sqlite", "file", "embedded"})
 _ENTITIES = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
 _STORE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")

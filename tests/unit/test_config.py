@@ -77,8 +77,9 @@ def test_one_url_is_one_store(directory: Path) -> None:
 
 
 def test_a_mapping_has_the_shape_of_the_file(directory: Path) -> None:
-    config = load_config({"stores": {"a": {"url": "sqlite:./x/../y.db", "roles": ("home",)}}})
-    assert config.stores == {"a": StoreConfig(url=f"sqlite:{directory}/y.db", roles=("home",))}
+    config = load_config({"stores": {"a": {"url": "sqlite:./x/../y.db", "roles": ("home",)}, "b": {"url": "file:z"}}})
+    assert config.stores["a"] == StoreConfig(url=f"sqlite:{directory}/y.db", roles=("home",))
+    assert config.stores["b"] == StoreConfig(url=f"file:{directory}/z")
 
 
 @pytest.mark.parametrize("url", ["sqlite:/srv/x.db", "sqlite::memory:", "memory:", "memory:shared", "s3://bucket/x"])
