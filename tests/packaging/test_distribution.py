@@ -83,7 +83,7 @@ def test_every_entry_point_of_the_installed_wheel_leads_to_code(installed: Path)
     )
     answer = outside(installed, script)
     assert dict(zip(answer[::2], answer[1::2], strict=True)) == dict.fromkeys(
-        ["memory", "sqlite", "embedded", "polystore", "plugin"], "True"
+        ["memory", "sqlite", "file", "embedded", "polystore", "plugin"], "True"
     )
 
 
