@@ -102,6 +102,7 @@ class Rebuilder:
         while await self._filling(line, etype):
             progress(RebuildProgress(etype, "copying", total, total))
             await self._pause(line)
+        line.context.env.crashpoint("rebuild.tidy")
         await self._tidy(line, etype)
         progress(RebuildProgress(etype, "done", total, total))
         return texts
@@ -192,6 +193,7 @@ class Rebuilder:
             await line.home.call(SupportsJournal.remember, etype, _with(text, fields, embedders.known()))
             line.context.env.crashpoint("rebuild.remembered")
             await self._serve(line, etype, fields)
+            line.context.env.crashpoint("rebuild.served")
             await register(line, etype, placement, self._manager.stores, embedders, line.context.detach)
             await line.targets.refresh()
         line.wake()
