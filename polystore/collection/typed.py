@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
-from polystore.collection import importing, relations, searching, writing
+from polystore.collection import importing, searching, writing
 from polystore.collection.measures import Measures
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import (
@@ -20,17 +19,17 @@ from polystore.collection.paging import (
     write_cursor,
 )
 from polystore.collection.scope import KeyValue, Scope, check_limit, check_token
+from polystore.collection.walks import Walks
 from polystore.errors import InvalidData, Unavailable
 from polystore.filters import Condition, Field, Order
-from polystore.model import Direction, Key, Record
+from polystore.model import Key, Record
 from polystore.protocols import SupportsFilter, SupportsInlineGet
-from polystore.results import Ack, Found, Hit, ImportReport, Path, Related, Stored, Token, WriteResult
+from polystore.results import Ack, Found, Hit, ImportReport, Stored, Token, WriteResult
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-class Collection(Measures[T], Generic[T]):
+class Collection(Measures[T], Walks[T], Generic[T]):
     """The records of one entity type and tenant, as values of its class.
 
     All that can be known before any I/O is raised before any I/O: InvalidData for values and keys, InvalidFilter for
@@ -314,90 +313,3 @@ class Collection(Measures[T], Generic[T]):
         """`search` and `similar` fused by reciprocal rank: what is good in both comes first."""
         searching.check_text(text)
         return await searching.hybrid(searching.Question(self._scope, where, limit), text, after)
-
-    # -- relations ----------------------------------------------------------------------------------------------
-
-    @overload
-    async def related(
-        self,
-        key: KeyValue,
-        type: str | Sequence[str],
-        *,
-        direction: Direction = ...,
-        depth: int = ...,
-        where: Condition | None = ...,
-        edges: Condition | None = ...,
-        limit: int = ...,
-        after: Token | None = ...,
-    ) -> Sequence[Related[object]]: ...
-    @overload
-    async def related(
-        self,
-        key: KeyValue,
-        type: str | Sequence[str],
-        *,
-        into: type[R],
-        direction: Direction = ...,
-        depth: int = ...,
-        where: Condition | None = ...,
-        edges: Condition | None = ...,
-        limit: int = ...,
-        after: Token | None = ...,
-    ) -> Sequence[Related[R]]: ...
-    async def related(
-        self,
-        key: KeyValue,
-        type: str | Sequence[str],  # noqa: A002
-        *,
-        into: Any = None,
-        direction: Direction = "out",
-        depth: int = 1,
-        where: Condition | None = None,
-        edges: Condition | None = None,
-        limit: int = 100,
-        after: Token | None = None,
-    ) -> Sequence[Related[Any]]:
-        """Records reached from this one over relations of the types, nearest first, each once. `into` keeps those of
-        one class; `where` is a condition on it (without `into` on the only class that can be reached). `direction` "in"
-        follows relations that point here. `edges`: only edges are followed whose properties satisfy this condition. An
-        end that was deleted, or never written, is left out. Raises WorkLimitExceeded where `limit` are not found among
-        the first 100,000."""
-        asked = relations.walk(self._scope, key, type, into, direction, depth, where, edges, limit)
-        return await relations.related(self._scope, asked, after)
-
-    async def path(
-        self,
-        key: KeyValue,
-        to: KeyValue,
-        type: str | Sequence[str],  # noqa: A002
-        *,
-        into: builtins.type[Any] | None = None,
-        direction: Direction = "out",
-        depth_max: int = 6,
-        edges: Condition | None = None,
-        after: Token | None = None,
-    ) -> Path:
-        """A shortest path to another record, empty when there is none: the first of `paths`."""
-        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, 1)
-        found = await relations.paths(self._scope, asked, after)
-        return found[0] if found else []
-
-    async def paths(
-        self,
-        key: KeyValue,
-        to: KeyValue,
-        type: str | Sequence[str],  # noqa: A002
-        *,
-        into: builtins.type[Any] | None = None,
-        direction: Direction = "out",
-        depth_max: int = 6,
-        edges: Condition | None = None,
-        limit: int = 100,
-        after: Token | None = None,
-    ) -> Sequence[Path]:
-        """All paths to another record that come to no record twice, shortest first, over at most `depth_max` (up to 30)
-        relations of the types. `into` is the other record's class, where there are several that it can be. All records
-        and edges of a path are there at their homes. Raises WorkLimitExceeded where finding them takes too long a look
-        (docs/how-to/relations.md): the answer is never incomplete below `limit`."""
-        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, limit)
-        return await relations.paths(self._scope, asked, after)
