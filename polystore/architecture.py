@@ -6,10 +6,11 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 from polystore import opening
+from polystore.cache import CacheStore
 from polystore.collection import (
     Channel,
     Collection,
@@ -38,6 +39,9 @@ from polystore.rates import RateKind
 from polystore.results import Ack, WriteResult
 from polystore.selection import Remembered
 from polystore.store import Store
+
+if TYPE_CHECKING:
+    from polystore.sqlalchemy.joining import Join
 
 T = TypeVar("T")
 
@@ -200,12 +204,28 @@ class HybridDataArchitecture:
     # -- several records ----------------------------------------------------------------------------------------
 
     def transaction(
-        self, *, op_id: UUID | None = None, ack: Ack = "committed", ack_timeout_s: float = 10.0
+        self,
+        *,
+        op_id: UUID | None = None,
+        ack: Ack = "committed",
+        ack_timeout_s: float = 10.0,
+        join: Join | None = None,
     ) -> AbstractAsyncContextManager[Transaction]:
         """Collect writes inside the block and send them as one commit at its end; types of one home only.
 
         An exception inside the block sends nothing. The commit raises what its writes raise, and then none is done.
+
+        join: a SQLAlchemy session or connection, sync or async, to the home's own database. Then the block's end only
+        writes in its transaction: what was written is durable, and `tx.result` no longer "pending", when the caller
+        commits, and gone when he rolls back. Raises ConfigurationError for another database, and for any other `ack`
+        than "committed", which would have to wait for the caller.
         """
+        if join is not None:
+            from polystore.sqlalchemy.joining import JoinedTransaction  # imports SQLAlchemy
+
+            if ack != "committed":
+                raise ConfigurationError("a joined transaction ends when the caller commits: ack= does not go with it")
+            return JoinedTransaction(self._wiring, self._tenant, op_id, join)
         return Transaction(self._wiring, self._tenant, op_id, ack, ack_timeout_s)
 
     # -- untyped ------------------------------------------------------------------------------------------------
@@ -274,6 +294,11 @@ class HybridDataArchitecture:
     def remembered(self) -> Mapping[str, Remembered]:
         """Entity name -> its placement as it holds now, and what would be better."""
         return self._remembered
+
+    @property
+    def caches(self) -> Mapping[str, CacheStore]:
+        """Entity name -> the cache that its reads by key ask; its `counts` say what they met."""
+        return self._wiring.caches
 
     @property
     def manager(self) -> DataConsistencyManager:

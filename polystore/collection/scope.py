@@ -136,7 +136,7 @@ class Scope(Generic[T]):
             )
         if tenant and entity.mapped is not None:
             raise UnsupportedOperation(
-                f"{entity.cls.__name__} is a table of the application, which has one tenant; use it without hda.tenant()"
+                f"{entity.cls.__name__} is a table of the application, which has one tenant; leave out hda.tenant()"
             )
         self.placement = wiring.placements[entity.name]
         self.home = wiring.store(self.placement.home)

@@ -18,7 +18,7 @@ from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
 from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
-from polystore.protocols import Repository, SupportsCache, SupportsJournal
+from polystore.protocols import Repository, SupportsApplicationTables, SupportsCache, SupportsJournal
 from polystore.store import Store
 
 
@@ -160,6 +160,7 @@ class Line:
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
         await self._bury_expired()
+        await self._touched()
         await self._take_over()
         await self._sweep()
         for row in copies:
@@ -189,6 +190,13 @@ class Line:
                 self.context.env.crashpoint("expiry.committed")
             if len(keys) < size:
                 return
+
+    async def _touched(self) -> None:
+        """Take over what others wrote to the application's tables, as far as triggers noted it."""
+        etypes = [etype for etype in self.wanted if self.context.types[etype].mapped is not None]
+        size = self.context.settings.batch_max
+        while etypes and await self.home.call(SupportsApplicationTables.touched, etypes, size) == size:
+            pass
 
     async def _take_over(self) -> None:
         """Claim what nobody alive works on, at any time one row more than were delivered so far.
@@ -291,7 +299,7 @@ class Line:
         there may never be a moment without a new write. One that was here before may hold what was deleted meanwhile: that is
         looked for at the end."""
         if row.name == self.context.caches.get(row.etype):
-            await self._empty(row)
+            await self.empty(row)
             return
         owed = self.backlog.retry.get(row.name, 0)
         if row.cursor != "":
@@ -312,8 +320,9 @@ class Line:
             owed += chunk
             self.retries.wake(row.name)
 
-    async def _empty(self, row: TargetRow) -> None:
-        """What a new cache holds has not been invalidated for a while: it goes, and then the cache is complete."""
+    async def empty(self, row: TargetRow) -> None:
+        """What a cache holds that is new, or comes back, has not been invalidated for a while: it goes, and then the
+        cache is complete. One that does not answer is emptied at a later look."""
         cache = self.context.stores.get(row.name)
         if cache is None:
             return  # who has the store empties it

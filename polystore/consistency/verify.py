@@ -11,19 +11,20 @@ import msgspec
 
 from polystore.consistency.embedding import Embedders, by_record
 from polystore.model import EVERYTHING, Change, Key, Placement, Stamp, vector_digest
-from polystore.protocols import Repository, SupportsJournal
+from polystore.protocols import Repository, SupportsApplicationTables, SupportsJournal
 from polystore.store import Store
 
 PAGE = 1_000
 
-Problem = Literal["missing", "extra", "older", "newer", "content", "vector", "fault"]
+Problem = Literal["missing", "extra", "older", "newer", "content", "vector", "fault", "stray"]
 
 
 class Difference(msgspec.Struct, frozen=True):
     """One record that a copy holds otherwise than its home.
 
     missing: only the home has it. extra: only the copy has it. older, newer: another version. content: the same version
-    with another content hash. vector: another vector. fault: the copy contradicts itself (`detail` says how).
+    with another content hash. vector: another vector. fault: the copy contradicts itself (`detail` says how). stray: a
+    row of an application's table that came or went without polystore's knowledge.
     """
 
     store: str
@@ -56,6 +57,9 @@ class Verifier:
         first. A home that serves facets itself is checked against itself."""
         placement = self._placements[etype]
         home = self._stores[placement.home]
+        if home.supports(SupportsApplicationTables):
+            for key in await home.call(SupportsApplicationTables.strays, etype, PAGE):
+                yield Difference(home.name, key, "stray", None, None, "by somebody else, and not taken over yet")
         served: dict[str, set[str]] = {}
         for facet, name in placement.facets.items():
             served.setdefault(name, set()).add(facet)

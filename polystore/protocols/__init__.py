@@ -10,7 +10,7 @@ translate driver errors by code, never by message; `CancelledError` passes untou
 belong to the caller.
 """
 
-from polystore.protocols.application import SupportsApplicationTables
+from polystore.protocols.application import CapturesTables, SupportsApplicationTables
 from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
 from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
 from polystore.protocols.journal import SupportsJournal
@@ -29,6 +29,7 @@ from polystore.protocols.state import Changed, Fields, Leave, Number, StateRow, 
 
 __all__ = [
     "FACTS_MAX",
+    "CapturesTables",
     "Changed",
     "Connect",
     "Fields",

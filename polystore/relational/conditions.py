@@ -44,10 +44,10 @@ def arguments(node: Checked, dialect: Dialect) -> list[Any]:
             return [one for part in parts for one in arguments(part, dialect)]
         case Not(part):
             return arguments(part, dialect)
-        case Compare(_, op, value, kind):
+        case Compare(path, op, value, kind):
             if value is None:
                 return []
-            encode = dialect.encoders.get(kind) if kind != "json" else None
+            encode = dialect.encoder(path[0], kind) if kind != "json" else None
             if op != "in":
                 return [value if encode is None else encode(value)]
             encoded = [item if encode is None else encode(item) for item in value]

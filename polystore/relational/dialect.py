@@ -35,6 +35,10 @@ class Dialect(Protocol):
         """Kind -> from a plain value to what the driver takes; kinds left out are taken as they are."""
         ...
 
+    def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
+        """The encoder of one field's values: that of its kind, unless the table is the application's own."""
+        ...
+
     @property
     def listed(self) -> frozenset[str]:
         """The kinds whose values `pack` can put into one parameter."""

@@ -42,13 +42,14 @@ def compiled(clause: sa.ClauseElement, dialect: Dialect) -> Statement:
 
 
 class Statements:
-    """Queries over one entity's table, alias `t`, for one tenant. All raise InvalidFilter for too many values.
+    """Queries over one entity's table, given under its alias `t`, for one tenant. All raise InvalidFilter for too many
+    values.
 
     `now_us` leaves out what has expired by then; None: nothing in the table ever expires.
     """
 
-    def __init__(self, table: sa.Table, columns: Sequence[str], key: str, dialect: Dialect) -> None:
-        self._table = table.alias("t")
+    def __init__(self, table: sa.FromClause, columns: Sequence[str], key: str, dialect: Dialect) -> None:
+        self._table = table
         self._columns = [self._table.c[name] for name in columns]
         self._key = key
         self._dialect = dialect

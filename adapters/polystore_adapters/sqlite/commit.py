@@ -42,7 +42,7 @@ _OUTBOX_SQL = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
 )
 _OP_SQL = "INSERT INTO ps_op (tenant, op_id, request_hash, answers, created_at) VALUES (?, ?, ?, ?, ?)"
-_FORGET_SQL = "DELETE FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ?"
+FORGET_SQL = "DELETE FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ?"
 KEEP_SQL = (
     "INSERT OR REPLACE INTO ps_vector (tenant, etype, id, field, embedder, text_hash, vec) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
@@ -210,6 +210,7 @@ class Commits:
                 keep = (standing.keep & others) if isinstance(standing, Draft) else frozenset(others)
             body = {**(standing.body or {}), **body}
             hash = table.entity.content_hash(body, bounded=True)
+        body, hash = table.as_stored(self._db, body, hash)
         columns = records.columns_of(table, key, body)
         if table.unique:
             self._check_unique(table, key, body, columns)
@@ -262,12 +263,12 @@ class Commits:
         key, vectors = write.key, self._vectors
         place = (key.tenant, key.etype, key.id)
         if existed and write.kind in ("delete", "expire"):
-            vectors.append((_FORGET_SQL, place))
+            vectors.append((FORGET_SQL, place))
         elif existed and write.kind == "update":
             for field in table.entity.embeddings.keys() & (write.body or {}).keys():
-                vectors.append((f"{_FORGET_SQL} AND embedder = ? AND field = ?", (*place, CALLER, field)))
+                vectors.append((f"{FORGET_SQL} AND embedder = ? AND field = ?", (*place, CALLER, field)))
         elif existed:
-            vectors.append((f"{_FORGET_SQL} AND embedder = ?", (*place, CALLER)))
+            vectors.append((f"{FORGET_SQL} AND embedder = ?", (*place, CALLER)))
         for field in write.keep:
             text = (draft.body or {}).get(field)
             made_of = text_hash(text) if isinstance(text, str) else b""

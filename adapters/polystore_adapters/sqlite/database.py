@@ -105,11 +105,11 @@ class Database:
                 (size,) = writer.execute("PRAGMA page_size").fetchone()
                 (pages,) = writer.execute("PRAGMA page_count").fetchone()
                 self._check_size(size, pages)
-                check_file(writer, self.path)
+                ours = check_file(writer, self.path) or not pages
                 self._lock = FileLock(Path(self.path + ".lock"))
                 self._lock.acquire()
                 try:
-                    self._settings(writer)
+                    self._settings(writer, wal=ours)
                 finally:
                     self._lock.release()
                 self._inline = self._connect("rw", 0.0)
@@ -130,8 +130,19 @@ class Database:
                 "its home"
             )
 
-    def _settings(self, writer: sqlite3.Connection) -> None:
-        writer.execute("PRAGMA journal_mode=WAL")
+    async def use_log(self) -> None:
+        """Have the file keep a write-ahead log: an application's own is left as it is until it is prepared."""
+
+        def use() -> None:
+            with translating(self.path), contextlib.closing(self._connect("rw", BUSY_TIMEOUT_S)) as db:
+                db.execute("PRAGMA journal_mode=WAL")
+
+        await asyncio.to_thread(use)
+
+    def _settings(self, writer: sqlite3.Connection, *, wal: bool) -> None:
+        if wal:
+            writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("PRAGMA foreign_keys=ON")  # of the application's tables; ours have none
         writer.execute("PRAGMA cache_size=-16000")
         if self.options.page_limit is not None:
             writer.execute(f"PRAGMA max_page_count={self.options.page_limit:d}")

@@ -98,7 +98,10 @@ class SqliteDialect:
     }
 
     # Neither bytes, which JSON has not, nor floats, which would be read from their text.
-    listed = frozenset({"str", "int", "bool", "datetime", "date", "decimal", "uuid"})
+    listed: frozenset[str] = frozenset({"str", "int", "bool", "datetime", "date", "decimal", "uuid"})
+
+    def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
+        return self.encoders.get(kind)
 
     def pack(self, values: Sequence[Any]) -> str:
         return _encode_json(values)

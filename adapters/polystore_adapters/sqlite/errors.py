@@ -55,6 +55,10 @@ def _taken(path: str) -> PolystoreError:
     return IntegrityViolation("a unique value is held by another record")
 
 
+def _dangling(path: str) -> PolystoreError:
+    return IntegrityViolation("a foreign key of the application's tables: the row it names is missing, or still named")
+
+
 def _unfit(path: str) -> PolystoreError:
     return InvalidData("a value does not fit the table")
 
@@ -79,6 +83,7 @@ _BY_CODE: Mapping[int, Make] = {
     sqlite3.SQLITE_NOMEM: _memory,
     sqlite3.SQLITE_CONSTRAINT: _unfit,
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: _taken,
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: _dangling,
     sqlite3.SQLITE_MISMATCH: _unfit,
     sqlite3.SQLITE_TOOBIG: _too_big,
 }

@@ -245,6 +245,7 @@ def drop(db: sqlite3.Connection, target: str | None, keys: Sequence[Key] | None)
 
 def backlog(db: sqlite3.Connection) -> Backlog:
     outbox, oldest = db.execute("SELECT count(*), min(created_at) FROM ps_outbox").fetchone()
+    (touched,) = db.execute("SELECT count(*) FROM ps_touch").fetchone()
     counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
     versions: dict[str, int] = {}
     sql = "SELECT target, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2"
@@ -252,7 +253,7 @@ def backlog(db: sqlite3.Connection) -> Backlog:
         counts[bool(parked)][target] = count
         if not parked:
             versions[target] = version
-    return Backlog(outbox, oldest, counts[False], counts[True], versions)
+    return Backlog(outbox + touched, oldest, counts[False], counts[True], versions)
 
 
 # -- placements, targets, marks -----------------------------------------------------------------------------------

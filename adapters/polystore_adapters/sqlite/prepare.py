@@ -18,18 +18,18 @@ from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Vectors, text_hash
 from polystore.protocols import VectorSpec
-from polystore_adapters.sqlite import state
+from polystore_adapters.sqlite import application, state
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.schema import check_file, create_tables, is_current
 from polystore_adapters.sqlite.table import DIALECT, RecordTable
 
-LATER = (*state.TABLES,)
+LATER = (*state.TABLES, *application.TABLES)
 """Tables that files of schema version 1 lack."""
 PAGE = 500
 """Records in memory while facets are made anew."""
 
 
-class _Served(msgspec.Struct, frozen=True):
+class Served(msgspec.Struct, frozen=True):
     """What a file was last asked to serve of one entity type."""
 
     home: bool
@@ -37,13 +37,14 @@ class _Served(msgspec.Struct, frozen=True):
     vectors: Mapping[str, VectorSpec]
 
 
-_served_decoder = msgspec.json.Decoder(_Served)  # made by one thread, see `polystore.evolution`
+_served_decoder = msgspec.json.Decoder(Served)  # made by one thread, see `polystore.evolution`
 
 
 def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Make or change what is needed. Raises SchemaMismatch for what cannot be changed without loss."""
-    create_tables(db, path, LATER)
+    create_tables(db, path, LATER, shared=any(table.shared for table in tables))
     for table in tables:
+        table.check(db, path)
         _Preparation(db, table).carry_out()
 
 
@@ -53,6 +54,7 @@ def compare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) ->
     if not (is_current(db, path) if ready else tables):
         raise SchemaMismatch(f"{path}: lacks tables of this version of polystore; run `polystore init`")
     for table in tables:
+        table.check(db, path)
         difference = _Preparation(db, table).difference() if ready else "nothing is stored of it"
         if difference:
             raise SchemaMismatch(
@@ -68,7 +70,7 @@ class _Preparation:
         self._db = db
         self._table = table
         layout = table.layout
-        self._serves = _Served(layout.home, sorted(layout.facets), layout.vectors)
+        self._serves = Served(layout.home, sorted(layout.facets), layout.vectors)
         schema, served = self._meta("schema"), self._meta("served")
         self._schema: StoredSchema | None = None if schema is None else load(schema)
         self._served = None if served is None else _served_decoder.decode(served)
@@ -102,12 +104,10 @@ class _Preparation:
         if not self.difference():
             return
         migration, table = self._migration, self._table
-        if migration is None:
-            self._db.execute(_ddl(CreateTable(table.definition)))
+        if table.shared:
+            self._beside(migration)
         else:
-            self._drop_indexes(migration)
-            self._columns(migration)
-        self._create_indexes()
+            self._make(migration)
         self._facets(migration)
         schema = describe(table.entity) if migration is None else migration.schema
         values = {"schema": schema.json(), "served": msgspec.json.encode(self._serves).decode()}
@@ -115,6 +115,25 @@ class _Preparation:
         self._db.executemany("INSERT OR REPLACE INTO ps_meta (k, v) VALUES (?, ?)", rows)
 
     # -- table ------------------------------------------------------------------------------------------------
+
+    def _make(self, migration: Migration | None) -> None:
+        table = self._table
+        if migration is not None:
+            self._drop_indexes(migration)
+            self._columns(migration)
+        elif self._exists(table.etype):
+            raise SchemaMismatch(
+                f"the database has a table {table.etype!r} of another program; pass another @entity(name=...), or make "
+                "its mapped class the entity"
+            )
+        else:
+            self._db.execute(_ddl(CreateTable(table.definition)))
+        self._create_indexes()
+
+    def _beside(self, migration: Migration | None) -> None:
+        """With other fields the rows of the application have another content: they count as changed."""
+        if migration is not None and migration.changes_content:
+            self._db.execute("UPDATE ps_row SET hash = x'' WHERE etype = ?", (self._table.etype,))
 
     def _drop_indexes(self, migration: Migration) -> None:
         wanted = {str(index.name) for index in self._table.definition.indexes}
@@ -200,7 +219,7 @@ class _Preparation:
             self._vectors(migration, new=table.vector.create(self._db))
 
     def _vectors(self, migration: Migration | None, *, new: bool) -> None:
-        """Keep the vectors whose field, embedder, dimension and metric are as before; the others come from what
+        """Keep the vectors whose field, embedder and dimension are as before; the others come from what
         embedders made, if the file keeps that, or have to be delivered again: a copy's rows are then older than any
         version, so that the next delivery of the same version counts."""
         table, served = self._table, self._served
@@ -208,7 +227,7 @@ class _Preparation:
         was = {new_name: old for old, new_name in migration.rename} if migration is not None else {}
         before: Mapping[str, VectorSpec] = {} if served is None or new else served.vectors
         specs = table.layout.vectors
-        keep = frozenset(field for field, spec in specs.items() if before.get(was.get(field, field)) == spec)
+        keep = frozenset(field for field, spec in specs.items() if _same(before.get(was.get(field, field)), spec))
         fresh = specs.keys() - keep
         if not fresh and before.keys() == {was.get(field, field) for field in keep}:
             return
@@ -227,11 +246,12 @@ class _Preparation:
             elif isinstance(value, str):
                 sql = (
                     "SELECT vec FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ? AND field = ? AND embedder IN "
-                    "('caller', ?) AND text_hash = ? ORDER BY embedder <> 'caller' LIMIT 1"
+                    "('caller', ?) AND text_hash = ? AND length(vec) = ? ORDER BY embedder <> 'caller' LIMIT 1"
                 )
-                embedder = self._table.layout.vectors[field].embedder
-                place = (row.tenant, self._table.etype, row.id, field, embedder, text_hash(value))
-                stored = self._db.execute(sql, place).fetchone()
+                spec = self._table.layout.vectors[field]
+                place = (row.tenant, self._table.etype, row.id, field)
+                made = (spec.embedder, text_hash(value), 4 * spec.dimension)
+                stored = self._db.execute(sql, (*place, *made)).fetchone()
                 if stored is not None:
                     found[field] = stored[0]
         return found
@@ -254,6 +274,11 @@ class _Preparation:
 
     def _exists(self, table: str) -> bool:
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
+
+
+def _same(before: VectorSpec | None, now: VectorSpec) -> bool:
+    """Whether the same vectors serve both: how they are compared is not in them."""
+    return before is not None and (before.dimension, before.embedder) == (now.dimension, now.embedder)
 
 
 def _ddl(statement: sa.ClauseElement) -> str:

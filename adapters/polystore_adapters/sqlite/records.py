@@ -99,14 +99,18 @@ def scan(
     rows = [row for row in rows if row[6] is None or row[6] > now_us]
     bodies: list[Body] = [table.codec.decode(row[2], row[7:]) for row in rows]
     facet_rows = [FacetRow(row[0], tenant, row[2], body, {}, row[3]) for row, body in zip(rows, bodies, strict=True)]
+    hashes = [table.entity.content_hash(body) for body in bodies]
     faults: dict[int, str] = {}
+    if table.shared:
+        changed = "the row was changed by somebody else, and not taken over yet"
+        faults = {row[0]: changed for row, hash in zip(rows, hashes, strict=True) if row[4] != hash}
     for facet in table.facets:
         for rid, fault in facet.faults(db, facet_rows).items():
             faults[rid] = f"{faults[rid]}; {fault}" if rid in faults else fault
     digests: Mapping[int, Mapping[str, int]] = {} if table.vector is None else table.vector.digests(db, facet_rows)
     stamps = [
-        Stamp(id, h, version, table.entity.content_hash(body), False, digests.get(rid, {}), faults.get(rid, ""))
-        for (rid, h, id, version, *_), body in zip(rows, bodies, strict=True)
+        Stamp(id, h, version, hash, False, digests.get(rid, {}), faults.get(rid, ""))
+        for (rid, h, id, version, *_), hash in zip(rows, hashes, strict=True)
     ]
     return Page(stamps, json.dumps([last[1], last[2]]) if more and last is not None else None)
 

@@ -35,6 +35,7 @@ from polystore.model import (
 )
 from polystore.protocols import (
     Layout,
+    SupportsApplicationTables,
     SupportsCommit,
     SupportsFileClaims,
     SupportsFilter,
@@ -52,6 +53,8 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 from polystore_adapters.sqlite import journal, objects, records
+from polystore_adapters.sqlite.application import table_of
+from polystore_adapters.sqlite.application_calls import ApplicationCalls
 from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
 from polystore_adapters.sqlite.errors import translate, translating
@@ -71,12 +74,13 @@ INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository(FactCalls, ObjectCalls, StateCalls):
+class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
         {
             SupportsSchema,
+            SupportsApplicationTables,
             SupportsCommit,
             SupportsJournal,
             SupportsInlineGet,
@@ -138,10 +142,12 @@ class SqliteRepository(FactCalls, ObjectCalls, StateCalls):
                 )
             await self._db.open(create=True)
         tables = [
-            RecordTable(layout, self._options.vector_cache_bytes) for layout in layouts if layout.kind == "record"
+            table_of(layout, self._options.vector_cache_bytes) for layout in layouts if layout.kind == "record"
         ]
         if create and await self._db.read(self._differs, tables):
             await self._db.write_one(lambda db, new: prepare(db, self.path, new), tables)
+            if any(table.shared for table in tables):
+                await self._db.use_log()
         elif not create:
             await self._db.read(compare, self.path, tables)
         if not await self._db.read(objects.ready):

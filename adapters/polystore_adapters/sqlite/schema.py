@@ -38,12 +38,8 @@ CREATE TABLE ps_mark (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 
 def check_file(db: sqlite3.Connection, path: str) -> bool:
-    """Whether the file has polystore's tables; False: it is empty. Raises SchemaMismatch for another program's file and
-    for one that a newer polystore wrote."""
-    names = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if "ps_meta" not in names:
-        if names:
-            raise SchemaMismatch(f"{path}: the database of another program; name another file")
+    """Whether the file has polystore's tables. Raises SchemaMismatch for a file that a newer polystore wrote."""
+    if "ps_meta" not in _tables(db):
         return False
     row = db.execute("SELECT v FROM ps_meta WHERE k = 'schema'").fetchone()
     found = row[0] if row is not None else None
@@ -53,6 +49,10 @@ def check_file(db: sqlite3.Connection, path: str) -> bool:
             "polystore"
         )
     return True
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def data_id_of(db: sqlite3.Connection, path: str) -> str:
@@ -69,10 +69,13 @@ def is_current(db: sqlite3.Connection, path: str) -> bool:
     return check_file(db, path) and db.execute(sql, (SCHEMA_VERSION,)).fetchone() is not None
 
 
-def create_tables(db: sqlite3.Connection, path: str, later: Iterable[str] = ()) -> None:
+def create_tables(db: sqlite3.Connection, path: str, later: Iterable[str] = (), *, shared: bool = False) -> None:
     """Make the tables of an empty file and those that came later (`CREATE ... IF NOT EXISTS`), inside the caller's
-    transaction."""
+    transaction. Raises SchemaMismatch for another program's file, unless it is to be `shared` with it."""
     if not check_file(db, path):
+        # What `install_trigger` makes may be there before.
+        if not shared and _tables(db):
+            raise SchemaMismatch(f"{path}: the database of another program; name another file")
         for statement in _TABLES.split(";\n"):
             if statement.strip():
                 db.execute(statement)

@@ -18,7 +18,7 @@ from polystore_adapters.sqlite.facets.graph import GraphFacet
 from polystore_adapters.sqlite.facets.vector import VectorFacet
 
 DIALECT = SqliteDialect()
-_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
+META_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
 
 
 class Row(msgspec.Struct, gc=False):
@@ -49,17 +49,20 @@ class Draft(msgspec.Struct, gc=False):
 class RecordTable:
     """SQL and value forms of one entity type. Holds no data, so that all connections share it."""
 
+    shared = False
+    """Whether the rows are the application's own, see `ApplicationTable`."""
+
     def __init__(self, layout: Layout, vector_cache_bytes: int) -> None:
         self.layout = layout
         self.entity = entity = layout.entity
         self.etype = entity.name
         self.key = entity.key
-        self.codec = Codec(entity)
-        self.definition = record_table(entity, DIALECT, home=layout.home)
-        self.statements = Statements(self.definition, (*_COLUMNS, *self.codec.names), entity.key, DIALECT)
-        self.full_text = FullTextFacet(entity) if "full_text" in layout.facets and entity.full_text else None
+        self._describe()
+        self.full_text = (
+            FullTextFacet(entity, self.source) if "full_text" in layout.facets and entity.full_text else None
+        )
         self.vector = (
-            VectorFacet(entity, layout.vectors, vector_cache_bytes)
+            VectorFacet(entity, layout.vectors, vector_cache_bytes, self.source)
             if "vector" in layout.facets and layout.vectors
             else None
         )
@@ -70,14 +73,24 @@ class RecordTable:
         self.int_key = entity.fields[entity.key].kind.name == "int"
         self._write_sql()
 
+    def _describe(self) -> None:
+        """What is read: the columns' forms, and the table as it stands behind FROM."""
+        self.codec = Codec(self.entity)
+        self.source = f'"{self.etype}"'
+        self.definition = record_table(self.entity, DIALECT, home=self.layout.home)
+        self.statements = Statements(self.definition.alias("t"), (*META_COLUMNS, *self.codec.names), self.key, DIALECT)
+
+    def check(self, db: sqlite3.Connection, path: str) -> None:
+        """Raises SchemaMismatch where the file cannot hold it."""
+
     def _write_sql(self) -> None:
-        table, key = f'"{self.etype}"', f'"{self.key}"'
+        table, key = self.source, f'"{self.key}"'
         fields = ", ".join(f'"{name}"' for name in self.codec.names)
-        meta = ", ".join(_COLUMNS)
+        meta = ", ".join(META_COLUMNS)
         self.get_sql = f"SELECT {meta}, {fields} FROM {table} WHERE ps_tenant = ? AND {key} = ?"
         among = f"FROM json_each(?) k CROSS JOIN {table} t ON t.ps_tenant = ? AND t.{key} = k.value"
         t_fields = ", ".join(f't."{name}"' for name in self.codec.names)
-        t_meta = ", ".join(f"t.{name}" for name in _COLUMNS)
+        t_meta = ", ".join(f"t.{name}" for name in META_COLUMNS)
         self._versions_sql = f"SELECT t.{key}, t.ps_rid, {t_meta} {among}"
         self._rows_sql = f"SELECT t.{key}, t.ps_rid, {t_meta}, {t_fields} {among}"
         self._unique_sql = {
@@ -125,6 +138,10 @@ class RecordTable:
         """The record of a row of `get_sql` or of `statements.find`. Raises DecodeError."""
         return Record(key, row[0], self.codec.decode(key.id, row[4:]), row[1], row[2], row[3] or 0)
 
+    def as_stored(self, db: sqlite3.Connection, body: Body, hash: bytes) -> tuple[Body, bytes]:
+        """The body and its hash as they will be read back."""
+        return body, hash
+
     # -- reading ----------------------------------------------------------------------------------------------
 
     def stored(self, db: sqlite3.Connection, tenant: str, ids: Sequence[str], *, bodies: bool) -> dict[str, Row]:
@@ -140,7 +157,7 @@ class RecordTable:
 
     def found(self, db: sqlite3.Connection, tenant: str, sql: str, parameters: Sequence[Any]) -> list[Record]:
         """The records of a query of `statements.find`."""
-        key = len(_COLUMNS) + self._key_index
+        key = len(META_COLUMNS) + self._key_index
         return [self.record(Key(tenant, self.etype, str(row[key])), row) for row in db.execute(sql, parameters)]
 
     def holder(self, db: sqlite3.Connection, tenant: str, field: str, value: Any) -> str | None:

@@ -47,7 +47,7 @@ def _shaped(repository: Any, env: Env) -> Repository:
     instead: dict[str, Any] = {"get": get, "commit": commit, "get_now": store.get_now, "aclose": store.aclose}
     instead |= {
         name: getattr(repository, name)
-        for name in ("prepare", "metrics", "lookup_now", "invalidate_now")
+        for name in ("prepare", "metrics", "lookup_now", "invalidate_now", "commit_on")
         if hasattr(repository, name)
     }
     for name, value in instead.items():

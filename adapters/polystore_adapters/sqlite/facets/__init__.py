@@ -1,8 +1,8 @@
 """What hangs off a record's row in a SQLite file: its terms, its vectors, its edges.
 
 A facet keeps tables of its own (`ps_<facet>_<entity>`), tied to the entity's table by the integer `ps_rid`. It is
-written in the transaction that writes the row, and has rows of live records only. The entity's table is named as the
-entity and has `ps_rid`, `ps_tenant`, the key field under its own name (an INTEGER for int keys, else TEXT),
+written in the transaction that writes the row, and has rows of live records only. The entity's table (`source`: as it
+stands behind FROM) has `ps_rid`, `ps_tenant`, the key field under its own name (an INTEGER for int keys, else TEXT),
 `ps_version`, `ps_h` and the fields. Conditions are given to the query functions as SQL over that table under the
 alias `t`, with their parameters.
 """

@@ -20,6 +20,10 @@ _AHEAD = 6
 """Hits looked up beyond a page, to see where its last score ends."""
 
 
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
 class FullTextFacet:
     """The full-text fields of one entity type.
 
@@ -28,7 +32,7 @@ class FullTextFacet:
     names such as `rank`.
     """
 
-    def __init__(self, entity: EntityType[Any]) -> None:
+    def __init__(self, entity: EntityType[Any], source: str = "") -> None:
         self._fields = entity.full_text
         self._name = f"ps_text_{entity.name}"
         columns = [f"f_{field}" for field in self._fields]
@@ -43,7 +47,7 @@ class FullTextFacet:
         self._hits = f'SELECT rowid, rank FROM "{self._name}" WHERE "{self._name}" MATCH ? ORDER BY +rank'
         self._records = (
             f'SELECT t.ps_rid, CAST(t."{entity.key}" AS TEXT), t.ps_version FROM json_each(?) AS hit '
-            f'CROSS JOIN "{entity.name}" AS t ON t.ps_rid = hit.value WHERE t.ps_tenant = ?'
+            f"CROSS JOIN {source or _quoted(entity.name)} AS t ON t.ps_rid = hit.value WHERE t.ps_tenant = ?"
         )
 
     def create(self, db: sqlite3.Connection) -> bool:

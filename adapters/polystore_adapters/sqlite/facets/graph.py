@@ -92,7 +92,8 @@ class Edges(NamedTuple):
     where: tuple[str, Sequence[object]]
 
 
-_CONDITIONS = Statements(sa.Table("edge", sa.MetaData(), sa.Column("properties", sa.Text())), (), "", SqliteDialect())
+_EDGE = sa.Table("edge", sa.MetaData(), sa.Column("properties", sa.Text()))
+_CONDITIONS = Statements(_EDGE.alias("t"), (), "", SqliteDialect())
 
 
 def condition(where: Checked | None) -> tuple[str, Sequence[object]]:

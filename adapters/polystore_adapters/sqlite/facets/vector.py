@@ -122,7 +122,10 @@ class VectorFacet:
     matrix that would not fit is never made: its vectors are read anew for each query, 1 MB at a time.
     """
 
-    def __init__(self, entity: EntityType[Any], specs: Mapping[str, VectorSpec], cache_bytes: int) -> None:
+    def __init__(
+        self, entity: EntityType[Any], specs: Mapping[str, VectorSpec], cache_bytes: int, source: str = ""
+    ) -> None:
+        self._source = source or f'"{entity.name}"'
         self._etype = entity.name
         self._specs = specs
         self._cache_bytes = cache_bytes
@@ -238,12 +241,12 @@ class VectorFacet:
     ) -> list[Match]:
         allowed: list[int] | None = None
         if where is not None:
-            sql = f'SELECT t.ps_rid FROM "{self._etype}" AS t WHERE t.ps_tenant = ? AND ({where[0]})'
+            sql = f"SELECT t.ps_rid FROM {self._source} AS t WHERE t.ps_tenant = ? AND ({where[0]})"
             allowed = [rid for (rid,) in db.execute(sql, (tenant, *where[1]))]
         near = rows.nearest(query, allowed, limit)
         sql = (
             f'SELECT {self._record}, v.vec FROM json_each(?) AS near CROSS JOIN "{self._name}" AS v '
-            f'ON v.rid = near.value AND v.field = ? AND v.tenant = ? JOIN "{self._etype}" AS t ON t.ps_rid = v.rid'
+            f"ON v.rid = near.value AND v.field = ? AND v.tenant = ? JOIN {self._source} AS t ON t.ps_rid = v.rid"
         )
         found = db.execute(sql, (json_list(near), field, tenant)).fetchall()
         return _ranked(found, rows.scores(query, [vec for _, _, vec in found]))[:limit]
@@ -256,7 +259,7 @@ class VectorFacet:
         make = _rows_class()
         condition, parameters = where or ("TRUE", ())
         cursor = db.execute(
-            f'SELECT {self._record}, v.vec, v.rid FROM "{self._name}" AS v CROSS JOIN "{self._etype}" AS t '
+            f'SELECT {self._record}, v.vec, v.rid FROM "{self._name}" AS v CROSS JOIN {self._source} AS t '
             f"ON t.ps_rid = v.rid WHERE v.field = ? AND v.tenant = ? AND v.vec IS NOT NULL AND ({condition})",
             (field, tenant, *parameters),
         )
