@@ -13,6 +13,7 @@ from polystore.architecture import HybridDataArchitecture
 from polystore.cli.running import NO, USAGE, Context, entity_named, homes_of, run
 from polystore.consistency.stage import HARMLESS, Stage
 from polystore.consistency.verify import Difference, Verifier
+from polystore.embedders import public
 from polystore.errors import PolystoreError, StalenessTimeout
 from polystore.protocols import Repository, SupportsJournal
 from polystore.selection.explain import as_builtins, explanation
@@ -82,7 +83,9 @@ def check(context: typer.Context) -> None:
 
 async def _asked(target: str, stage: Stage) -> dict[str, Any]:
     """What `check` says of an embedder."""
-    row: dict[str, Any] = {"store": target, "answers": False, "server": "", "version": "", "ms": None}
+    config = public(stage.embedder)
+    kind = type(stage.embedder).__name__ if config is None else config.kind
+    row: dict[str, Any] = {"store": target, "answers": False, "server": kind, "version": "", "ms": None}
     started = time.perf_counter()
     try:
         await stage.embed([HARMLESS], "query", CHECK_S)

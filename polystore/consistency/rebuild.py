@@ -71,9 +71,9 @@ class Rebuilder:
         known = {etype: one.facets["vector"] for etype, one in sorted(placements.items()) if "vector" in one.facets}
         for name in names:
             if name not in placements and name not in self._manager.stores:
-                hint = did_you_mean(name, [*placements, *self._manager.stores])
+                hint = did_you_mean(name, [*placements, *self._manager.stores]) or ";"
                 raise ConfigurationError(
-                    f"no entity and no store is named {name!r}{hint}; with vectors: {', '.join(known) or 'none'}"
+                    f"no entity and no store is named {name!r}{hint} with vectors: {', '.join(known) or 'none'}"
                 )
         return [etype for etype, store in known.items() if not names or {etype, store}.intersection(names)]
 

@@ -86,8 +86,12 @@ def test_init_writes_a_configuration_that_works_and_replaces_none(cli: Cli, tmp_
 
 def test_check_asks_every_store(cli: Cli) -> None:
     rows = answer(cli("--json", "check"))
-    assert [row["store"] for row in rows] == ["home", "full_text", "vector", "graph"]
-    assert all(row["answers"] and row["server"] == "sqlite" for row in rows)
+    assert [row["store"] for row in rows] == [
+        *("home", "full_text", "vector", "graph", "facts", "state", "files"),
+        "embed:hashed-characters-1:256",
+    ]
+    assert all(row["answers"] for row in rows)
+    assert {row["server"] for row in rows} == {"sqlite", "file", "hashed"}
 
 
 def test_import_goes_on_where_it_stopped_and_finds_nothing_to_do_the_second_time(cli: Cli) -> None:
