@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
+
+import msgspec
 
 from polystore.collection.scope import KeyValue, Scope, check_limit
 from polystore.collection.windows import microseconds, moment, windows, zone_of
-from polystore.errors import InvalidData, InvalidFilter, ValueTooLarge
+from polystore.errors import Backpressure, InvalidData, InvalidFilter, StoreError, ValueTooLarge
 from polystore.facets import Measure
 from polystore.kinds import encode_bool, encode_datetime, encode_float, encode_int, encode_str
 from polystore.model import Aggregate, PointKind, PointRow, PointValue, Series, Span
 from polystore.protocols import FACTS_MAX, SupportsTimeRange
-from polystore.results import Point, Token, WriteResult
+from polystore.results import Point, StoreStatus, Token, WriteResult
 from polystore.store import Store
 
 T = TypeVar("T")
@@ -240,6 +242,44 @@ class Measures(Generic[T]):
         rows = await measured.store.call(SupportsTimeRange.last_points, wanted, measured.age_us) if wanted else []
         points = [None if row is None else Point(moment(row.at_us), row.value) for row in rows]
         return points if isinstance(key, (list, tuple)) else points[0]
+
+
+def measure_named(scope: Scope[Any], name: object) -> Measure[Any]:
+    """Raises InvalidData for a name that no measure of the class has."""
+    measure = scope.entity.measures.get(name) if isinstance(name, str) else None
+    if measure is None:
+        cls, known = scope.entity.cls.__name__, ", ".join(scope.entity.measures) or "none"
+        raise InvalidData(f"{cls} has no measure {name!r}; its measures: {known}")
+    return measure
+
+
+def rows_of(scope: Scope[Any], key: KeyValue, points: Mapping[str, Any]) -> list[PointRow]:
+    """The points of one record, by measure, each as (time, value). Raises InvalidData."""
+    rows: list[PointRow] = []
+    for name, given in points.items():
+        measured = Measured(scope, measure_named(scope, name))
+        series = measured.series(key)
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise InvalidData(f"{measured.name}: points are a list of (time, value)")
+        for pair in cast(Sequence[Any], given):
+            if not isinstance(pair, (tuple, list)) or len(cast(Sequence[Any], pair)) != 2:
+                raise InvalidData(f"{measured.name}: a point is (time, value)")
+            at, value = cast(Sequence[Any], pair)
+            rows.append(measured.row(series, value, at))
+    return rows
+
+
+async def append_beside(scope: Scope[Any], result: WriteResult, rows: Sequence[PointRow]) -> WriteResult:
+    """The result with what became of the points beside it. After a commit nothing raises; points alone do."""
+    facts = scope.wiring.facts
+    status: StoreStatus
+    try:
+        status = await facts.append_points(scope.etype, scope.tenant, rows)
+    except (StoreError, Backpressure):
+        if result.version is None:
+            raise
+        status = "failed"
+    return msgspec.structs.replace(result, stores={**result.stores, facts.measuring(scope.etype): status})
 
 
 def _bound(name: str, at: datetime) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Literal, TypedDict, cast
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import msgspec
 
 from polystore.classes import members_of
 from polystore.collection.cached_results import Answer, read_kept
+from polystore.collection.measures import append_beside, measure_named, rows_of
 from polystore.collection.relations import graph_of
 from polystore.collection.scope import KeyValue, Scope, Wiring
 from polystore.collection.typed import Collection
@@ -25,10 +27,10 @@ from polystore.errors import (
 )
 from polystore.filters import Condition, Field, Order
 from polystore.layers import tracing
-from polystore.model import Direction
+from polystore.model import Aggregate, Direction, PointValue
 from polystore.results import Ack, Token, WriteResult
 
-QueryKind = Literal["key", "similarity", "relationship", "full_text", "hybrid", "filter"]
+QueryKind = Literal["key", "similarity", "relationship", "full_text", "hybrid", "filter", "time_range"]
 
 
 class Parts(TypedDict, total=False):
@@ -41,7 +43,8 @@ class Parts(TypedDict, total=False):
     that this write holds, or of fields that are vectors. relationships: ids, or edges as {"to": id, "properties": ...},
     of fields with Relation(). cache_keys: names of cached results of queries that this write outdates; they
     go when it has been committed. files: what `hda.files.save` gave, or its fields as a mapping, or a list of them, of
-    fields with FileRef.
+    fields with FileRef. points: of measures, each a list of (time, value); appended when the record has been
+    committed, or alone. The result then tells of their store, too: "failed" where neither it nor the journal took them.
     """
 
     core: Mapping[str, object]
@@ -50,6 +53,7 @@ class Parts(TypedDict, total=False):
     relationships: Mapping[str, object]
     files: Mapping[str, object]
     cache_keys: Sequence[str]
+    points: Mapping[str, Sequence[tuple[datetime | None, PointValue]]]
 
 
 class _Target(TypedDict):
@@ -59,12 +63,13 @@ class _Target(TypedDict):
 
 class Query(_Target, total=False):
     """What `read_operation` asks. By kind: key: `key`; similarity: `to` (text or vector), `field`; full_text and
-    hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`, `edges`; filter: `order_by`, `cursor`.
-    All but key take `where` and `limit`, all take `after`.
+    hybrid: `text`; relationship: `key`, `type`, `into`, `direction`, `depth`, `edges`; filter: `order_by`, `cursor`;
+    time_range: `key`, `measure` (its name), `start`, `end`, `every`, `aggregate`, `tz`, `limit`, `newest_first`, see
+    `Collection.series`. All but key and time_range take `where` and `limit`, all but time_range `after`.
 
-    `cache_key`, of all but key: the name under which the result is kept for five seconds in the configured cache, if
-    any; with `after` it is not used. Kept is which records were found: they are read at their home each time, those
-    that are gone or do not satisfy `where` any more are left out. One name, one query."""
+    `cache_key`, of all but these two: the name under which the result is kept for five seconds in the configured
+    cache, if any; with `after` it is not used. Kept is which records were found: they are read at their home each time,
+    those that are gone or do not satisfy `where` any more are left out. One name, one query."""
 
     key: KeyValue
     text: str
@@ -81,13 +86,20 @@ class Query(_Target, total=False):
     cursor: str
     after: Token
     cache_key: str
+    measure: str
+    start: datetime
+    end: datetime
+    every: timedelta | str
+    aggregate: Aggregate
+    tz: tzinfo | str
+    newest_first: bool
 
 
 class ReadResult(msgspec.Struct, frozen=True):
-    """items: values (key, filter), `Hit`s or `Related`s. source: the store that was asked first. cache: whether the
-    answer was in a cache; "off": none was to be asked, "bypass": it could not be used. degraded: a store that should
-    have taken part was down, and the answer came without it. steps: every call to a store, in the order in which they
-    ended."""
+    """items: values (key, filter), `Hit`s, `Related`s or `Point`s. source: the store that was asked first. cache:
+    whether the answer was in a cache; "off": none was to be asked, "bypass": it could not be used. degraded: a store
+    that should have taken part was down, and the answer came without it. steps: every call to a store, in the order in
+    which they ended."""
 
     items: Sequence[Any]
     source: str
@@ -109,7 +121,7 @@ def scope_of(wiring: Wiring, entity: str | type[Any], tenant: str) -> Scope[Any]
 # -- write --------------------------------------------------------------------------------------------------------
 
 _PARTS = frozenset(Parts.__annotations__)
-_LATER = frozenset({"points", "documents"})
+_LATER = frozenset({"documents"})
 
 
 async def write(
@@ -142,6 +154,9 @@ async def write(
             fields[field] = list(vector)
         else:
             vectors[field] = vector
+    rows = rows_of(scope, key, data.get("points", {}))
+    if rows and data.keys() <= {"points"}:
+        return await append_beside(scope, WriteResult(rows[0].series.id, None, False, Token(""), {}), rows)
     if entity.key in fields:
         _check_same_key(entity, fields[entity.key], key)
     if "core" in data:
@@ -157,10 +172,11 @@ async def write(
         one = scope.patch(scope.key(key), changes, expect_version=expect_version, vectors=vectors)
     names = data.get("cache_keys", ())
     try:
-        return await send_one(scope, one, op_id, ack, ack_timeout_s)
+        result = await send_one(scope, one, op_id, ack, ack_timeout_s)
     finally:  # also when it is unknown whether it was written
         if names and scope.results is not None:
             await scope.results.forget(names)
+    return await append_beside(scope, result, rows) if rows else result
 
 
 def _check_names(given: object) -> None:
@@ -223,6 +239,7 @@ def _fitting(entity: EntityType[Any], field: str, value: object, part: str) -> o
 # -- read ---------------------------------------------------------------------------------------------------------
 
 _COMMON = frozenset({"kind", "entity", "after"})
+_SERIES = frozenset({"start", "end", "every", "aggregate", "tz", "limit", "newest_first"})
 _KEYS: Mapping[str, frozenset[str]] = {
     "key": frozenset({"key"}),
     "filter": frozenset({"where", "order_by", "limit", "cursor", "cache_key"}),
@@ -230,6 +247,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "similarity": frozenset({"to", "field", "where", "limit", "cache_key"}),
     "hybrid": frozenset({"text", "where", "limit", "cache_key"}),
     "relationship": frozenset({"key", "type", "into", "direction", "depth", "where", "edges", "limit", "cache_key"}),
+    "time_range": frozenset({"key", "measure"}) | _SERIES,
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "key": ("key",),
@@ -238,6 +256,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "similarity": ("to",),
     "hybrid": ("text",),
     "relationship": ("key", "type"),
+    "time_range": ("key", "measure", "start"),
 }
 
 
@@ -248,6 +267,8 @@ async def read(wiring: Wiring, tenant: str, query: Query) -> ReadResult:
     scope = scope_of(wiring, asked.pop("entity"), tenant)
     if isinstance(asked.get("into"), str):
         asked["into"] = scope_of(wiring, asked["into"], tenant).entity.cls
+    if kind == "time_range":
+        asked["measure"] = measure_named(scope, asked["measure"])
     source, answer = _WAYS[kind]
     name = asked.pop("cache_key", None)
     with tracing.use(trace := _Steps()):
@@ -286,7 +307,7 @@ def _checked(query: Query) -> dict[str, Any]:
     kind = str(asked.get("kind"))
     if kind not in _KEYS:
         raise InvalidFilter(f"read_operation: kind={kind!r}; kinds: {', '.join(_KEYS)}")
-    known = _KEYS[kind] | _COMMON
+    known = _KEYS[kind] | (_COMMON - {"after"} if kind == "time_range" else _COMMON)
     for name in asked:
         if name not in known:
             raise InvalidFilter(
@@ -333,6 +354,12 @@ async def _by_relation(records: Collection[Any], asked: Mapping[str, Any]) -> An
     return Answer(await records.related(**asked))
 
 
+async def _by_time(records: Collection[Any], asked: Mapping[str, Any]) -> Answer:
+    rest = {name: value for name, value in asked.items() if name in _SERIES}
+    series: Any = records.series
+    return Answer(await series(asked["measure"], asked["key"], **rest))
+
+
 def _home(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
     return scope.placement.home
 
@@ -343,6 +370,10 @@ def _words(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
 
 def _vectors(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
     return scope.placement.facets["vector"]
+
+
+def _measures(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
+    return scope.wiring.facts.measuring(scope.etype)
 
 
 def _graph(scope: Scope[Any], asked: Mapping[str, Any]) -> str:
@@ -362,4 +393,5 @@ _WAYS: Mapping[
     "similarity": (_vectors, _by_vector),
     "hybrid": (_words, _by_both),
     "relationship": (_graph, _by_relation),
+    "time_range": (_measures, _by_time),
 }

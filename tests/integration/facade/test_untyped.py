@@ -105,7 +105,7 @@ async def test_bad_parts_are_named_and_nothing_is_written(hda: HybridDataArchite
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (InvalidData, "cache_keys", {"core": {"text": "x"}, "cache_keys": "k"}),
         (InvalidData, "cache_keys", {"core": {"text": "x"}, "cache_keys": [1]}),
-        (UnsupportedOperation, "points", {"core": {"text": "x"}, "points": []}),
+        (InvalidData, "points", {"core": {"text": "x"}, "points": []}),
         (UnsupportedOperation, "documents", {"core": {"text": "x"}, "documents": []}),
         (InvalidData, "files", {"core": {"text": "x"}, "files": []}),
         (InvalidData, "'cores'", {"cores": {"text": "x"}}),

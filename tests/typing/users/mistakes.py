@@ -1,9 +1,12 @@
 """Mistakes that a checker must find: a line that stops being one fails as an unused comment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar
 
 import polystore
-from polystore import Collection, F, Found, HybridDataArchitecture, entity
+from polystore import Collection, F, Found, HybridDataArchitecture, Measure, Point, entity
 
 
 @entity()
@@ -11,6 +14,7 @@ from polystore import Collection, F, Found, HybridDataArchitecture, entity
 class Note:
     id: str
     text: str
+    mood: ClassVar[Measure[float]] = Measure(float)
 
 
 @entity()
@@ -36,5 +40,9 @@ async def main(hda: HybridDataArchitecture, notes: Collection[Note]) -> None:
     people: Collection[Person] = hda.collection(Note)  # type: ignore[arg-type]
     found: Found[Person] = await notes.find(F.id == "a")  # type: ignore[assignment]
     await hda.read_operation({"kind": "sql", "entity": "note"})  # type: ignore[typeddict-item]
-    await hda.write_operation({"points": []}, entity=Note, key="a")  # type: ignore[typeddict-unknown-key]
-    print(people, found)
+    await hda.write_operation({"points": []}, entity=Note, key="a")  # type: ignore[typeddict-item]
+    await notes.append(Note.mood, "a", "sad")  # type: ignore[misc]
+    await notes.append_many(Note.mood, [("a", datetime.now(UTC), "sad")])  # type: ignore[misc]
+    await notes.series(Note.mood, "a", start=datetime.now(UTC), every="1h", aggregate="median")  # type: ignore[call-overload]
+    words: Sequence[Point[str]] = await notes.series(Note.mood, "a", start=datetime.now(UTC))  # type: ignore[arg-type]
+    print(people, found, words)
