@@ -29,6 +29,8 @@ from polystore import (
     opening,
 )
 from polystore.collection.limiter import rate_of
+from polystore.store import Store
+from polystore.store import open_store as connected
 from polystore.testing.conformance import MovableEnv
 from tests.integration.facade.test_state import ENTITIES, everywhere, opened
 from tests.integration.facade.world import SPLIT, down
@@ -151,10 +153,10 @@ def test_a_store_that_did_not_answer_is_waited_for_and_not_replaced(monkeypatch:
     live = {"url": "memory:", "roles": ["live_state"], "required": False}
     config = {"stores": {"main": {"url": "memory:"}, "live": live}}
 
-    async def open_store(name: str, *given: Any) -> store.Store:
+    async def open_store(name: str, *given: Any) -> Store:
         if name == "live":
             raise Unavailable("no route", store=name)
-        return await store.open_store(name, *given)
+        return await connected(name, *given)
 
     async def main() -> None:
         monkeypatch.setattr(opening, "open_store", open_store)
