@@ -27,6 +27,7 @@ from polystore.collection import (
 from polystore.collection.files import Files
 from polystore.collection.sweeping import ORPHAN_S, FileRoom, SweepReport
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.facts import Facts
 from polystore.consistency.rebuild import RebuildProgress
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
@@ -299,6 +300,11 @@ class HybridDataArchitecture:
     def caches(self) -> Mapping[str, CacheStore]:
         """Entity name -> the cache that its reads by key ask; its `counts` say what they met."""
         return self._wiring.caches
+
+    @property
+    def facts(self) -> Facts:
+        """What delivers facts that a journal keeps for a store that was down; `kept` says how many."""
+        return self._wiring.facts
 
     @property
     def manager(self) -> DataConsistencyManager:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from polystore.cli import data, dead_letters, rebuild, relations, stores, sweep, transfer
+from polystore.cli import data, dead_letters, facts, rebuild, relations, stores, sweep, transfer
 from polystore.cli.running import Context
 
 
@@ -63,6 +63,8 @@ app.command()(data.search)
 app.command()(data.similar)
 app.command()(relations.related)
 app.command()(relations.path)
+app.command()(facts.series)
+app.command()(facts.log)
 app.command("import")(transfer.import_)
 app.command("export")(transfer.export_)
 app.command()(stores.verify)

@@ -121,7 +121,7 @@ def status(context: typer.Context) -> None:
 
     async def command() -> None:
         async with state.opened() as hda:
-            answer: dict[str, Any] = {"homes": [], "copies": [], "vectors": _vectors(hda)}
+            answer: dict[str, Any] = {"homes": [], "copies": [], "vectors": _vectors(hda), "kept": await _kept(hda)}
             for home in homes_of(hda):
                 backlog = await home.call(SupportsJournal.backlog)
                 live = await home.call(SupportsJournal.beat, hda.manager.worker)
@@ -151,11 +151,31 @@ def status(context: typer.Context) -> None:
             for row in answer["copies"]:
                 row["entities"] = ", ".join(f"{name}: {status}" for name, status in row["entities"].items())
             state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
+            if answer["kept"]:
+                state.show(answer["kept"])
             if any(row["configured"] for row in answer["vectors"]):
                 state.show(answer["vectors"])
                 state.say("polystore rebuild makes the vectors with what is configured")
 
     run(state, command)
+
+
+async def _kept(hda: HybridDataArchitecture) -> list[dict[str, Any]]:
+    """Facts that journals keep for stores that did not take them."""
+    now_us = hda.manager.env.now_us()
+    return [
+        {
+            "journal": journal,
+            "kept for": one.store,
+            "facts": one.facts,
+            "bytes": one.bytes,
+            "oldest_s": round((now_us - one.oldest_us) / 1e6, 3),
+            "refused": one.aside,
+            "error": one.error,
+        }
+        for journal, counts in (await hda.facts.kept()).items()
+        for one in counts
+    ]
 
 
 def _vectors(hda: HybridDataArchitecture, entity: str | None = None) -> list[dict[str, str]]:
