@@ -89,7 +89,7 @@ def test_what_cannot_be_rebuilt_ends_as_other_commands_do(cli: Callable[..., Res
     result = cli("rebuild")
     assert result.exit_code == 3
     assert KEY not in result.output
-    checked = cli("check")
+    checked = cli("--json", "check")
     assert checked.exit_code == 1
     assert "HTTP 503" in checked.output
     assert KEY not in checked.output
