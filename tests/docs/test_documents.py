@@ -13,7 +13,8 @@ import polystore
 from docs.generate import PAGE, page
 from polystore import errors
 from polystore.cli.app import app
-from polystore.config import ROLES, EmbedderConfig, Pins, StoreConfig
+from polystore.config import ROLES, Pins, StoreConfig
+from polystore.embedders import EmbedderConfig
 from tests.docs.pages import NAMES, PAGES, ROOT, anchors, blocks, links, prose
 
 _TEST = re.compile(r"`((?:tests|polystore)/[\w/]+\.py)::(\w+)`")

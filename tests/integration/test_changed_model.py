@@ -84,10 +84,9 @@ class Opened:
 
     async def __call__(self, embedder: Embedder, old: Embedder | None = None, **more: Any) -> HybridDataArchitecture:
         embedders = {"default": embedder, **({} if old is None else {"old": old})}
-        return await HybridDataArchitecture.open(
-            self.url,
-            **{"entities": [Page], "embedders": embedders, "settings": Settings(poll_s=0.02, backfill_chunk=7), **more},
-        )
+        settings = Settings(poll_s=0.02, backfill_chunk=7)
+        given: dict[str, Any] = {"entities": [Page], "embedders": embedders, "settings": settings, **more}
+        return await HybridDataArchitecture.open(self.url, **given)
 
 
 async def near(pages: Collection[Any], limit: int = 100) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from polystore.config import ROLES, Config, EmbedderConfig, StoreConfig, load_config, redact, resolve_entities
+from polystore.config import ROLES, Config, StoreConfig, load_config, redact, resolve_entities
+from polystore.embedders import EmbedderConfig
 from polystore.entity import entity_type
 from polystore.errors import ConfigurationError, EntityError
 from polystore.selection import ROLES as PREFERENCES

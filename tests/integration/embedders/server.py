@@ -55,7 +55,7 @@ class Embeddings:
     def start(self) -> None:
         """Listen, at the port of before."""
         self._server = _Server(self)
-        self._open: set[socket.socket] = set()
+        self.connections: set[socket.socket] = set()
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -65,7 +65,7 @@ class Embeddings:
         if server is not None:
             server.shutdown()
             server.server_close()
-            for one in list(self._open):
+            for one in list(self.connections):
                 abort(one)
 
     def stop(self) -> None:
@@ -85,10 +85,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.embeddings._open.add(self.connection)
+        self.embeddings.connections.add(self.connection)
 
     def finish(self) -> None:
-        self.embeddings._open.discard(self.connection)
+        self.embeddings.connections.discard(self.connection)
         super().finish()
 
     @property

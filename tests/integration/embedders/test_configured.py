@@ -15,7 +15,7 @@ from polystore.embedders.local import LocalEmbedder
 from polystore.embedding import HashedEmbedder
 from polystore.errors import ConfigurationError, DimensionMismatch
 
-SERVER = {"url": "https://llm.example/v1", "model": "m", "dimension": 4}
+SERVER: dict[str, Any] = {"url": "https://llm.example/v1", "model": "m", "dimension": 4}
 
 
 def loaded(table: dict[str, Any], **variables: str) -> EmbedderConfig:
@@ -76,7 +76,10 @@ def test_what_cannot_work_is_said_with_its_place_and_without_secrets(table: dict
 def test_a_package_that_is_not_installed_is_named_with_the_command(
     config: dict[str, Any], module: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polystore.embedders.configured.find_spec", lambda name: None if name == module else object())
+    def spec(name: str) -> object | None:
+        return None if name == module else object()
+
+    monkeypatch.setattr("polystore.embedders.configured.find_spec", spec)
     with pytest.raises(ConfigurationError) as caught:
         make(EmbedderConfig(**config))
     assert command in str(caught.value)
@@ -133,7 +136,8 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def local(**more: Any) -> LocalEmbedder:
-    return LocalEmbedder(EmbedderConfig(**{"kind": "sentence-transformers", "model": "m", "dimension": 4, **more}))
+    given: dict[str, Any] = {"kind": "sentence-transformers", "model": "m", "dimension": 4, **more}
+    return LocalEmbedder(EmbedderConfig(**given))
 
 
 async def _twice(one: LocalEmbedder) -> list[Any]:

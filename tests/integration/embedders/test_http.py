@@ -68,8 +68,9 @@ def test_documents_and_questions_have_the_prefixes_of_the_model(server: Embeddin
 
 
 def test_a_prefix_of_documents_is_part_of_what_vectors_are_known_by_and_a_url_is_not() -> None:
-    base = {"url": "http://a/v1", "model": "m", "dimension": 3}
-    assert make(EmbedderConfig(**base)).name == make(EmbedderConfig(**{**base, "url": "http://b"})).name == "m"
+    base: dict[str, Any] = {"url": "http://a/v1", "model": "m", "dimension": 3}
+    elsewhere: dict[str, Any] = {**base, "url": "http://b"}
+    assert make(EmbedderConfig(**base)).name == make(EmbedderConfig(**elsewhere)).name == "m"
     assert make(EmbedderConfig(**base, query_prefix="q: ")).name == "m"
     assert make(EmbedderConfig(**base, document_prefix="d: ")).name == "m 'd: '"
 
@@ -83,13 +84,11 @@ def test_a_shortened_model_is_asked_for_its_dimension(server: Embeddings) -> Non
 def test_one_embedder_may_be_used_in_one_event_loop_after_another(server: Embeddings) -> None:
     one = embedder(server)
 
-    async def unclosed() -> None:
+    async def once() -> None:
         await one.embed(["a"], purpose="query")
-        client = one._client
-        assert client is not None
-        await client.aclose()  # as its owner should have by aclose()
+        await one.aclose()
 
-    asyncio.run(unclosed())
+    asyncio.run(once())
     assert len(embedded(one)) == 3
 
 

@@ -53,10 +53,8 @@ class World:
         self.url = url
 
     async def opened(self, **embedder: Any) -> HybridDataArchitecture:
-        config: Mapping[str, Any] = {
-            "url": self.url,
-            "embedders": {"default": self.server.config(**{"timeout_s": 0.3, "batch_max": 8, **embedder})},
-        }
+        given: dict[str, Any] = {"timeout_s": 0.3, "batch_max": 8, **embedder}
+        config = {"url": self.url, "embedders": {"default": self.server.config(**given)}}
         return await HybridDataArchitecture.open(
             config, entities=[Note], settings=Settings(poll_s=0.02, retry_max_s=0.5)
         )
