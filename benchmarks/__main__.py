@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import embedded, facade
+from benchmarks import embedded, facade, facts
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
@@ -26,6 +26,7 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     12: embedded.full_text,
     14: facade.cpu_per_operation,
     15: facade.import_time,
+    21: facts.points,
 }
 
 
