@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from polystore.entity import EntityType, decode_foreign
+from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.evolution import describe
 from polystore.kinds import TYPES
 from polystore.model import Body, Key, Record
 
 T = TypeVar("T")
+B = TypeVar("B")
 
 HARD_TTL_S = 300.0
 """How long a value may be served at most if nobody tells the cache that it changed; each lives up to a tenth more or
@@ -37,15 +37,15 @@ def part(text: str) -> str:
     return text if text.isascii() and text.replace("-", "a").isalnum() else quote(text, safe="")
 
 
-class Entry(msgspec.Struct, Generic[T], frozen=True, array_like=True, gc=False):
+class Entry(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=False):
     """A record with its version and its own expiry. `shape` is that of the class which wrote it: another process may
-    know the class by other fields. `value` None: no such record."""
+    know the class by other fields. `body` None: no such record."""
 
     shape: int
     version: int
     updated_us: int
     expires_us: int
-    value: T | None
+    body: B | None
 
 
 class Entries(Generic[T]):
@@ -58,11 +58,8 @@ class Entries(Generic[T]):
         kinds = {name: TYPES.get(spec.kind.name, Any) for name, spec in entity.fields.items()}
         hints = {name: one if one is Any else one | None for name, one in kinds.items()}
         entry: Any = Entry
-        self._bodies: msgspec.msgpack.Decoder[Entry[Body]] = msgspec.msgpack.Decoder(entry[_typed_dict(hints)])
+        self._decoder: msgspec.msgpack.Decoder[Entry[Body]] = msgspec.msgpack.Decoder(entry[_typed_dict(hints)])
         self._encoder = msgspec.msgpack.Encoder()
-        self._values: msgspec.msgpack.Decoder[Entry[T]] | None = None
-        if _is_plain(entity.cls):
-            self._values = msgspec.msgpack.Decoder(entry[entity.cls], dec_hook=decode_foreign)
 
     def encode(self, record: Record) -> bytes:
         return self._encoder.encode(
@@ -71,23 +68,19 @@ class Entries(Generic[T]):
 
     def record(self, key: Key, entry: bytes) -> Record:
         """Raises ValueError for what this class cannot read."""
-        one = self._bodies.decode(entry)
-        self._check(one.shape)
-        return Record(key, one.version, one.value, b"", one.updated_us, one.expires_us)
+        one = self._decode(entry)
+        return Record(key, one.version, one.body, b"", one.updated_us, one.expires_us)
 
     def value(self, entry: bytes) -> T | None:
-        """The value, in one step. Raises ValueError."""
-        if self._values is None:
-            body = self._bodies.decode(entry)
-            self._check(body.shape)
-            return None if body.value is None else self._entity.decode(body.value)
-        one = self._values.decode(entry)
-        self._check(one.shape)
-        return one.value
+        """The value, or None where there is no such record. Raises ValueError; DecodeError when it is damaged."""
+        body = self._decode(entry).body
+        return None if body is None else self._entity.decode(body)
 
-    def _check(self, shape: int) -> None:
-        if shape != self._shape:
+    def _decode(self, entry: bytes) -> Entry[Body]:
+        one = self._decoder.decode(entry)
+        if one.shape != self._shape:
             raise ValueError(f"written by a class {self._entity.cls.__name__} with other fields")
+        return one
 
     def ttl_us(self, record: Record) -> int:
         """How long the record may be kept; 0: not at all, it is about to expire."""
@@ -104,9 +97,3 @@ def _typed_dict(hints: dict[str, Any]) -> Any:
 
 def spread_us(seconds: float, env: Env) -> int:
     return int(seconds * 1e6 * env.random.uniform(1 - SPREAD, 1 + SPREAD))
-
-
-def _is_plain(cls: type[Any]) -> bool:
-    """Whether msgspec makes the values of the class by itself, as `EntityType.decode` would."""
-    plain = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct)
-    return plain and not hasattr(cls, "__mapper__")

@@ -28,7 +28,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     version: int = 0
     score: float = 0.0
     depth: int = 0
-    path: Sequence[tuple[str, str, str]] = ()
+    path: tuple[tuple[str, str, str], ...] = ()
     properties: Mapping[str, Any] = {}
 
 
@@ -106,7 +106,7 @@ def _row(scope: Scope[Any], item: Any) -> Row:
     if isinstance(item, Related):
         one = cast(Related[Any], item)
         entity = scope.wiring.entity(cast(type[Any], type(one.value)))
-        return Row(entity.name, _id(entity, one.value), 0, 0.0, one.depth, one.path, one.properties)
+        return Row(entity.name, _id(entity, one.value), 0, 0.0, one.depth, tuple(one.path), one.properties)
     return Row(scope.etype, _id(scope.entity, item))
 
 

@@ -42,7 +42,9 @@ async def register(
         new.append(TargetRow(etype, target, bit, "backfilling", data_id=data_id))
     for row in new:
         await journal.call(SupportsJournal.set_target, row)
-    new = [row for row in new if row.name != placement.cache]  # the relay empties it, and that is all there is to fill
+    for row in [row for row in new if row.name == placement.cache]:
+        await line.empty(row)
+        new.remove(row)
     if new and not await journal.call(Repository.tenants, etype):
         for row in new:
             store = stores.get(row.name)
