@@ -135,8 +135,10 @@ class FileRoom:
         age_us, after = int(older_than_s * 1e6), ""
         examined = removed = freed = 0
         while True:
-            page = await self.store.call(SupportsObjects.list_objects, "", after, PAGE, age_us)
-            sizes = {one.key: one.size for one in page if file_key_owner(one.key) is not None}
+            page = await self.store.call(SupportsObjects.list_objects, "", after, PAGE)
+            before_us = page.now_us - age_us
+            old = [one for one in page.objects if one.created_us <= before_us]
+            sizes = {one.key: one.size for one in old if file_key_owner(one.key) is not None}
             gone = await self.condemn(list(sizes), self._released_us, only_ask=dry_run)
             if gone and not dry_run:
                 await self.store.call(SupportsObjects.remove_objects, gone)
@@ -145,9 +147,9 @@ class FileRoom:
             report = SweepReport(examined, removed, freed, dry_run)
             if progress is not None:
                 progress(report)
-            if len(page) < PAGE:
+            if len(page.objects) < PAGE:
                 break
-            after = page[-1].key
+            after = page.objects[-1].key
         while not dry_run and await self.store.call(SupportsObjects.discard_parts, age_us):
             pass
         return report

@@ -20,6 +20,7 @@ from polystore.model.facts import (
 )
 from polystore.model.files import (
     FileRef,
+    ObjectPage,
     StoredObject,
     Upload,
     check_object_key,
@@ -86,6 +87,7 @@ __all__ = [
     "Line",
     "Link",
     "Match",
+    "ObjectPage",
     "OpId",
     "OutboxRow",
     "Outcome",

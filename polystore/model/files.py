@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -55,6 +55,13 @@ class StoredObject(Value, frozen=True, gc=False):
         return ours == theirs
 
 
+class ObjectPage(Value, frozen=True, gc=False):
+    """Objects sorted by key, and what the store's clock said when it listed them."""
+
+    objects: Sequence[StoredObject]
+    now_us: int
+
+
 def check_object_key(key: str) -> str:
     """Raises InvalidData unless the key is segments of ASCII letters, digits and `_.~%-` between slashes, none of them
     "." or "..", of at most 512 bytes: a name that means the same in every store and on every file system."""
@@ -91,7 +98,6 @@ def refs_of(fields: Iterable[str], body: Mapping[str, Any]) -> list[FileRef]:
     found: list[FileRef] = []
     for field in fields:
         value = body.get(field)
-        for one in cast(list[Any], value) if isinstance(value, list) else [value]:
-            if one is not None:
-                found.append(msgspec.convert(one, FileRef))
+        named = cast(list[Any], value) if isinstance(value, list) else [value]
+        found += [msgspec.convert(one, FileRef) for one in named if one is not None]
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from polystore.model import StoredObject, Upload
+from polystore.model import ObjectPage, StoredObject, Upload
 
 
 @runtime_checkable
@@ -42,9 +42,9 @@ class SupportsObjects(Protocol):
         """What is known of each key's content, in the order asked; None where there is none."""
         ...
 
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        """At most `limit` objects whose key begins with `prefix` and sorts behind `after`, sorted by key (by bytes), of
-        those that were made at least `age_us` ago by the store's clock. Fewer than `limit`: there are no more."""
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        """At most `limit` objects whose key begins with `prefix` and sorts behind `after`, sorted by key (by bytes).
+        Fewer than `limit`: there are no more."""
         ...
 
     async def remove_objects(self, keys: Sequence[str]) -> None:

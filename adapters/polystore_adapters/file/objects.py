@@ -26,6 +26,8 @@ from polystore.errors import AlreadyExists, NotFound, StoreCorrupt
 from polystore.model import StoredObject, Upload, check_object_key
 
 PART_BYTES = 1 << 20
+SYNCED_PARTS = 32
+"""After so many parts the content is synced, so that finishing a large one does not wait for all of it."""
 _CONTENT, _META = "content", "meta.json"
 _decoder = msgspec.json.Decoder(StoredObject)
 
@@ -82,6 +84,8 @@ class Directory:
             while rest:
                 written = os.pwrite(file, rest, position)
                 position, rest = position + written, rest[written:]
+            if (index + 1) % SYNCED_PARTS == 0:
+                os.fsync(file)
         finally:
             os.close(file)
 
@@ -181,13 +185,13 @@ class Directory:
         key = str(place.relative_to(self._objects))[:-1]
         raise StoreCorrupt(f"{self.root}: {reason}; restore it from a backup, or remove {place.name!r}", key=key)
 
-    def list(self, prefix: str, after: str, limit: int, before_us: int) -> list[StoredObject]:
+    def list(self, prefix: str, after: str, limit: int) -> list[StoredObject]:
         found: list[StoredObject] = []
         for place in self._walk(self._objects, "", prefix, after):
             if len(found) == limit:
                 break
             one = self._read_meta(place)
-            if one is not None and one.created_us <= before_us:
+            if one is not None:
                 found.append(one)
         return found
 

@@ -20,7 +20,19 @@ from polystore.errors import (
     Unavailable,
     UnsupportedOperation,
 )
-from polystore.model import Change, HashSpan, Instance, Key, Limits, Outcome, Page, Record, StoredObject, Upload
+from polystore.model import (
+    Change,
+    HashSpan,
+    Instance,
+    Key,
+    Limits,
+    ObjectPage,
+    Outcome,
+    Page,
+    Record,
+    StoredObject,
+    Upload,
+)
 from polystore.protocols import Layout, SupportsObjects, SupportsSchema
 from polystore_adapters.file import Options
 from polystore_adapters.file.objects import PART_BYTES, Directory
@@ -99,8 +111,8 @@ class FileRepository:
     async def stat_objects(self, keys: Sequence[str]) -> list[StoredObject | None]:
         return await self._call(self._directory.stat, list(keys))
 
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        return await self._call(self._directory.list, prefix, after, limit, self._env.now_us() - age_us)
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        return ObjectPage(await self._call(self._directory.list, prefix, after, limit), self._env.now_us())
 
     async def remove_objects(self, keys: Sequence[str]) -> None:
         await self._call(self._directory.remove, list(keys))

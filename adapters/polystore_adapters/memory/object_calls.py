@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
-from polystore.model import StoredObject, Upload
+from polystore.model import ObjectPage, StoredObject, Upload
 
 from .server import MemoryServer
 
@@ -37,8 +37,8 @@ class ObjectCalls:
     async def stat_objects(self, keys: Sequence[str]) -> list[StoredObject | None]:
         return await self._call(self.server.blobs.stat_objects, keys)
 
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        return await self._call(self.server.blobs.list_objects, prefix, after, limit, age_us)
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        return await self._call(self.server.blobs.list_objects, prefix, after, limit)
 
     async def remove_objects(self, keys: Sequence[str]) -> None:
         await self._call(self.server.blobs.remove_objects, keys)

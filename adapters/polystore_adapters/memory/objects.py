@@ -9,7 +9,7 @@ import msgspec
 
 from polystore.env import Env
 from polystore.errors import AlreadyExists, NotFound, UnsupportedOperation
-from polystore.model import StoredObject, Upload, check_object_key
+from polystore.model import ObjectPage, StoredObject, Upload, check_object_key
 
 PART_BYTES = 256 << 10
 
@@ -67,17 +67,15 @@ class Objects:
         found = [self.objects.get(check_object_key(key)) for key in keys]
         return [None if one is None else one[0] for one in found]
 
-    def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        before_us = self.env.now_us() - age_us
+    def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
         found: list[StoredObject] = []
         keys = self.object_keys
         start = bisect.bisect_left(keys, prefix)
         for key in keys[max(start, bisect.bisect_right(keys, after)) :]:
             if len(found) == limit or not key.startswith(prefix):
                 break
-            if self.objects[key][0].created_us <= before_us:
-                found.append(self.objects[key][0])
-        return found
+            found.append(self.objects[key][0])
+        return ObjectPage(found, self.env.now_us())
 
     def remove_objects(self, keys: Sequence[str]) -> None:
         for key in keys:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polystore.env import Env
 from polystore.errors import UnsupportedOperation
-from polystore.model import StoredObject, Upload, check_object_key
+from polystore.model import ObjectPage, StoredObject, Upload, check_object_key
 from polystore_adapters.sqlite import claims, objects
 from polystore_adapters.sqlite.database import Database
 
@@ -40,8 +40,8 @@ class ObjectCalls:
     async def stat_objects(self, keys: Sequence[str]) -> list[StoredObject | None]:
         return await self._db.read(objects.stat, [check_object_key(key) for key in keys])
 
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        return await self._db.read(objects.listed, prefix, after, limit, self._env.now_us() - age_us)
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        return ObjectPage(await self._db.read(objects.listed, prefix, after, limit), self._env.now_us())
 
     async def remove_objects(self, keys: Sequence[str]) -> None:
         await self._db.write_one(objects.remove, keys, "remove_objects")

@@ -112,9 +112,9 @@ def stat(db: sqlite3.Connection, keys: Sequence[str]) -> list[StoredObject | Non
     return [None if row is None else StoredObject(*row) for row in rows]
 
 
-def listed(db: sqlite3.Connection, prefix: str, after: str, limit: int, before_us: int) -> list[StoredObject]:
-    sql = f"{_STAT_SQL} WHERE key > ? AND key >= ? AND key < ? AND created_us <= ? ORDER BY key LIMIT ?"
-    rows = db.execute(sql, (after, prefix, f"{prefix}\x7f", before_us, limit))  # keys end below \x7f
+def listed(db: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[StoredObject]:
+    sql = f"{_STAT_SQL} WHERE key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+    rows = db.execute(sql, (after, prefix, f"{prefix}\x7f", limit))  # keys end below \x7f
     return [StoredObject(*row) for row in rows]
 
 

@@ -10,7 +10,7 @@ from polystore_adapters.memory.claims import DraftedClaims
 from polystore_adapters.memory.home import Drafts
 
 from polystore.errors import NotFound
-from polystore.model import Key, StoredObject, Upload
+from polystore.model import Key, ObjectPage, StoredObject, Upload
 from polystore.testing.conformance import FileClaimsConformance, ObjectsConformance
 from tests.contract.broken.registry import fails
 
@@ -87,25 +87,29 @@ class FinishesWhatIsThere(MemoryRepository):
 
 @fails(ObjectsConformance, "test_the_list_is_sorted_and_comes_in_pages")
 class ListsAsWritten(MemoryRepository):
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
         found = [one for one, _ in self.server.blobs.objects.values() if one.key.startswith(prefix) and one.key > after]
-        return found[:limit]
+        return ObjectPage(found[:limit], 0)
 
 
 @fails(ObjectsConformance, "test_the_list_is_sorted_and_comes_in_pages")
 class ListsFolderByFolder(MemoryRepository):
     """As a walk over directories does that sorts names, and not keys: a/b before a-b."""
 
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        found = await super().list_objects(prefix, "", 1_000, age_us)
-        found.sort(key=lambda one: one.key.split("/"))
-        return [one for one in found if one.key.split("/") > after.split("/") or not after][:limit]
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        page = await super().list_objects(prefix, "", 1_000)
+        found = sorted(page.objects, key=lambda one: one.key.split("/"))
+        found = [one for one in found if one.key.split("/") > after.split("/") or not after]
+        return ObjectPage(found[:limit], page.now_us)
 
 
 @fails(ObjectsConformance, "test_the_list_knows_how_old_content_is")
-class ListsTheYoungToo(MemoryRepository):
-    async def list_objects(self, prefix: str, after: str, limit: int, age_us: int) -> list[StoredObject]:
-        return await super().list_objects(prefix, after, limit, 0)
+class SaysTheTimeOfTheList(MemoryRepository):
+    """As if all content were of this moment."""
+
+    async def list_objects(self, prefix: str, after: str, limit: int) -> ObjectPage:
+        page = await super().list_objects(prefix, after, limit)
+        return ObjectPage([msgspec.structs.replace(one, created_us=page.now_us) for one in page.objects], page.now_us)
 
 
 @fails(ObjectsConformance, "test_only_uploads_that_nobody_touches_are_discarded")

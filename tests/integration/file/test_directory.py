@@ -181,7 +181,7 @@ def test_what_was_saved_survives_a_kill_and_nothing_else_is_seen(tmp_path: Path)
 
     async def main() -> None:
         repository = await opened(tmp_path)
-        found = await repository.list_objects("", "", 100_000, 0)
+        found = (await repository.list_objects("", "", 100_000)).objects
         keys = {one.key for one in found}
         for turn, last in acknowledged.items():
             assert {f"kill/{turn}/{i}" for i in range(last + 1)} <= keys
