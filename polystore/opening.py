@@ -280,7 +280,7 @@ async def _placed(
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(_stored(text).home))
-        before = {} if text is None else _stored(text).made_of
+        before: Mapping[str, str] = {} if text is None else _stored(text).made_of
         made_of: Mapping[str, str] = _made_of(one, before, embedders) if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
     return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)

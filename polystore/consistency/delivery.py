@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,11 @@ from polystore.protocols import SupportsJournal
 from polystore.store import Store
 
 Failures = dict[Key, Exception]
+
+
+async def nothing() -> bool:
+    """Nobody rebuilds."""
+    return False
 
 
 class Waiting(Exception):
@@ -57,6 +62,8 @@ class Delivery:
         self.targets = targets
         self.waiters = waiters
         self.gate = Gate()
+        self.follow: Callable[[], Awaitable[bool]] = nothing
+        """Goes over to what another process has rebuilt."""
         self.wake_retries: Callable[[str], None] = lambda target: None
         self._late: set[asyncio.Task[Failures]] = set()
 
@@ -67,6 +74,7 @@ class Delivery:
         durable at the home; raises only CancelledError and what settling raised that no repeat can mend."""
         if any(self.targets.outdated(task.change.key.etype, task.targets) for task in batch):
             await self.targets.refresh()
+            await self.follow()  # perhaps what is new is another model
         work = self._newest(batch)
         failures = await self._apply_all(work)
         self.context.env.crashpoint("delivery.applied")

@@ -35,8 +35,8 @@ class Embedders:
     """Which models serve which fields, which are configured, and all that can be asked.
 
     `serving`: entity -> field -> how the stored vectors were made; what is left out is served by its configured model.
-    `others` are embedders beside the configured ones, which made stored vectors. `later`: entities whose vectors are all
-    made after the commit, since others write them, too.
+    `others` are embedders beside the configured ones, which made stored vectors. `later`: entities whose vectors are
+    all made after the commit, since others write them, too.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -43,8 +43,6 @@ class Line:
         self.unreadable: set[str] = set()
         self.wanted: dict[str, frozenset[str]] = {}
         """Entity type -> the copies that this process is configured with."""
-        self.follow: Callable[[], Awaitable[None]] = _nothing
-        """Goes over to what another process has rebuilt."""
         self._put = put
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -155,7 +153,7 @@ class Line:
         journal, settings, env = self.home, self.context.settings, self.context.env
         self.live = await journal.call(SupportsJournal.beat, self.context.worker)
         await self.targets.refresh()
-        await self.follow()
+        await self.delivery.follow()
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
@@ -295,9 +293,9 @@ class Line:
         await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
 
     async def _backfill(self, row: TargetRow) -> None:
-        """Owe a new copy the next records of its type; it is asked by reads once it is owed none of them any more, for
-        there may never be a moment without a new write. One that was here before may hold what was deleted meanwhile: that is
-        looked for at the end."""
+        """Owe a new copy the next records of its type; reads ask it once it is owed none of them any more, since
+        there may never be a moment without writes. One that was here before may hold what was deleted meanwhile: that
+        is looked for at the end."""
         if row.name == self.context.caches.get(row.etype):
             await self.empty(row)
             return
@@ -351,7 +349,3 @@ class Line:
         if found:
             self.retries.wake(row.name)
         return found
-
-
-async def _nothing() -> None:
-    """Nobody rebuilds."""

@@ -28,6 +28,7 @@ from polystore.errors import (
     Backpressure,
     ConfigurationError,
     PolystoreError,
+    SchemaMismatch,
     StalenessTimeout,
     Unavailable,
 )
@@ -37,6 +38,7 @@ from polystore.model import (
     Committed,
     OpId,
     Placement,
+    Spill,
     Write,
     Written,
 )
@@ -107,7 +109,7 @@ class DataConsistencyManager:
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
         self.rebuilder = Rebuilder(self)
         for line in self.lines.values():
-            line.follow = functools.partial(self.rebuilder.follow, line)
+            line.delivery.follow = functools.partial(self.rebuilder.follow, line)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
         self._committed = committed
@@ -201,26 +203,42 @@ class DataConsistencyManager:
             wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
+        owner = self.worker if line.has_room(len(writes)) and not self._closing else None
+        spills = self.erasures.of(writes)
+        try:
+            committed = await self._commit(line, writes, owner, op, marks or {}, spills)
+        except SchemaMismatch:  # by another process a moment ago
+            if not await self.rebuilder.follow(line):
+                raise
+            committed = await self._commit(line, writes, owner, op, marks or {}, spills)
+        self.env.crashpoint("write.committed")
+        self.erasures.committed(spills)
+        waits = self._accept(line, writes, committed, owner, wanted)
+        statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
+        return self._results(line, writes, committed, statuses)
+
+    async def _commit(
+        self,
+        line: Line,
+        writes: Sequence[Write],
+        owner: str | None,
+        op: OpId | None,
+        marks: Mapping[str, str],
+        spills: Sequence[Spill],
+    ) -> Committed:
         while line.delivery.gate.closed:
             await line.delivery.gate.changed()
         if not self.embedders.switched.isdisjoint(write.key.etype for write in writes):
             writes = [self._of_today(write) for write in writes]
-        owner = self.worker if line.has_room(len(writes)) and not self._closing else None
-        spills = self.erasures.of(writes)
         line.reserved += len(writes)
         try:
-            committed = await line.home.commit(Commit(writes, owner, op, marks or {}, spills))
+            return await line.home.commit(Commit(writes, owner, op, marks, spills))
         except BaseException as e:
             if getattr(e, "outcome_unknown", False) or isinstance(e, asyncio.CancelledError):
                 line.lost_track()
             raise
         finally:
             line.release(len(writes))
-        self.env.crashpoint("write.committed")
-        self.erasures.committed(spills)
-        waits = self._accept(line, writes, committed, owner, wanted)
-        statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
-        return self._results(line, writes, committed, statuses)
 
     def _of_today(self, write: Write) -> Write:
         """The write with the vectors of the model that serves now; it may be older than that."""
@@ -372,8 +390,9 @@ class DataConsistencyManager:
             before = self.embedders.times_served[etype]
             try:
                 answer = await ask()
-            except PolystoreError:
-                if self.embedders.times_served[etype] == before:
+            except PolystoreError as e:
+                followed = isinstance(e, SchemaMismatch) and await self.rebuilder.follow(self.line(etype))
+                if self.embedders.times_served[etype] == before and not followed:
                     raise
             else:
                 if self.embedders.times_served[etype] == before:

@@ -212,8 +212,10 @@ class Rebuilder:
         self._switched[etype] = line.context.env.now_us(), newest
         await line.targets.refresh()
 
-    async def follow(self, line: Line) -> None:
-        """Go over to what another process has rebuilt. A model that this one cannot ask is left to those that can."""
+    async def follow(self, line: Line) -> bool:
+        """Go over to what another process has rebuilt; False when there is nothing new. A model that this one cannot
+        ask is left to those that can."""
+        followed = False
         for etype, text in (await line.home.call(SupportsJournal.placements)).items():
             if etype in self._manager.placements and self._changed(etype, text):
                 async with line.alone():
@@ -222,6 +224,8 @@ class Rebuilder:
                         self._embedders.learn(_made_of(now).get("embedders", ""), _fields(now))
                         await self._serve(line, etype, {**self._embedders.serving(etype), **_fields(now)})
                         self._leave_to_others(line, etype)
+                    followed = True
+        return followed
 
     def _leave_to_others(self, line: Line, etype: str) -> None:
         """Who rebuilt has said which embedders work on; this process wants no others."""

@@ -14,7 +14,7 @@ from polystore.consistency.loading import load
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import DETACH, EMBED, Targets
 from polystore.embedders import model_of
-from polystore.errors import DecodeError, PolystoreError
+from polystore.errors import DecodeError, PolystoreError, SchemaMismatch
 from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector, text_hash
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
@@ -79,6 +79,9 @@ class Retries:
             try:
                 while await self._round(name):
                     pass
+            except SchemaMismatch:  # by another process, unless it is something else, which is then said
+                if not await self.delivery.follow():
+                    self.context.report(f"retries for {name} do not fit what the stores are prepared for")
             except Exception as e:  # noqa: BLE001 -- the rows are still there; without this loop nobody would look
                 self.context.report(f"retries for {name} could not work: {type(e).__name__}: {e}")
 

@@ -106,9 +106,7 @@ def make(config: EmbedderConfig) -> Embedder:
 
 def _require(module: str, package: str, config: EmbedderConfig) -> None:
     if find_spec(module) is None:
-        raise ConfigurationError(
-            f'an embedder of kind "{config.kind}" needs {module}: pip install "{package}"'
-        )
+        raise ConfigurationError(f'an embedder of kind "{config.kind}" needs {module}: pip install "{package}"')
 
 
 def public(embedder: Embedder) -> EmbedderConfig | None:

@@ -101,7 +101,8 @@ class SupportsJournal(Protocol):
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         """Keep an embedder's results beside the home, replacing older ones; into the home's own vector facet too,
         where it serves that embedder's vectors and the caller brought none. A vector whose `text_hash` is not that of
-        the live record's text (`polystore.model.text_hash`) is dropped: the text changed or went meanwhile."""
+        the live record's text (`polystore.model.text_hash`) is dropped: the text changed or went meanwhile. Raises
+        SchemaMismatch when another process has prepared the home for another embedder of the field since."""
         ...
 
     async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:

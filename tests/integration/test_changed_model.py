@@ -27,6 +27,7 @@ from polystore.consistency import Settings
 from polystore.consistency.rebuild import RebuildProgress
 from polystore.consistency.verify import Verifier
 from polystore.embedders import model_of
+from polystore.embedding import pack, unpack
 from polystore.model import Key
 from polystore.protocols import SupportsJournal
 
@@ -332,6 +333,72 @@ def test_another_process_goes_over_with_the_one_that_rebuilt(profile: str, tmp_p
             await one.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_process_that_has_not_heard_of_the_rebuild_yet_mixes_no_vectors(profile: str, tmp_path: Path) -> None:
+    """It looks at the journal once in an hour, so what it does next is what finds out."""
+    opened = Opened(profile.format(tmp_path))
+    old, new = Model("m-1", 4, 100.0), Model("m-2", 4, -100.0)
+    deaf = Settings(poll_s=3600.0)
+
+    async def main() -> None:
+        first = await opened(old)
+        await first.collection(Page).put_many([Page(id=id, text=f"쪽 {id}") for id in IDS])
+        await first.settle(30)
+        await first.close()
+        asks, writes = await opened(new, old, settings=deaf), await opened(new, old, settings=deaf)
+        gives = await opened(new, old, settings=deaf)
+        rebuilding = await opened(new, old)
+        await rebuilding.rebuild()
+        assert sorted(await near(asks.collection(Page))) == sorted(IDS)
+        assert serving(asks) == "m-2:4"
+        await writes.collection(Page).put(Page(id="new", text="새 쪽"))
+        await gives.collection(Page).put(Page(id="given", text="준 쪽"), vectors={"text": new_vector(new)})
+        for one in (writes, gives, rebuilding):
+            await one.settle(30)
+        assert sorted(await near(rebuilding.collection(Page))) == sorted([*IDS, "new", "given"])
+        assert await differences(rebuilding) == []
+        for one in (rebuilding, asks, writes, gives):
+            await one.close()
+
+    asyncio.run(main())
+
+
+class Inline(HashedEmbedder):
+    """The hashed embedder under another name, with every vector turned round."""
+
+    name = "turned-1"
+
+    def embed_now(self, texts: Sequence[str]) -> list[bytes]:
+        return [pack([-one for one in unpack(vector)]) for vector in super().embed_now(texts)]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_vectors_made_within_the_writes_of_such_a_process_are_not_mixed_either(profile: str, tmp_path: Path) -> None:
+    opened, old, new = Opened(profile.format(tmp_path)), HashedEmbedder(64), Inline(64)
+
+    async def main() -> None:
+        first = await opened(old)
+        await first.collection(Page).put_many([Page(id=id, text=f"쪽 {id}") for id in IDS])
+        await first.close()
+        deaf = await opened(new, old, settings=Settings(poll_s=3600.0))
+        rebuilding = await opened(new, old)
+        await rebuilding.rebuild()
+        await deaf.collection(Page).put(Page(id="new", text="쪽 새것"))
+        for one in (deaf, rebuilding):
+            await one.settle(30)
+        hits = await deaf.collection(Page).similar("쪽 새것", limit=1)
+        assert (hits[0].value.id, round(hits[0].score, 3)) == ("new", 1.0)
+        assert await differences(rebuilding) == []
+        for one in (rebuilding, deaf):
+            await one.close()
+
+    asyncio.run(main())
+
+
+def new_vector(model: Model) -> list[float]:
+    return [model.mark, 1.0, *[3.0] * (model.dimension - 2)]
 
 
 def test_a_rebuild_of_what_is_not_there_is_refused(tmp_path: Path) -> None:

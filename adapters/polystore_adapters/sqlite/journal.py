@@ -30,6 +30,7 @@ from polystore_adapters.sqlite.commit import KEEP_SQL
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.schema import check_file
+from polystore_adapters.sqlite.serving import check_serves
 
 TAKEOVER_US = 60_000_000
 """Outbox rows claimed longer ago than this are anybody's."""
@@ -325,6 +326,8 @@ def vectors(db: sqlite3.Connection, keys: Sequence[Key]) -> list[StoredVector]:
 
 
 def put_vectors(db: sqlite3.Connection, tables: Tables, found: Sequence[StoredVector]) -> None:
+    for etype in {one.key.etype for one in found}:
+        check_serves(db, tables[etype])
     for one in found:
         key, table = one.key, tables[one.key.etype]
         row = table.stored(db, key.tenant, [key.id], bodies=True).get(key.id)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from polystore.errors import InvalidData, PolystoreError, SchemaMismatch
 from polystore.model import APPLIED, STALE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.sqlite.facets import FacetRow
+from polystore_adapters.sqlite.serving import check_serves
 from polystore_adapters.sqlite.table import Draft, RecordTable
 
 _TOMBSTONE_SQL = "SELECT version, deleted_at FROM ps_tombstone WHERE tenant = ? AND etype = ? AND id = ?"
@@ -205,6 +206,8 @@ def write(db: sqlite3.Connection, tables: Tables, rids: Mapping[Key, int], draft
         if one.columns is None:
             buried.append((key.tenant, key.etype, key.id, one.version, one.h, one.updated_us))
     for etype, mine in grouped.items():
+        if any(one.vectors for one in mine.values()):
+            check_serves(db, tables[etype])
         tables[etype].write(db, rids, mine)
     if buried:
         db.executemany(_BURY_SQL, buried)

@@ -67,6 +67,7 @@ from polystore_adapters.sqlite.options import Options
 from polystore_adapters.sqlite.prepare import compare, prepare
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.schema import data_id_of
+from polystore_adapters.sqlite.serving import check_serves
 from polystore_adapters.sqlite.state import StateCalls, hub_of
 from polystore_adapters.sqlite.table import RecordTable
 
@@ -141,9 +142,7 @@ class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
                     f"{self.path}: does not exist, so nothing is stored of {names}; run `polystore init`"
                 )
             await self._db.open(create=True)
-        tables = [
-            table_of(layout, self._options.vector_cache_bytes) for layout in layouts if layout.kind == "record"
-        ]
+        tables = [table_of(layout, self._options.vector_cache_bytes) for layout in layouts if layout.kind == "record"]
         if create and await self._db.read(self._differs, tables):
             await self._db.write_one(lambda db, new: prepare(db, self.path, new), tables)
             if any(table.shared for table in tables):
@@ -245,7 +244,13 @@ class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
         table = self._tables[etype]
         if table.vector is None or field not in table.layout.vectors:
             raise _not_served(etype, f"vectors of {field!r}")
-        return await self._db.read(table.vector.similar, tenant, field, vector, self._where(table, where), limit)
+        serving, condition = table.vector, self._where(table, where)
+
+        def similar(db: sqlite3.Connection) -> list[Match]:
+            check_serves(db, table)
+            return serving.similar(db, tenant, field, vector, condition, limit)
+
+        return await self._db.read(similar)
 
     async def traverse(
         self,
