@@ -28,7 +28,7 @@ from polystore.model import StoredObject, Upload, check_object_key
 PART_BYTES = 1 << 20
 SYNCED_PARTS = 32
 """After so many parts the content is synced, so that finishing a large one does not wait for all of it."""
-_CONTENT, _META = "content", "meta.json"
+_CONTENT, _META, _REMOVED = "content", "meta.json", "removed-"
 _decoder = msgspec.json.Decoder(StoredObject)
 
 
@@ -97,12 +97,18 @@ class Directory:
         if not made.size:
             self.put_part(upload, 0, b"")
         try:
-            with open(place / _CONTENT, "rb") as content:
-                if os.fstat(content.fileno()).st_size != made.size:
-                    raise _gone(upload.key)
-                os.fsync(content.fileno())
+            self._complete(upload, made, now_us)
         except FileNotFoundError:
+            if place.exists():
+                raise
             raise _gone(upload.key) from None
+
+    def _complete(self, upload: Upload, made: StoredObject, now_us: int) -> None:
+        place, goal = self._upload(upload), self._place(upload.key)
+        with open(place / _CONTENT, "rb") as content:
+            if os.fstat(content.fileno()).st_size != made.size:
+                raise _gone(upload.key)
+            os.fsync(content.fileno())
         stored = msgspec.structs.replace(made, key=upload.key, created_us=now_us)
         with open(place / _META, "wb", opener=lambda path, flags: os.open(path, flags, self._file_rights)) as meta:
             meta.write(msgspec.json.encode(stored))
@@ -127,23 +133,28 @@ class Directory:
         return standing is not None
 
     def abandon(self, upload: Upload) -> None:
-        shutil.rmtree(self._upload(upload), ignore_errors=True)
+        self._take_away(self._upload(upload))
 
     def remove(self, keys: list[str]) -> None:
-        """Renamed away, an object is gone at once, whatever happens before its files are."""
-        places = [self._place(key) for key in keys]
-        for place in places:
-            away = self._uploads / f"removed-{uuid4()}"
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(place, away)
-                _sync(place.parent)
-                shutil.rmtree(away, ignore_errors=True)
+        for place in [self._place(key) for key in keys]:
+            self._take_away(place)
+
+    def _take_away(self, place: Path) -> None:
+        """Renamed, an object is gone at once, whatever happens before its files are; and an upload can no more become
+        one when some of its files are gone already."""
+        away = self._uploads / f"{_REMOVED}{uuid4()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(place, away)
+            _sync(place.parent)
+            shutil.rmtree(away, ignore_errors=True)
 
     def discard(self, before_us: int) -> bool:
         for entry in os.scandir(self._uploads):
             with contextlib.suppress(FileNotFoundError):
-                if entry.name.startswith("removed-") or _touched_us(entry.path) <= before_us:
+                if entry.name.startswith(_REMOVED):
                     shutil.rmtree(entry.path, ignore_errors=True)
+                elif _touched_us(entry.path) <= before_us:
+                    self._take_away(Path(entry.path))
         return False
 
     # -- reading ----------------------------------------------------------------------------------------------
