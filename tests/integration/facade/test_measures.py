@@ -6,7 +6,7 @@ import asyncio
 import math
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -286,16 +286,23 @@ def test_a_deleted_record_takes_its_points_along_and_begins_anew(profile: str, t
     run(test, config(profile, tmp_path))
 
 
-def test_points_are_erased_although_their_store_was_down_when_the_record_was_deleted() -> None:
+def test_points_of_a_record_written_again_wait_until_those_of_the_one_before_are_erased() -> None:
     async def test(hda: HybridDataArchitecture) -> None:
-        people = hda.collection(Person)
+        people, repository = hda.collection(Person), cast(Any, hda.stores["facts"].repository)
         await people.put(Person(id="p"))
         await people.append(Person.secret, "p", 1.0, at=at())
-        with down(hda.stores["facts"], "erase_points", "append_points"):
-            await people.delete("p")
-            await people.put(Person(id="p"))
-            result = await people.append(Person.secret, "p", 2.0, at=at(1))
-            assert result.stores == {"facts": "pending"}
+        erase, answers = repository.erase_points, asyncio.Event()
+
+        async def late(*about: Any) -> None:
+            await answers.wait()
+            await erase(*about)
+
+        repository.erase_points = late
+        await people.delete("p")
+        await people.put(Person(id="p"))
+        assert (await people.append(Person.secret, "p", 2.0, at=at(1))).stores == {"facts": "pending"}
+        assert (await people.append(Person.secret, "q", 3.0, at=at(1))).stores == {"facts": "committed"}
+        answers.set()
         await hda.settle(10)
         assert list(await people.series(Person.secret, "p", start=at())) == [Point(at(1), 2.0)]
 
@@ -330,71 +337,5 @@ def test_an_outage_is_never_an_empty_answer() -> None:
             ):
                 with pytest.raises(Unavailable, match="facts"):
                     await ask
-
-    run(test)
-
-
-# -- untyped ----------------------------------------------------------------------------------------------------------
-
-
-@everywhere
-def test_points_are_a_part_of_a_write_and_a_kind_of_read(profile: str, tmp_path: Path) -> None:
-    async def test(hda: HybridDataArchitecture) -> None:
-        store = hda.manager.placements["person"].beside["time_series"]
-        points: dict[str, Any] = {"mood": [(at(), 0.5), (at(1), 1)], "place": [(at(), "집")]}
-        both = await hda.write_operation({"core": {"name": "민지"}, "points": points}, entity="person", key="p")
-        assert both.version is not None
-        assert both.stores[store] == "committed"
-        alone = await hda.write_operation({"points": {"mood": [(at(2), 0.0)]}}, entity="person", key="p")
-        assert (alone.version, alone.stores) == (None, {store: "committed"})
-        query: Any = {"kind": "time_range", "entity": "person", "key": "p", "measure": "mood", "start": at()}
-        found = await hda.read_operation(query)
-        assert (found.source, found.cache) == (store, "off")
-        assert list(found.items) == [Point(at(), 0.5), Point(at(1), 1.0), Point(at(2), 0.0)]
-        query |= {"every": "1d", "aggregate": "count", "tz": "Asia/Seoul"}
-        windows = await hda.read_operation(query)
-        assert [point.value for point in windows.items] == [3]
-        assert (await hda.collection(Person).load("p")).value.name == "민지"
-
-    run(test, config(profile, tmp_path))
-
-
-def test_bad_points_of_a_write_leave_the_record_unwritten() -> None:
-    bad: list[tuple[dict[str, Any], str]] = [
-        ({"moood": [(at(), 1.0)]}, "no measure 'moood'"),
-        ({"mood": [(at(), "sad")]}, r"Person\.mood: a float is needed"),
-        ({"mood": [1.0]}, r"a point is \(time, value\)"),
-        ({"mood": "x"}, "a list of"),
-        ({"mood": [("2026-01-01", 1.0)]}, "a datetime is needed"),
-    ]
-
-    async def test(hda: HybridDataArchitecture) -> None:
-        for points, match in bad:
-            with pytest.raises(InvalidData, match=match):
-                await hda.write_operation({"core": {"name": "x"}, "points": points}, entity="person", key="p")
-        assert await hda.collection(Person).count() == 0
-        for query, match in (
-            ({"measure": "moood", "start": at()}, "no measure 'moood'"),
-            ({"start": at()}, "needs 'measure'"),
-            ({"measure": "mood", "start": at(), "after": "x"}, "takes no 'after'"),
-        ):
-            asked: Any = {"kind": "time_range", "entity": "person", "key": "p", **query}
-            with pytest.raises((InvalidData, InvalidFilter), match=match):
-                await hda.read_operation(asked)
-
-    run(test)
-
-
-def test_after_the_commit_of_the_record_its_points_raise_nothing() -> None:
-    async def test(hda: HybridDataArchitecture) -> None:
-        parts: Any = {"core": {"name": "x"}, "points": {"mood": [(at(), 1.0)]}}
-        with down(hda.stores["facts"], "append_points"):
-            kept = await hda.write_operation(parts, entity="person", key="p")
-            assert kept.stores["facts"] == "pending"
-            with down(hda.stores["home"], "spill"):
-                lost = await hda.write_operation(parts, entity="person", key="p")
-                assert (lost.version is not None, lost.stores["facts"]) == (True, "failed")
-                with pytest.raises(Unavailable):
-                    await hda.write_operation({"points": {"mood": [(at(), 1.0)]}}, entity="person", key="p")
 
     run(test)
