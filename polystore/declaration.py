@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from polystore.classes import Constant, UnsupportedType, check_class, defaults_of, members_of
+from polystore.classes import Constant, UnsupportedType, check_class, defaults_of, mapped_class, members_of
 from polystore.conditions import nearest
 from polystore.errors import EntityError, InvalidData
 from polystore.facets import Edge, Embedding, Facet, FullText, Index, Measure, Needs, Relation, Unique
@@ -230,7 +230,7 @@ class Declared:
         for facets in (self.full_text, self.embeddings, self.relations, self.unique, self.index):
             if key in facets:
                 raise self.fail(key, "the key is unique and found by itself: it takes no facets")
-        if spec.kind.name == "str":
+        if spec.kind.name == "str" and mapped_class(self.cls) is None:  # a table has its keys as they are
             kind = msgspec.structs.replace(spec.kind, encode=_then(spec.kind.encode, encode_id))
             self.fields[key] = FieldSpec(key, kind, spec.default)
 

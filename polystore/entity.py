@@ -212,6 +212,8 @@ class EntityType(Generic[T]):
         """The text form of a key. Raises InvalidData for an empty, oversized or otherwise impossible key."""
         kind = self.fields[self.key].kind
         try:
+            if self.mapped is not None:  # as the table has it
+                return str(kind.encode(value))
             return encode_reference(value) if kind.name == "str" else str(kind.encode(value))
         except InvalidData as e:
             raise type(e)(f"{self.cls.__name__}.{self.key}: {e}") from None

@@ -52,7 +52,7 @@ class Column:
 
     def __init__(self, column: sa.Column[Any]) -> None:
         self.column = column
-        kind, self.plain, self._revive = _form(column.type)
+        kind, self.plain, self._revive = (_key_form if column.primary_key else _form)(column.type)
         encode = _checked(self.plain, kind.encode)
         kind = Kind(kind.name, False, encode, encode, shape=kind.shape)
         self.kind = optional(kind) if column.nullable else kind
@@ -74,7 +74,7 @@ class Column:
     @property
     def placeholder(self) -> Callable[[], Any] | None:
         """A value for the rows of a copy that are older than the field, until the true ones are delivered."""
-        if self.kind.optional:
+        if self.kind.optional or self.column.primary_key:
             return None
         kind = self.column.type
         empty = kind.enums[0] if isinstance(kind, sa.Enum) else _EMPTY.get(self.kind.name)
@@ -126,6 +126,17 @@ def _form(type_: TypeEngine[Any]) -> tuple[Kind, Convert, Convert]:
     if python not in (str, int, float, bool, bytes, date, Decimal, UUID):
         raise _unsupported(type_)
     return kind_of(python), _same, _same
+
+
+def _key_form(type_: TypeEngine[Any]) -> tuple[Kind, Convert, Convert]:
+    """A key's plain form is the text that the table has, so that its rows can be named by it: of a UUID 32 digits."""
+    if not isinstance(type_, sa.Uuid):
+        return _form(type_)
+
+    def plain(value: Any) -> Any:
+        return value.hex if isinstance(value, UUID) else value.replace("-", "") if isinstance(value, str) else value
+
+    return kind_of(str), plain, UUID if type_.as_uuid else lambda text: str(UUID(text))
 
 
 def _decorated(type_: TypeDecorator[Any]) -> tuple[Kind, Convert, Convert]:

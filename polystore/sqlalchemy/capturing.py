@@ -26,6 +26,7 @@ Sessions = (
 
 _writing: ContextVar[bool] = ContextVar("polystore_writing", default=False)
 """Whether the statements under way are followed afterwards."""
+_BEFORE = "polystore.before"
 _guarded: dict[sa.Table[Any], EntityType[Any]] = {}
 
 
@@ -98,7 +99,7 @@ class _Following:
         self._entities = entities
 
     def flushed(self, session: orm.Session, context: Any) -> None:
-        _writing.set(False)
+        _end(session)
         ids: dict[type[Any], dict[str, None]] = {}
         # Also the objects that only a relationship changed: rows of a deleted parent whose foreign key became NULL.
         states: Iterable[Any] = [*map(orm.attributes.instance_state, session.dirty), *context.states]
@@ -118,7 +119,7 @@ class _Following:
         if entity is None or not (state.is_update or state.is_delete):
             return None
         ids = self._chosen(state, entity)
-        with _followed():
+        with followed():
             result: sa.Result[Any] = state.invoke_statement()
         self._follow(state.session, entity, ids)
         return result
@@ -142,15 +143,19 @@ class _Following:
 
 
 def _begin(session: orm.Session, context: Any, instances: Any) -> None:
+    session.info[_BEFORE] = _writing.get()
     _writing.set(True)
 
 
-def _end(session: orm.Session, previous: Any) -> None:
-    _writing.set(False)
+def _end(session: orm.Session, previous: Any = None) -> None:
+    """After a flush, and after the rollback that one which failed needs."""
+    if _BEFORE in session.info:
+        _writing.set(session.info.pop(_BEFORE))
 
 
 @contextmanager
-def _followed() -> Generator[None]:
+def followed() -> Generator[None]:
+    """What is written inside is followed by whoever says so."""
     token = _writing.set(True)
     try:
         yield

@@ -20,6 +20,7 @@ from polystore.errors import AlreadyExists, ConfigurationError, NotFound, Unsupp
 from polystore.model import Commit, Key, Write, Written, key_hash
 from polystore.protocols import SupportsApplicationTables
 from polystore.results import StoreStatus, Token, WriteResult
+from polystore.sqlalchemy.capturing import followed
 
 Join = AsyncSession | orm.Session | AsyncConnection | sa.Connection
 """What a transaction can join: anything that has one of SQLAlchemy's transactions under way, or begins one."""
@@ -150,8 +151,9 @@ class JoinedTransaction(Transaction):
             self._with_connection(join)
 
     def _with_session(self, session: orm.Session, wake: Callable[[], None]) -> None:
-        rows = [(one, self._carry_out(session, one)) for one in self._order if isinstance(one, _Row)]
-        session.flush()
+        with followed():
+            rows = [(one, self._carry_out(session, one)) for one in self._order if isinstance(one, _Row)]
+            session.flush()
         ids: dict[str, list[str]] = {}
         known: dict[int, tuple[Key, bool]] = {}
         for row, (found, existed) in rows:

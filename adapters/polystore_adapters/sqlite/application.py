@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from polystore.errors import DecodeError, InvalidData, SchemaMismatch
+from polystore.errors import DecodeError, SchemaMismatch
 from polystore.mapped import MappedClass
 from polystore.model import Body, Key
 from polystore.protocols import Layout
@@ -150,7 +150,7 @@ class ApplicationTable(RecordTable):
         among = f"FROM json_each(?) k CROSS JOIN ps_row r ON r.{of_type} AND r.id = k.value AND r.tenant = ''"
         self._known_sql = f"SELECT r.id, r.rid, r.version, r.hash, r.expires_at {among}"
         self.strays_sql = (
-            f'SELECT "{self.key}" FROM {self.source} WHERE ps_rid = 0 AND "{self.key}" > ? ORDER BY 1 LIMIT ?'
+            f'SELECT "{self.key}" FROM {self.source} WHERE ps_hash = x\'\' AND "{self.key}" > ? ORDER BY 1 LIMIT ?'
         )
         self.gone_sql = (
             f"SELECT r.id FROM ps_row r LEFT JOIN {table} u ON u.{pk} = r.id WHERE r.{of_type} AND u.{pk} IS NULL "
@@ -159,27 +159,25 @@ class ApplicationTable(RecordTable):
 
     # -- keys and values --------------------------------------------------------------------------------------
 
-    def as_stored(self, db: sqlite3.Connection, body: Body, hash: bytes) -> tuple[Body, bytes]:
-        """The body as the columns will give it back: a number with its column's digits, a time without its zone. What
-        only the database can tell, it is asked for."""
-        try:
-            values = [
-                self._default(db, name)
-                if name not in body and form.default is not None
-                else form.encode(body.get(name))
-                for name, form in self._forms.items()
-            ]
-        except (AttributeError, TypeError, ValueError, LookupError) as e:
-            raise InvalidData(f"{self.etype}: the body does not fit the columns' types: {type(e).__name__}") from e
-        whole = self.codec.decode(str(body.get(self.key)), values)
-        return whole, self.entity.content_hash(whole, bounded=True)
+    def with_defaults(self, db: sqlite3.Connection, body: Body) -> Body:
+        lacking = [name for name, form in self._forms.items() if name not in body and form.default is not None]
+        return {**body, **{name: self._default(db, name) for name in lacking}} if lacking else body
 
     def _default(self, db: sqlite3.Connection, name: str) -> Any:
-        default = self.mapped.columns[name].column.server_default
+        default = self._forms[name].default
         assert isinstance(default, sa.DefaultClause)
-        text = default.arg if isinstance(default.arg, str) else str(default.arg.compile(dialect=DIALECT.compiler))
-        quoted = "'" + text.replace("'", "''") + "'" if isinstance(default.arg, str) else text
-        return db.execute(f"SELECT {quoted}").fetchone()[0]
+        if isinstance(default.arg, str):
+            sql = "'" + default.arg.replace("'", "''") + "'"
+        else:
+            sql = str(default.arg.compile(dialect=DIALECT.compiler))
+        if self.entity.fields[name].kind.name in ("int", "float", "bool", "decimal"):
+            sql = f"CAST({sql} AS NUMERIC)"  # as the column's own affinity does
+        return self._forms[name].decode(db.execute(f"SELECT {sql}").fetchone()[0])
+
+    def read_back(self, key: Key, columns: Sequence[Any], body: Body, hash: bytes) -> tuple[Body, bytes]:
+        """A number with its column's digits, a time without its zone."""
+        whole = self.codec.decode(key.id, columns)
+        return whole, self.entity.content_hash(whole, bounded=True)
 
     # -- what stands beside the rows --------------------------------------------------------------------------
 

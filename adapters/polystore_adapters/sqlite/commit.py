@@ -210,8 +210,9 @@ class Commits:
                 keep = (standing.keep & others) if isinstance(standing, Draft) else frozenset(others)
             body = {**(standing.body or {}), **body}
             hash = table.entity.content_hash(body, bounded=True)
-        body, hash = table.as_stored(self._db, body, hash)
+        body = table.with_defaults(self._db, body)
         columns = records.columns_of(table, key, body)
+        body, hash = table.read_back(key, columns, body, hash)
         if table.unique:
             self._check_unique(table, key, body, columns)
         if table.vector is not None and len(vectors) + len(keep) < len(table.layout.vectors):

@@ -138,8 +138,12 @@ class RecordTable:
         """The record of a row of `get_sql` or of `statements.find`. Raises DecodeError."""
         return Record(key, row[0], self.codec.decode(key.id, row[4:]), row[1], row[2], row[3] or 0)
 
-    def as_stored(self, db: sqlite3.Connection, body: Body, hash: bytes) -> tuple[Body, bytes]:
-        """The body and its hash as they will be read back."""
+    def with_defaults(self, db: sqlite3.Connection, body: Body) -> Body:
+        """The body with what only the database can tell."""
+        return body
+
+    def read_back(self, key: Key, columns: Sequence[Any], body: Body, hash: bytes) -> tuple[Body, bytes]:
+        """The body and its hash as the columns will give them back."""
         return body, hash
 
     # -- reading ----------------------------------------------------------------------------------------------
