@@ -13,7 +13,7 @@ def check_serves(db: sqlite3.Connection, table: RecordTable) -> None:
     """Raises SchemaMismatch when vectors of this process do not belong among those in the file. In the transaction that
     writes or compares them: between the two nothing changes."""
     row = db.execute("SELECT v FROM ps_meta WHERE k = ?", (f"served:{table.etype}",)).fetchone()
-    stored = {} if row is None else json.loads(row[0])["vectors"]
+    stored: dict[str, dict[str, object]] = {} if row is None else json.loads(row[0])["vectors"]
     for field, spec in table.layout.vectors.items():
         other = stored.get(field)
         if other is not None and (other["embedder"], other["dimension"]) != (spec.embedder, spec.dimension):
