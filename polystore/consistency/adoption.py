@@ -19,7 +19,7 @@ def check_home(home: Store, etype: str) -> None:
     if not home.supports(SupportsApplicationTables):
         raise ConfigurationError(
             f"{etype} is mapped to a table of the application, and {home.name!r}, its home, has no such tables: pin it "
-            f'to the store that has it, with [entities.{etype}] home = "..."'
+            f'to the store that has it, with [pins.{etype}] home = "..."'
         )
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from polystore import ImportReport
-from tests.typing.users import agent, bulk, live, service
+from tests.typing.users import agent, bulk, live, publishing, service
 
 USERS = Path(__file__).parent / "users"
 
@@ -76,3 +76,9 @@ def test_the_import_runs(tmp_path: Path) -> None:
 def test_the_game_runs(tmp_path: Path) -> None:
     seen = asyncio.run(live.main(f"embedded:{tmp_path}/game"))
     assert seen == ((1, 1.5), "garden", [True, True, False], ["안녕", "여기야"])
+
+
+def test_the_publishing_desk_runs(tmp_path: Path) -> None:
+    results, found, titles = asyncio.run(publishing.main(f"{tmp_path}/desk.db"))
+    assert [(one.key, one.stores["main"]) for one in results] == [("1", "committed")]
+    assert (found, titles) == (["captured", "a stamp"], ["x", "captured"])

@@ -236,7 +236,7 @@ class ApplicationTable(RecordTable):
             raise SchemaMismatch(
                 f"{path}: has no table {self.name!r} of {self.entity.cls.__name__}; the application makes its tables "
                 "itself (Base.metadata.create_all), and its home is the store that has them: pin it with "
-                f'[entities.{self.etype}] home = "..."'
+                f'[pins.{self.etype}] home = "..."'
             )
         if lacking := {one.column.name for one in self.mapped.columns.values()} - found:
             raise SchemaMismatch(

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from polystore import AlreadyExists, F, HybridDataArchitecture, InvalidData, UnsupportedOperation, VersionConflict
+from polystore import (
+    AlreadyExists,
+    F,
+    FullText,
+    HybridDataArchitecture,
+    Index,
+    InvalidData,
+    UnsupportedOperation,
+    VersionConflict,
+    entity,
+)
 from polystore.errors import ConfigurationError, IntegrityViolation, SchemaMismatch
+from polystore.sqlalchemy import entity_of, table
 from tests.integration.sqlalchemy.models import (
     Base,
     Book,
@@ -250,11 +262,8 @@ def test_a_changed_class_is_followed_where_the_application_changed_its_table(tmp
 
     async def scenario() -> None:
         def version(*columns: sa.Column[Any]) -> type[Any]:
-            from polystore import FullText
-            from polystore.sqlalchemy import entity_of
-
-            table = sa.Table("tea", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), *columns)
-            return entity_of(table, facets={column.name: [FullText()] for column in columns})
+            tea = sa.Table("tea", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), *columns)
+            return entity_of(tea, facets={column.name: [FullText()] for column in columns})
 
         file = f"sqlite:{tmp_path}/tea.db"
         engine = sa.create_engine(f"sqlite:///{tmp_path}/tea.db")
@@ -277,6 +286,32 @@ def test_a_changed_class_is_followed_where_the_application_changed_its_table(tmp
             assert [hit.value.origin for hit in await hda.collection(after).search("보성")] == ["보성"]
             await hda.collection(after).put(after(id=2, name="홍차"))
             assert (await hda.collection(after).load(2)).value.origin == "보성"
+        engine.dispose()
+
+    asyncio.run(scenario())
+
+
+def test_tables_of_records_join_with_the_application_s_own(tmp_path: Path) -> None:
+    @entity(name="review")
+    @dataclass
+    class Review:
+        id: str
+        book: Annotated[int, Index()]
+        stars: int
+        tags: list[str]
+
+    async def scenario() -> None:
+        engine = made(tmp_path)
+        async with opened(tmp_path, Book, Review) as hda:
+            await hda.collection(Book).put(Book(id=1, title="책"))
+            await hda.collection(Review).put(Review("a", 1, 5, ["좋다"]))
+            await hda.tenant("other").collection(Review).put(Review("b", 1, 1, []))
+            reviews, books = table(Review), table(Book)
+            assert books is Book.__table__
+            query = sa.select(Book.title, reviews.c.stars, reviews.c.tags).join(reviews, reviews.c.book == Book.id)
+            with Session(engine) as session:
+                rows = session.execute(query.where(reviews.c.ps_tenant == "")).all()
+            assert [tuple(row) for row in rows] == [("책", 5, ["좋다"])]
         engine.dispose()
 
     asyncio.run(scenario())
@@ -362,10 +397,6 @@ def test_a_home_without_such_tables_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_record_of_our_own_takes_no_table_of_the_application(tmp_path: Path) -> None:
-    from dataclasses import dataclass
-
-    from polystore import entity
-
     @entity(name="books")
     @dataclass
     class Other:
