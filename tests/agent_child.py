@@ -58,9 +58,10 @@ def wait_until_imported(child: subprocess.Popen[str], data: Path, count: int) ->
 
 def imported(data: Path) -> int:
     """Messages committed at the home, -1 before there is one; asked beside the agent, not through it."""
+    home = data / ("agent.db" if (data / "agent.db").exists() else "home.db")
     with (
         contextlib.suppress(sqlite3.OperationalError),
-        contextlib.closing(sqlite3.connect(f"file:{data / 'home.db'}?mode=ro", uri=True)) as db,
+        contextlib.closing(sqlite3.connect(f"file:{home}?mode=ro", uri=True)) as db,
     ):
         return int(db.execute("SELECT count(*) FROM message WHERE source != '/chat'").fetchone()[0])
     return -1

@@ -2,27 +2,24 @@
 
 import argparse
 import asyncio
-import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agent.agent import Agent
 from agent.chat import Chat
-from agent.memory import AGENT, USER, Memory
+from agent.config import UnusableData, configured
+from agent.models import Model
 from agent.reading import Conversation, UnreadableInput, read
 from polystore import HybridDataArchitecture, PolystoreError
 
 SAMPLES = sorted(Path(__file__).parent.glob("sample/*.jsonl"))
-CONFIG = """\
-# Written by the agent at its first start. With this file every `polystore -c polystore.toml ...` works on its memory.
-entities = ["agent.entities"]
-import_paths = [{examples}]
-url = "embedded:."
-"""
+PER_MINUTE = 60
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,52 +36,65 @@ def parser() -> argparse.ArgumentParser:
         help="a conversation: .csv with the columns Q and A, or speaker and text; .jsonl with speaker and text; else "
         "lines of 'speaker: text'. Default: a short one in Korean and one in English",
     )
+    made.add_argument("--data", type=Path, metavar="DIR", help="where it remembers (default: .polystore)")
     made.add_argument(
-        "--data", type=Path, metavar="DIR", default=Path(".polystore"), help="where it remembers (default: %(default)s)"
+        "--store",
+        metavar="URL",
+        help="embedded (a file for each role, the default), sqlite (one file for all), or another URL of polystore; "
+        "kept in the data directory from its first start on",
+    )
+    made.add_argument(
+        "--llm",
+        metavar="URL",
+        help="let a language model answer: the URL of a server with OpenAI's chat API, such as "
+        "http://localhost:11434/v1. Its key is taken from OPENAI_API_KEY",
+    )
+    made.add_argument("--model", metavar="NAME", help="which of its models; default: the first that it lists")
+    made.add_argument(
+        "--per-minute",
+        type=_positive,
+        metavar="N",
+        default=PER_MINUTE,
+        help="messages to answer (default: %(default)s)",
     )
     return made
 
 
-class UnusableData(Exception):
-    """The data directory cannot be written."""
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 10_000:
+        raise ValueError
+    return number
 
 
-async def run(config: Path, conversations: Sequence[Conversation], samples: bool, console: Console) -> None:
+async def run(
+    config: Path, options: argparse.Namespace, conversations: Sequence[Conversation], console: Console
+) -> None:
+    model = Model(options.llm, options.model, os.environ.get("OPENAI_API_KEY")) if options.llm else None
     async with HybridDataArchitecture.open(config) as hda:
-        memory = Memory(hda)
-        if not samples or await memory.knows_only([one.name for one in conversations]):
+        agent = Agent(hda, options.per_minute, model)
+        if options.input or await agent.memory.knows_only([one.name for one in conversations]):
             for one in conversations:
-                await learn(memory, one, console)
-        await memory.meet([AGENT, USER])
-        chat = Chat(memory, console)
+                await learn(agent, one, console)
+        await agent.begin()
+        chat = Chat(agent, console)
         await chat.greet()
         await (chat.terminal() if sys.stdin.isatty() else chat.tour())
 
 
-async def learn(memory: Memory, conversation: Conversation, console: Console) -> None:
+async def learn(agent: Agent, conversation: Conversation, console: Console) -> None:
     if conversation.encoding != "UTF-8":
         console.print(f"{conversation.name} is no UTF-8; read as {conversation.encoding}", style="yellow")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    started = time.perf_counter()
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(conversation.name, total=len(conversation.lines))
-        report = await memory.learn(conversation, lambda report: bar.update(task, completed=report.read))
+        report = await agent.learner.learn(conversation, lambda report: bar.update(task, completed=report.read))
         bar.update(task, completed=report.read)
+    if report.written:
+        ms = (time.perf_counter() - started) * 1000
+        await agent.company.did(f"learned {report.written:,} messages of {conversation.name}", ms)
     console.print(f"{conversation.name}: {report.written:,} new, {report.skipped:,} known; every store has them")
-
-
-def configured(data: Path) -> Path:
-    """The configuration in the data directory, written at the first start. Raises UnusableData."""
-    config = data / "polystore.toml"
-    examples = json.dumps(str(Path(__file__).parents[1].absolute()), ensure_ascii=False)
-    try:
-        if not config.exists():
-            data.mkdir(parents=True, exist_ok=True)
-            new = config.with_suffix(f".{os.getpid()}")
-            new.write_text(CONFIG.format(examples=examples), encoding="utf-8")
-            new.replace(config)  # whole or not at all, whenever this process ends
-    except OSError as e:
-        raise UnusableData(f"{data} cannot be used: {e.strerror}") from e
-    return config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
         conversations = [read(path) for path in ([options.input] if options.input else SAMPLES)]
-        asyncio.run(run(configured(options.data), conversations, not options.input, console))
+        asyncio.run(run(configured(options.data, options.store), options, conversations, console))
     except KeyboardInterrupt:
         console.print("\nInterrupted. What is remembered is whole; start again with the same arguments to go on.")
         return 130

@@ -1,6 +1,6 @@
 """The agent's import, ended by SIGKILL at random moments and started again each time: in the end nothing tells of it.
 
-By hand on a file of one's own: `python -m tests.faults.test_import_killed FILE [KILLS [SEED]]`.
+By hand on a file of one's own: `python -m tests.faults.test_import_killed FILE [KILLS [SEED [STORE]]]`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,34 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from polystore import HybridDataArchitecture
+import pytest
+from agent.entities import Attachment, Person, Source
+from agent.learning import CARD_EVERY
+
+from polystore import Collection, HybridDataArchitecture, Measure
 from polystore.consistency.verify import Verifier
-from polystore.model import EVERYTHING
-from polystore.protocols import Repository
+from polystore.model import EVERYTHING, tenant_segment
+from polystore.protocols import Repository, SupportsObjects
 from tests import agent_child
 
 Content = dict[tuple[str, str], dict[str, tuple[Any, ...]]]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OF_THE_CHAT = {"agent", "you"}
+OWN_TIMES = {"source", "attachment"}
+"""Their records hold a time or a key that every run makes anew: what else they say is compared in `beside`."""
 
 
 async def content(data: Path) -> Content:
     """(entity, store) -> what the store holds, but for the chat, versions and times. Indexes are part of it: a record
     whose terms, vector or edges are not those of its fields is a fault."""
-    held: Content = {}
     async with HybridDataArchitecture.open(data / "polystore.toml") as hda:
         await hda.settle()
+        held = await beside(hda)
         verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
         for etype, placement in hda.manager.placements.items():
             assert [difference async for difference in verifier.differences(etype)] == []
@@ -37,17 +47,47 @@ async def content(data: Path) -> Content:
                 while True:
                     page = await hda.stores[name].call(Repository.scan, etype, "", EVERYTHING, cursor, 1000)
                     for one in page.stamps:
-                        if not one.id.startswith("/chat-"):
-                            records[one.id] = (one.hash, one.deleted, dict(one.vectors), one.fault)
+                        if not one.id.startswith("/chat-") and one.id not in OF_THE_CHAT:
+                            hash = None if etype in OWN_TIMES else one.hash
+                            records[one.id] = (hash, one.deleted, dict(one.vectors), one.fault)
                     cursor = page.cursor
                     if cursor is None:
                         break
     return held
 
 
-def kill(source: Path, data: Path, count: int, delay_s: float) -> int:
+async def beside(hda: HybridDataArchitecture) -> Content:
+    """The points of everybody in the file, by the time since it began; what is said of conversations and attachments;
+    the content of the files, which must be there once for each attachment when those that nobody names are gone."""
+    said = [one async for one in hda.collection(Source).stream()]
+    held: Content = {("said", ""): {one.id: (one.edition, one.digest, one.complete, one.exchanges) for one in said}}
+    people = hda.collection(Person)
+    for measure in (Person.valence, Person.length, Person.answer_ms):
+        points = held["points", measure.name] = {}
+        for name in [one.id async for one in people.stream() if one.id not in OF_THE_CHAT]:
+            points[name] = tuple([(at - said[0].began, value) async for at, value in series(people, measure, name)])
+    await hda.sweep_files(older_than_s=0)
+    attachments = [one async for one in hda.collection(Attachment).stream() if not one.id.startswith("/chat-")]
+    held["files", ""] = {one.id: (one.name, await hda.files.read(one.content)) for one in attachments}
+    count = await hda.collection(Attachment).count()
+    store = next(store for store in hda.stores.values() if "file" in store.roles)
+    page = await store.call(SupportsObjects.list_objects, tenant_segment("") + "/", "", 10_000)
+    assert len(page.objects) == count
+    return held
+
+
+async def series(people: Collection[Person], measure: Measure[Any], name: str) -> AsyncIterator[tuple[datetime, float]]:
+    """All points of somebody, a page at a time."""
+    start = EPOCH
+    while page := await people.series(measure, name, start=start):
+        for point in page:
+            yield point.at, point.value
+        start = page[-1].at + timedelta(microseconds=1)
+
+
+def kill(source: Path, data: Path, store: str, count: int, delay_s: float) -> int:
     """Start the agent, end it some time after `count` messages are committed; how many are then."""
-    child = agent_child.start("--input", source, "--data", data)
+    child = agent_child.start("--input", source, "--data", data, "--store", store)
     agent_child.wait_until_imported(child, data, count)
     time.sleep(delay_s)
     child.kill()
@@ -55,24 +95,27 @@ def kill(source: Path, data: Path, count: int, delay_s: float) -> int:
     return agent_child.imported(data)
 
 
-def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, seed: int) -> list[int]:
+def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, seed: int, store: str) -> list[int]:
     """Messages that were committed at each kill. The import is done afterwards, and equals the uninterrupted one."""
     rng = random.Random(seed)
     data = folder / "killed"
     moments = sorted(rng.randrange(total) for _ in range(kills))
-    reached = [kill(source, data, count, rng.uniform(0, 0.03)) for count in moments]
-    agent_child.run("--input", source, "--data", data)
-    agent_child.run("--input", source, "--data", folder / "uninterrupted")
+    reached = [kill(source, data, store, count, rng.uniform(0, 0.03)) for count in moments]
+    agent_child.run("--input", source, "--data", data, "--store", store)
+    agent_child.run("--input", source, "--data", folder / "uninterrupted", "--store", store)
     killed, uninterrupted = asyncio.run(content(data)), asyncio.run(content(folder / "uninterrupted"))
-    assert {(etype, name): len(records) for (etype, name), records in killed.items()}["message", "home"] == total
+    assert len(killed["message", "home" if store == "embedded" else "main"]) == total
+    assert sum(len(points) for points in killed["points", "valence"].values()) == total
+    assert len(killed["files", ""]) == -(-total // CARD_EVERY)
     assert killed == uninterrupted
     return reached
 
 
-def test_an_import_that_was_killed_five_times_equals_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["embedded", "sqlite"])
+def test_an_import_that_was_killed_five_times_equals_one_that_was_not(store: str, tmp_path: Path) -> None:
     said = agent_child.pairs(1500, seed=5)
     source = agent_child.write_csv(tmp_path / "talk.csv", said)
-    reached = killed_again_and_again(source, tmp_path, 2 * len(said), kills=5, seed=5)
+    reached = killed_again_and_again(source, tmp_path, 2 * len(said), kills=5, seed=5, store=store)
     assert any(0 < count < 2 * len(said) for count in reached)
 
 
@@ -80,9 +123,9 @@ if __name__ == "__main__":
     path = Path(sys.argv[1])
     kills = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    store = sys.argv[4] if len(sys.argv) > 4 else "embedded"
     with tempfile.TemporaryDirectory() as name:
-        agent_child.run("--input", path, "--data", Path(name, "counted"))
+        agent_child.run("--input", path, "--data", Path(name, "counted"), "--store", store)
         messages = agent_child.imported(Path(name, "counted"))
-        print(
-            "committed at each kill:", killed_again_and_again(path, Path(name), messages, kills, seed), "of", messages
-        )
+        reached = killed_again_and_again(path, Path(name), messages, kills, seed, store)
+        print("committed at each kill:", reached, "of", messages)

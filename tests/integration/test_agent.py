@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from agent.agent import Agent, Answer
 from agent.entities import Message, Topic
-from agent.memory import Memory
 from agent.reading import Line, UnreadableInput, read
 from agent.topics import about, find_topics
 
@@ -37,6 +37,12 @@ def remembered(data: Path, ask: Callable[[HybridDataArchitecture], Awaitable[R]]
     return asyncio.run(asked())
 
 
+async def said(agent: Agent, text: str) -> Answer:
+    answer = await agent.listen(text)
+    assert isinstance(answer, Answer)
+    return answer
+
+
 # -- the tour -----------------------------------------------------------------------------------------------------
 
 
@@ -46,14 +52,18 @@ def test_the_tour_answers_in_korean_and_english_and_a_second_start_remembers_it(
     assert "english: 29 new, 0 known" in first
     assert "오늘은 따뜻한 차를 마시고 일찍 쉬어." in first
     assert "To the lighthouse on the island." in first
-    for store in ("home", "full_text", "vector", "graph"):
+    for store in ("home", "full_text", "vector", "graph", "facts", "state"):
         assert re.search(rf"│ {store} ", first), store
-    assert re.search(r"remembered as /chat-\S+, version \d+: home committed, full_text applied", first)
+    assert re.search(r"remembered message as /chat-\S+, version \d+: home committed, full_text applied", first)
+    assert "remembered your valence as you: facts committed" in first
     assert "I remember 60 messages of 8 people" in first
     second = agent_child.run("--data", tmp_path)
     assert "korean: 0 new, 31 known" in second
-    assert "I remember 70 messages of 8 people" in second  # five questions, five answers
-    assert "you: Where should we travel?\n  agent: To the lighthouse" in second
+    assert "I remember 71 messages of 8 people" in second  # five questions, five answers, the name of a file
+    assert "you write English. 5 turns so far." in second
+    assert "This visit goes on: 5 turns." in second
+    assert "  agent: To the lighthouse on the island" in second
+    assert "  you: moods.toml" in second
 
 
 def test_a_file_and_its_speakers_may_be_called_like_the_chat_and_the_agent(tmp_path: Path) -> None:
@@ -61,8 +71,10 @@ def test_a_file_and_its_speakers_may_be_called_like_the_chat_and_the_agent(tmp_p
     agent_child.run("--input", tmp_path / "chat.txt", "--data", tmp_path)
 
     async def ask(hda: HybridDataArchitecture) -> None:
-        assert (await Memory(hda).answer("참새는 어떻게 울어?")).text == "짹짹"
-        assert (await Memory(hda).answer("짹짹")).memory is None  # nobody replied to that
+        agent = Agent(hda, 100)
+        await agent.company.begin()
+        assert (await said(agent, "참새는 어떻게 울어?")).text == "짹짹"
+        assert (await said(agent, "짹짹")).recalled.memory is None  # nobody replied to that
 
     remembered(tmp_path, ask)
 
@@ -71,7 +83,7 @@ def test_samples_do_not_mix_with_a_conversation_of_the_user(tmp_path: Path) -> N
     source = agent_child.write_csv(tmp_path / "mine.csv", [("참새", "짹짹")])
     assert "mine: 2 new, 0 known" in agent_child.run("--input", source, "--data", tmp_path / "data")
     again = agent_child.run("--data", tmp_path / "data")
-    assert "I remember 7 messages" in again  # 2, and the tour's five questions, to which it knew nothing
+    assert "I remember 8 messages" in again  # 2, a file, and the tour's five questions, to which it knew nothing
     assert "그런 이야기는 기억나지 않아요." in again
 
 
@@ -85,6 +97,17 @@ def verify(data: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 differences" in done.stdout
+
+
+def test_one_file_for_all_or_a_file_for_each_role_as_it_was_at_the_first_start(tmp_path: Path) -> None:
+    first = agent_child.run("--data", tmp_path / "one", "--store", "sqlite")
+    assert "korean: 31 new, 0 known" in first
+    assert "main committed" in first
+    assert sorted(path.name for path in (tmp_path / "one").glob("*.db")) == ["agent.db"]
+    verify(tmp_path / "one")
+    assert "korean: 0 new, 31 known" in agent_child.run("--data", tmp_path / "one")
+    shown = agent_child.run("--data", tmp_path / "one", "--store", "embedded", code=2)
+    assert "polystore.toml says another store than embedded:.; leave --store out" in shown
 
 
 def test_the_data_directory_may_be_moved_and_its_configuration_edited(tmp_path: Path) -> None:
@@ -144,7 +167,7 @@ def test_a_chat_at_a_terminal_beside_which_commands_work(tmp_path: Path) -> None
     assert "people: 민지, 준호" in shown
     assert "topics: 발표, 칼국수" in shown
     assert "answered from korean-0000002, found at version" in shown
-    assert "/why   which stores answered" in shown
+    assert "/why              which stores answered" in shown
     assert "[bold]?[/bold]" in shown
     assert "I remember nothing like that." in shown
 
@@ -162,14 +185,14 @@ def test_what_was_said_in_the_chat_is_remembered_but_not_what_the_agent_said(tmp
     agent_child.run("--data", tmp_path)
 
     async def ask(hda: HybridDataArchitecture) -> None:
-        memory = Memory(hda)
-        unknown = await memory.answer("우리 집 고양이 이름은 나비야")
-        assert unknown.memory is None
-        mine = await memory.answer("고양이 이름")
-        assert mine.memory
-        assert (mine.text, mine.memory.value.speaker) == ("우리 집 고양이 이름은 나비야", "you")
-        known = [await memory.answer("주말에 뭐 할까?") for _ in range(2)]
-        assert {answer.memory.value.source for answer in known if answer.memory} == {"korean"}
+        agent = Agent(hda, 100)
+        unknown = await said(agent, "우리 집 고양이 이름은 나비야")
+        assert unknown.recalled.memory is None
+        mine = await said(agent, "고양이 이름")
+        assert mine.recalled.memory
+        assert (mine.text, mine.recalled.memory.value.speaker) == ("우리 집 고양이 이름은 나비야", "you")
+        known = [(await said(agent, "주말에 뭐 할까?")).recalled.memory for _ in range(2)]
+        assert [memory.value.source for memory in known if memory] == ["korean", "korean"]
 
     remembered(tmp_path, ask)
 
@@ -201,7 +224,7 @@ def test_messages_replies_people_and_topics_are_connected(talk: tuple[Path, list
         topics = await messages.related(f"talk-{friend:07}", "ABOUT", into=Topic)
         assert "친구" in {found.value.id for found in topics}
         verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
-        for etype in hda.types:
+        for etype in hda.manager.placements:
             assert [difference async for difference in verifier.differences(etype)] == []
 
     remembered(data, ask)
