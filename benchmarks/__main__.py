@@ -16,10 +16,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import embedded, facade, facts
+from benchmarks import cached, embedded, facade, facts
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
+    8: cached.get_by_id,
     9: embedded.get_by_id,
     10: embedded.write_and_outbox,
     11: embedded.vector_query,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from polystore.model import Key
 from polystore.results import Token as Text
@@ -16,7 +17,7 @@ from polystore.results import WriteResult
 from polystore.testing import simulate
 from polystore.testing.simulation.bugs import BUGS, planted
 from polystore.testing.simulation.checkers import CHECKERS
-from polystore.testing.simulation.history import Attempt, Change, Final, History, Read, State
+from polystore.testing.simulation.history import Attempt, CachedRead, Change, Final, History, Hit, Read, State
 from polystore.testing.simulation.network import FAULTS
 from polystore.testing.simulation.scenario import CRASHPOINTS
 
@@ -153,6 +154,20 @@ WRONG: dict[str, tuple[str, Callable[[], tuple[History, Final]]]] = {
         "no_surprise",
         lambda: (History(problems=Counter(["retries for x could not work: KeyError: 'a'"])), NOTHING),
     ),
+    "a hit older than an invalidation": ("stale_bound", lambda: (History(hits=[Hit(KEY, 4, 5, 5, True)]), NOTHING)),
+    "an old hit that nobody owes": ("stale_bound", lambda: (History(hits=[Hit(KEY, 4, 5, 4, False)]), NOTHING)),
+    "a read older than an invalidation": (
+        "stale_bound",
+        lambda: (History(cached_reads=[CachedRead("p0", KEY, 5, 4, 1)]), NOTHING),
+    ),
+    "a cached content that nobody wrote": (
+        "stale_bound",
+        lambda: (History([commit(0, 5, n=1)], cached_reads=[CachedRead("p0", KEY, 5, 5, 2)]), NOTHING),
+    ),
+    "an old entry at the end": (
+        "stale_bound",
+        lambda: (History(), replace(NOTHING, stores={"home": {KEY: State(5, False)}, "cache": {KEY: State(4, False)}})),
+    ),
     "an old state after a token": ("ryw", lambda: (History(reads=[Read("p0", "search", KEY, 5, 4)]), NOTHING)),
 }
 
@@ -170,6 +185,8 @@ def test_no_checker_objects_to_a_history_without_fault() -> None:
         [change(0, 5, hash=b"a")],
         [attempt(5, op="o", search="applied", held=5)],
         [Read("p0", "search", KEY, 5, 5)],
+        [Hit(KEY, 0, 5, 0, True), Hit(KEY, 5, 5, 5, False)],
+        [CachedRead("p0", KEY, 5, 5, 1), CachedRead("p0", KEY, 0, 0, None)],
     )
     final = ends(State(5, False, b"a"), State(5, False, b"a"))
     assert [list(check(history, final)) for check in CHECKERS.values()] == [[] for _ in CHECKERS]

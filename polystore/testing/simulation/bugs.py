@@ -4,20 +4,27 @@ patch of production code for the length of a `with planted(name)`; a simulation 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from msgspec.structs import replace
-from polystore_adapters.memory import MemoryServer
+from polystore_adapters.memory import MemoryServer, cache
+from polystore_adapters.memory.lease import Control, Held
 
+from polystore.cache import CacheStore
 from polystore.consistency import retries
 from polystore.consistency.delivery import Delivery
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.tasks import SyncTask
-from polystore.model import Change, Commit, Committed, Done, Key, Outcome, Settlement, StoredVector, text_hash
+from polystore.errors import PolystoreError
+from polystore.model import APPLIED, Change, Commit, Committed, Done, Key, Outcome, Settlement, StoredVector, text_hash
+from polystore.protocols import Fill
+from polystore.store import Store
 from polystore.testing.simulation.network import SimRepository
 
 Patch = tuple[object, str, Callable[..., Any]]
@@ -137,6 +144,41 @@ def _not_recorded(_right: Callable[..., Any]) -> Callable[..., list[object]]:
     return spill
 
 
+def _taken_without_lease(right: Callable[..., Any]) -> Callable[..., Any]:
+    def filled(held: Held | None, control: Control, fill: Fill, now_us: int) -> Any:
+        leased = replace(control, token=fill.token, leased_until_us=now_us + 1, floor=0)
+        after, _, taken = right(None if held is None else replace(held, version=0), leased, fill, now_us)
+        return after, control, taken
+
+    return filled
+
+
+def _dropped_when_down(right: Callable[..., Any]) -> Callable[..., Any]:
+    async def deliver(self: CacheStore, changes: Sequence[Change]) -> list[Outcome]:
+        try:
+            outcomes: list[Outcome] = await right(self, changes)
+        except PolystoreError:
+            return [APPLIED] * len(changes)
+        return outcomes
+
+    return deliver
+
+
+def _joins(right: Callable[..., Any]) -> Callable[..., Any]:
+    flights: dict[tuple[Store, tuple[Key, ...]], asyncio.Task[Any]] = {}
+
+    async def get(self: Store, keys: Sequence[Key]) -> Any:
+        """One flight for all who ask for the same, whenever it began."""
+        asked = (self, tuple(keys))
+        flight = flights.get(asked)
+        if flight is None:
+            flight = flights[asked] = asyncio.ensure_future(right(self, keys))
+            flight.add_done_callback(lambda _: flights.pop(asked, None))
+        return copy.deepcopy(await asyncio.shield(flight))
+
+    return get
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -151,6 +193,9 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "op_forgotten": ((MemoryServer, "_done_before", _forgotten), 50),
     "pending_ignores_retries": ((MemoryServer, "pending", _outbox_only), 50),
     "leftovers_stay": ((Line, "_leftovers", _left_out), 600),
+    "lease_ignored_at_fill": ((cache, "filled", _taken_without_lease), 50),
+    "invalidation_dropped_when_down": ((CacheStore, "deliver", _dropped_when_down), 50),
+    "leased_read_joins": ((Store, "get", _joins), 100),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

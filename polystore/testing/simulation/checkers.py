@@ -129,6 +129,27 @@ def ryw(history: History, _final: Final) -> Iterator[str]:
             yield f"{read.process} read {_name(read.key)} at {read.store}: {found} after {read.wanted}"
 
 
+def stale_bound(history: History, final: Final) -> Iterator[str]:
+    """G7a: a hit is no older than what the cache has acknowledged, nor a read than what it had acknowledged when the
+    read began. G7b: a hit is older than the home only while the home owes the cache the news; at the end nothing is
+    owed, and so nothing is old. What is found at a version is what was committed at it."""
+    numbers = {(one.key, one.after): None if one.deleted else one.n for one in history.commits}
+    for hit in history.hits:
+        if hit.found < hit.told:
+            yield f"{_name(hit.key)} was found at {hit.found} after {hit.told} had been invalidated"
+        elif hit.found < hit.newest and not hit.owed:
+            yield f"{_name(hit.key)} was found at {hit.found}, the home is at {hit.newest}, and nobody owes the news"
+    for read in history.cached_reads:
+        if read.found < read.told:
+            yield f"{read.process} read {_name(read.key)} at {read.found}, {read.told} had been invalidated before"
+        elif read.found and numbers.get((read.key, read.found), read.n) != read.n:
+            yield f"{read.process} read {_name(read.key)} at {read.found} with another content than was committed"
+    for key, state in final.stores.get("cache", {}).items():
+        newest = final.stores[HOME].get(key)
+        if final.drained and newest is not None and state.version < newest.version:
+            yield f"{_name(key)} is in the cache at {state.version} for good, the home is at {newest.version}"
+
+
 def no_surprise(history: History, _final: Final) -> Iterator[str]:
     """What goes wrong inside a manager is an error of polystore's, never a KeyError that somebody forgot."""
     for problem in history.problems:
@@ -140,6 +161,7 @@ def no_surprise(history: History, _final: Final) -> Iterator[str]:
 CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
-        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw, no_surprise,
+        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw, stale_bound,
+        no_surprise,
     )
 }  # fmt: skip

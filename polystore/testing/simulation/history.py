@@ -36,6 +36,28 @@ class Read(Value, frozen=True, gc=False):
     found: int
 
 
+class Hit(Value, frozen=True, gc=False):
+    """The cache gave a record at version `found` while the home was at `newest` and it had acknowledged `told`. `owed`:
+    the home still owed it the newest version."""
+
+    key: Key
+    found: int
+    newest: int
+    told: int
+    owed: bool
+
+
+class CachedRead(Value, frozen=True, gc=False):
+    """A read that asked the cache first, begun when that had acknowledged `told`, found version `found` with the number
+    `n` of the write (None: absent)."""
+
+    process: str
+    key: Key
+    told: int
+    found: int
+    n: int | None
+
+
 @dataclass
 class Attempt:
     """One call of `manager.write`, by number. `state` invoked: it never came back, its process died. `doubt`: a try of
@@ -62,6 +84,8 @@ class History:
     """Of copies."""
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     reads: list[Read] = field(default_factory=list[Read])
+    hits: list[Hit] = field(default_factory=list[Hit])
+    cached_reads: list[CachedRead] = field(default_factory=list[CachedRead])
     problems: Counter[str] = field(default_factory=Counter[str])
     """What managers could tell nobody, and counted."""
     covered: Counter[str] = field(default_factory=Counter[str])

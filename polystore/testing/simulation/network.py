@@ -12,7 +12,7 @@ from polystore_adapters.memory import MemoryRepository
 from polystore.env import Env
 from polystore.errors import OutcomeUnknown, PolystoreError, RateLimited, StoreFull, Unavailable
 from polystore.model import Change, Limits, Outcome
-from polystore.protocols import SupportsInlineGet
+from polystore.protocols import SupportsInlineCache, SupportsInlineGet
 from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.history import History
 from polystore.testing.simulation.servers import SimServer
@@ -27,11 +27,12 @@ TROUBLES: tuple[Trouble, ...] = ("down", "full", "silent")
 DELAY_S = 0.002
 LATE_S = 8.0
 READS = frozenset(
-    "get scan tenants ping claimed pending parked backlog placements targets mark vectors".split()  # noqa: SIM905
+    "get lookup scan tenants ping claimed pending parked backlog placements targets mark vectors".split()  # noqa: SIM905
 )
 FAULTS = ("before", "after", "late", "lost", "twice", "slow", "busy")
 """before: refused. after: carried out, the connection breaks. late: no answer, carried out up to 8 s later. lost: no
-answer, never carried out. twice: carried out again up to 8 s later. slow: seconds. busy: told to come again."""
+answer, never carried out. twice: carried out again up to 8 s later. slow: seconds, there or back. busy: told to come
+again."""
 
 
 class Network:
@@ -89,7 +90,8 @@ class Link:
         network.history.note(f"{what} {fault}")
         if fault:
             network.history.covered[f"fault {fault}"] += 1
-        await self._travel(slow=fault == "slow")
+        slow_there = fault == "slow" and network.random.random() < 0.5
+        await self._travel(slow=slow_there)
         await self._meet_trouble(verb)
         if fault == "before":
             raise Unavailable("connection refused")
@@ -102,7 +104,7 @@ class Link:
         if fault == "twice":
             network.land(work, what)
         result = work()
-        await self._travel(slow=False)
+        await self._travel(slow=fault == "slow" and not slow_there)
         if fault == "after":
             raise self._broken(verb)
         await self._meet_trouble(verb, on_the_way_back=True)
@@ -154,7 +156,7 @@ class Link:
 class SimRepository(MemoryRepository):
     """A memory server behind the network."""
 
-    capabilities = MemoryRepository.capabilities - {SupportsInlineGet}
+    capabilities = MemoryRepository.capabilities - {SupportsInlineGet, SupportsInlineCache}
 
     def __init__(self, server: SimServer, env: Env, link: Link, batch_max: int) -> None:
         super().__init__(server, env)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import cast
 
+from polystore.cache import CacheStore
 from polystore.consistency import DataConsistencyManager, Settings
 from polystore.embedding import Embedder
 from polystore.env import Env
@@ -12,6 +14,7 @@ from polystore.errors import PolystoreError
 from polystore.store import Settings as StoreSettings
 from polystore.store import Store
 from polystore.testing.simloop import SimLoop, current_process
+from polystore.testing.simulation.caching import CACHE, CacheReader, SimCacheServer
 from polystore.testing.simulation.history import HOME, History
 from polystore.testing.simulation.network import Link, Network, SimRepository
 from polystore.testing.simulation.scenario import Scenario
@@ -68,6 +71,7 @@ class Node:
         self.servers = servers
         self.env = env
         self.manager: DataConsistencyManager | None = None
+        self.reader: CacheReader | None = None
         self._scenario = scenario
         self._embedder = embedder
         self._placements = placements(scenario, complete=complete)
@@ -106,6 +110,10 @@ class Node:
             embed_timeout_s=3.0,
         )
         embedders = {"default": self._embedder}
+        if CACHE in stores:
+            cache = stores[CACHE] = CacheStore(stores[CACHE], TYPES, self.env)
+            server = cast(SimCacheServer, self.servers[CACHE])
+            self.reader = CacheReader(self.name, cache, stores[HOME], server, self.network.history)
         return DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, settings)
 
     async def leave(self) -> None:

@@ -15,6 +15,7 @@ CRASHPOINTS = (
     "delivery.applied.search",
     "delivery.applied.vectors",
     "delivery.applied.graph",
+    "delivery.applied.cache",
     "delivery.park",
     "relay.claimed",
     "relay.loaded",
@@ -51,7 +52,9 @@ class Scenario(Value, frozen=True):
     """The home has records from before the copies were there: they are filled in while all goes on."""
 
     reconfigured: bool
-    """One copy is taken out of the configuration for a while, and comes back with what it held."""
+    """One copy, and the cache, are taken out of the configuration for a while, and come back with what they held."""
+    cached: bool
+    """Reads by key ask a cache, which forgets values and controls at any time."""
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
@@ -72,4 +75,5 @@ class Scenario(Value, frozen=True):
             crash_hit=r.choice((1, 2, 5, 20)),
             preloaded=r.random() < 0.25,
             reconfigured=r.random() < 0.25,
+            cached=r.random() < 0.6,
         )

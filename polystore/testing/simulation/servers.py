@@ -52,9 +52,11 @@ TYPES: dict[str, EntityType[Any]] = entity_types([Person, Note])
 def placements(scenario: Scenario, *, complete: bool = True) -> dict[str, Placement]:
     """Where everything lives; not `complete`: while a copy is taken out of the configuration."""
     graph = {"graph": "graph" if scenario.three_copies else "search"}
+    facets = {"full_text": "search", "vector": "vectors"} | (graph if complete else {})
+    cache = "cache" if scenario.cached and complete else ""
     return {
-        "note": Placement("note", HOME, {"full_text": "search", "vector": "vectors"} | (graph if complete else {})),
-        "person": Placement("person", HOME, {"full_text": "search"}),
+        "note": Placement("note", HOME, facets, cache=cache),
+        "person": Placement("person", HOME, {"full_text": "search"}, cache=cache),
     }
 
 
@@ -206,7 +208,7 @@ def layouts(name: str, scenario: Scenario, embedder: Embedder) -> list[Layout]:
         copies = placement.copies()
         if name == HOME:
             found.append(Layout(TYPES[etype], True, frozenset()))
-        elif name in copies:
+        elif name in copies and name != placement.cache:
             facets: Any = copies[name]
             found.append(Layout(TYPES[etype], False, facets, specs if "vector" in facets else {}))
     return found

@@ -24,6 +24,8 @@ TEXTS = ("winter", "a walk by the sea", "이별 노래", "the third of May", POI
 KINDS: tuple[Kind, ...] = ("put", "put", "put", "create", "update", "delete", "delete", "skip", "insert")
 TRIES = 4
 CLIENTS = 2
+READ_PAUSE_S = 0.2
+"""Mean pause between two reads of a process through its cache."""
 
 
 @dataclass
@@ -140,7 +142,8 @@ class Client:
     async def _read_own_write(self) -> None:
         r = self.random
         key, version, token = r.choice(self.plan.recent[-5:])
-        name = r.choice(sorted(self.manager.placements[key.etype].copies()))
+        placement = self.manager.placements[key.etype]
+        name = r.choice(sorted(placement.copies().keys() - {placement.cache}))
         try:
             self.manager.readable(key.etype, name)
             await self.manager.caught_up(key.etype, name, token, timeout_s=1.0)
@@ -150,6 +153,21 @@ class Client:
             return
         found = 0 if record is None else record.version
         self.history.reads.append(Read(self.node.name, name, key, version, found))
+
+
+async def read_by_key(node: Node, plan: Plan) -> None:
+    """Reads through the cache, as long as there are writes: some keys are read more often than they are written."""
+    r, reader = node.env.random, node.reader
+    keys: list[Key] = []
+    async with asyncio.TaskGroup() as reads:
+        while plan.left > 0 and reader is not None:
+            if not keys or r.random() < 0.3:
+                etype, ids = r.choice((("note", NOTES), ("person", PEOPLE)))
+                some = r.sample(ids, r.choice((1, 1, 1, len(ids))))
+                tenant = r.choice(TENANTS)
+                keys = [Key(tenant, etype, id) for id in some]
+            reads.create_task(reader.read(keys, past=r.random() < 0.4))
+            await asyncio.sleep(r.expovariate(1 / READ_PAUSE_S))
 
 
 def _told(write: Write) -> str:

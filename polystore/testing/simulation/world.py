@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from polystore.model import Body, Commit, Key, Value, Write, key_hash
 from polystore.testing import simloop
 from polystore.testing.simloop import SimLoop
+from polystore.testing.simulation.caching import CACHE, SimCacheServer, evictions
 from polystore.testing.simulation.checkers import CHECKERS
 from polystore.testing.simulation.history import HOME, Final, History
 from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
@@ -23,7 +24,7 @@ from polystore.testing.simulation.servers import (
     layouts,
     placements,
 )
-from polystore.testing.simulation.workload import CLIENTS, Client, Plan
+from polystore.testing.simulation.workload import CLIENTS, Client, Plan, read_by_key
 
 DRAIN_S = 40.0
 """How long after the last disturbance everything may take to be everywhere."""
@@ -61,11 +62,13 @@ class World:
         self.random = self.env.random
         self.network = Network(loop, self.env, self.history, scenario.fault)
         self.embedder = embedder_of(scenario, self.env)
-        names = (HOME, *sorted({name for one in placements(scenario).values() for name in one.copies()}))
+        names = (HOME, *sorted({name for one in placements(scenario).values() for name in one.copies()} - {CACHE}))
         self.servers = {
             name: SimServer(name, self.env, self.history, refuses=scenario.poison and name == POISONED)
             for name in names
         }
+        if scenario.cached:
+            self.servers[CACHE] = SimCacheServer(self.env, self.history, self.servers[HOME])
         for name, server in self.servers.items():
             server.prepare(layouts(name, scenario, self.embedder), create=True)
         self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
@@ -82,7 +85,10 @@ class World:
         async def main() -> None:
             manager = await node.open()
             self.history.note(f"{name} works as {manager.worker}")
-            await asyncio.gather(*(Client(node, manager, self.plan).run() for _ in range(CLIENTS)))
+            await asyncio.gather(
+                *(Client(node, manager, self.plan).run() for _ in range(CLIENTS)),
+                read_by_key(node, self.plan),
+            )
 
         node.process.start(main)
         self.nodes.append(node)
@@ -184,10 +190,14 @@ class World:
         for _ in range(self.scenario.processes):
             self.start(f"p{len(self.nodes)}")
         disturbing = asyncio.create_task(self.disturb())
+        cache = self.servers.get(CACHE)
+        forgetting = asyncio.create_task(evictions(cache, self.random)) if isinstance(cache, SimCacheServer) else None
         while self.plan.left > 0 and not self.loop.failures:
             await asyncio.sleep(_LOOK_S)
             self.living()
         await disturbing
+        if forgetting is not None:
+            forgetting.cancel()
         self.network.heal()
         if isinstance(self.embedder, SimEmbedder):
             self.embedder.heal()
@@ -223,7 +233,7 @@ class World:
         home = self.servers[HOME]
         return Final(
             stores={name: server.contents() for name, server in self.servers.items()},
-            copies={etype: frozenset(one.copies()) for etype, one in placements(self.scenario).items()},
+            copies={etype: frozenset(one.copies()) - {CACHE} for etype, one in placements(self.scenario).items()},
             poisoned=home.poisoned_at([s for s in self.servers.values() if s.refuses]),
             vectors=home.wanted_vectors(self.embedder),
             drained=drained,
