@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup test check docs demo simulate bench clean
+.PHONY: help setup test check up down stack-status docs demo simulate bench clean
 
 help: ## explain the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 setup: $(VENV)/.dev ## make .venv with everything pinned (all other targets do it by themselves)
 
@@ -19,6 +19,15 @@ check: $(VENV)/.dev ## ruff, mypy strict, pyright strict, the import order
 	$(RUN) -m mypy
 	$(RUN) -m pyright
 	$(VENV)/bin/lint-imports
+
+up: $(VENV)/.dev ## start the servers [S=postgres,redis, default all] [STACK=docker or native, default docker where it answers]
+	@$(RUN) -m compose up $(S)
+
+down: $(VENV)/.dev ## stop the servers, keep their data [S=postgres,redis, default all] [DATA=remove]
+	@$(RUN) -m compose down $(S) $(if $(DATA),--data)
+
+stack-status: $(VENV)/.dev ## which servers run, their versions, memory and URLs
+	@$(RUN) -m compose status $(S)
 
 docs: $(VENV)/.dev ## build the site of the documents in build/docs; what leads nowhere fails
 	$(RUN) -m sphinx --quiet --keep-going --fail-on-warning -c docs/site -d build/doctrees . build/docs

