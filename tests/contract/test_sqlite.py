@@ -9,6 +9,7 @@ from polystore_adapters.sqlite import connect as connect_sqlite
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
+    ApplicationTablesConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -188,3 +189,9 @@ class TestLog(BareAndLayered, LogConformance):
 
 class TestSpill(BareAndLayered, SpillConformance):
     pass
+
+
+class TestApplicationTables(BareAndLayered, ApplicationTablesConformance):
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/kit.db"

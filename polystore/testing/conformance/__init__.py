@@ -15,10 +15,12 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """base cache commit durability expiry facade facade_state facts filters histories home_facets limits
-    logs objects outbox records repository retries schema spills state text traversal vectors writes"""
+_REWRITTEN = """application_tables base cache commit durability expiry facade facade_state facts filters histories
+    home_facets limits logs objects outbox records repository retries schema spills state text traversal
+    vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
+from polystore.testing.conformance.application_tables import ApplicationTablesConformance  # noqa: E402
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
@@ -49,6 +51,7 @@ from polystore.testing.conformance.traversal import TraversalConformance  # noqa
 from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
 __all__ = [
+    "ApplicationTablesConformance",
     "CacheConformance",
     "ChannelConformance",
     "CommitConformance",

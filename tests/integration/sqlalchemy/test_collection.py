@@ -414,3 +414,26 @@ def test_a_record_of_our_own_takes_no_table_of_the_application(tmp_path: Path) -
 
 def test_nothing_here_changes_the_classes() -> None:
     assert set(Base.metadata.tables) == {"shelves", "books", "pages", "people"}
+
+
+def test_a_row_can_live_for_a_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        engine = made(tmp_path)
+        async with opened(tmp_path) as hda:
+            books = hda.collection(Book)
+            await books.put(Book(id=1, title="bleibt"))
+            await books.put(Book(id=2, title="vergeht"), ttl_s=0.001)
+            async with asyncio.timeout(20):
+                while await books.get(2) is not None or len(await books.find()) != 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+                while stored_ids(engine) != [1]:  # noqa: ASYNC110 -- the sweeper deletes the application's row
+                    await asyncio.sleep(0.01)
+            assert await differences(hda) == []
+        engine.dispose()
+
+    asyncio.run(scenario())
+
+
+def stored_ids(engine: sa.Engine) -> list[int]:
+    with engine.connect() as connection:
+        return [row[0] for row in connection.exec_driver_sql("SELECT id FROM books ORDER BY id")]

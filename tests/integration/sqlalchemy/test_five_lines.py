@@ -197,3 +197,8 @@ def toml(settings: dict[str, Any]) -> str:
     for name, one in stores.items():
         lines += [f"[stores.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in one.items())]
     return "\n".join(lines) + "\n"
+
+
+def test_the_how_to_shows_these_five_lines() -> None:
+    page = Path(__file__).parents[3] / "docs/how-to/sqlalchemy.md"
+    assert DIFF in page.read_text(encoding="utf-8")
