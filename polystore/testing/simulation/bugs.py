@@ -170,10 +170,14 @@ def _joins(right: Callable[..., Any]) -> Callable[..., Any]:
     async def get(self: Store, keys: Sequence[Key]) -> Any:
         """One flight for all who ask for the same, whenever it began."""
         asked = (self, tuple(keys))
+
+        def landed(_: object) -> None:
+            flights.pop(asked, None)
+
         flight = flights.get(asked)
         if flight is None:
             flight = flights[asked] = asyncio.ensure_future(right(self, keys))
-            flight.add_done_callback(lambda _: flights.pop(asked, None))
+            flight.add_done_callback(landed)
         return copy.deepcopy(await asyncio.shield(flight))
 
     return get
