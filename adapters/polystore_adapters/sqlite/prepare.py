@@ -104,9 +104,7 @@ class _Preparation:
         if not self.difference():
             return
         migration, table = self._migration, self._table
-        if table.shared:
-            self._beside(migration)
-        else:
+        if not table.shared:
             self._make(migration)
         self._facets(migration)
         schema = describe(table.entity) if migration is None else migration.schema
@@ -129,11 +127,6 @@ class _Preparation:
         else:
             self._db.execute(_ddl(CreateTable(table.definition)))
         self._create_indexes()
-
-    def _beside(self, migration: Migration | None) -> None:
-        """With other fields the rows of the application have another content: they count as changed."""
-        if migration is not None and migration.changes_content:
-            self._db.execute("UPDATE ps_row SET hash = x'' WHERE etype = ?", (self._table.etype,))
 
     def _drop_indexes(self, migration: Migration) -> None:
         wanted = {str(index.name) for index in self._table.definition.indexes}
@@ -211,10 +204,18 @@ class _Preparation:
             if facet is None:
                 self._db.execute(f'DROP TABLE IF EXISTS "{prefix}{table.etype}"')
         changed = migration is not None and migration.changes_content
+        stale = table.shared and changed
         for facet in (table.full_text, table.graph):
-            if facet is not None and (facet.create(self._db) or changed):
-                for rows in self._pages():
-                    facet.put(self._db, rows)
+            if facet is None or not (facet.create(self._db) or changed):
+                continue
+            if table.shared:
+                stale = True
+                continue
+            for rows in self._pages():
+                facet.put(self._db, rows)
+        if stale:
+            # Its rows count as changed: they are taken over anew, some at a time, and the application goes on writing.
+            self._db.execute("UPDATE ps_row SET hash = x'' WHERE etype = ?", (table.etype,))
         if table.vector is not None:
             self._vectors(migration, new=table.vector.create(self._db))
 

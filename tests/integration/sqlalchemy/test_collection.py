@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from polystore import (
     AlreadyExists,
+    Embedding,
     F,
     FullText,
     HybridDataArchitecture,
@@ -437,3 +438,25 @@ def test_a_row_can_live_for_a_time(tmp_path: Path) -> None:
 def stored_ids(engine: sa.Engine) -> list[int]:
     with engine.connect() as connection:
         return [row[0] for row in connection.exec_driver_sql("SELECT id FROM books ORDER BY id")]
+
+
+def test_a_facet_that_comes_later_is_filled_while_the_application_goes_on_writing(tmp_path: Path) -> None:
+    """Rows are taken over anew in small transactions, and a write between them is kept."""
+
+    async def scenario() -> None:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/tea.db")
+        tea = sa.Table("tea", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+        tea.create(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(tea), [{"name": f"차 {i}"} for i in range(1200)])
+        async with HybridDataArchitecture.open(f"sqlite:{tmp_path}/tea.db", entities=[entity_of(tea)]) as hda:
+            before = (await hda.collection(next(iter(hda.types.values())).cls).load(1)).version
+        later = entity_of(tea, facets={"name": [FullText(), Embedding()]})
+        async with HybridDataArchitecture.open(f"sqlite:{tmp_path}/tea.db", entities=[later]) as hda:
+            assert await differences(hda) == []
+            assert len(await hda.collection(later).search("차", limit=2000)) == 1200
+            assert [hit.value.name for hit in await hda.collection(later).similar("차 77", limit=1)] == ["차 77"]
+            assert (await hda.collection(later).load(1)).version > before
+        engine.dispose()
+
+    asyncio.run(scenario())
