@@ -142,7 +142,7 @@ class Import(Generic[T]):
         order, so that everything before the bad value is written and the bad one alone is not."""
         marks = {} if self._mark is None else {self._mark: str(end)}
         try:
-            results = await self._scope.manager.write(self._scope.etype, writes, marks=marks)
+            written = await self._scope.manager.write_quietly(self._scope.etype, writes, marks)
         except (InvalidData, Conflict) as e:
             if len(writes) > 1:
                 half = len(writes) // 2
@@ -153,11 +153,11 @@ class Import(Generic[T]):
                 self._raise(e, positions[0])
             self._reject(e, positions[0])
             if marks:
-                await self._scope.manager.write(self._scope.etype, (), marks=marks)
+                await self._scope.manager.write_quietly(self._scope.etype, (), marks)
         else:
-            changed = sum(result.changed for result in results)
+            changed = sum(one.changed for one in written)
             self._written += changed
-            self._skipped += len(results) - changed
+            self._skipped += len(written) - changed
         if self._progress is not None:
             self._progress(self.report())
 

@@ -195,27 +195,42 @@ class DataConsistencyManager:
         OutcomeUnknown), Backpressure, ConfigurationError for an `ack` that names an unknown store. Nothing raises after
         the commit: a wait that ends early is reported as pending in the results.
         """
-        line = self.line(etype)
-        if self.before_commit is not None:
-            await self.before_commit(writes)
         wanted = None
         if ack != "committed":
             wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
+        line = self.line(etype)
+        committed, waits = await self._written(line, writes, op, marks or {}, wanted)
+        statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
+        return self._results(line, writes, committed, statuses)
+
+    async def write_quietly(self, etype: str, writes: Sequence[Write], marks: Mapping[str, str]) -> Sequence[Written]:
+        """As `write`, for who asks of each write no more than what became of it: that costs less."""
+        committed, _ = await self._written(self.line(etype), writes, None, marks, None)
+        return committed.written
+
+    async def _written(
+        self,
+        line: Line,
+        writes: Sequence[Write],
+        op: OpId | None,
+        marks: Mapping[str, str],
+        wanted: frozenset[str] | None,
+    ) -> tuple[Committed, list[Wait]]:
+        if self.before_commit is not None:
+            await self.before_commit(writes)
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
         spills = self.erasures.of(writes)
         try:
-            committed = await self._commit(line, writes, owner, op, marks or {}, spills)
+            committed = await self._commit(line, writes, owner, op, marks, spills)
         except SchemaMismatch:  # by another process a moment ago
             if not await self.rebuilder.follow(line):
                 raise
-            committed = await self._commit(line, writes, owner, op, marks or {}, spills)
+            committed = await self._commit(line, writes, owner, op, marks, spills)
         self.env.crashpoint("write.committed")
         self.erasures.committed(spills)
-        waits = self._accept(line, writes, committed, owner, wanted)
-        statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
-        return self._results(line, writes, committed, statuses)
+        return committed, self._accept(line, writes, committed, owner, wanted)
 
     async def _commit(
         self,
