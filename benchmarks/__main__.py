@@ -16,10 +16,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cached, embedded, facade, facts
+from benchmarks import cached, embedded, facade, facts, imports
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
+    6: imports.ten_thousand,
     8: cached.get_by_id,
     9: embedded.get_by_id,
     10: embedded.write_and_outbox,
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="numbers of the rows to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON too")
+    parser.add_argument("--million", action="store_true", help="row 6 with a million records: minutes, 5 GB of disk")
     arguments = parser.parse_args()
     rows = [int(text) for text in arguments.rows.split(",")]
     if unknown := set(rows) - set(ROWS):
@@ -46,7 +48,8 @@ def main() -> None:
     results: list[Ratio] = []
     for row in rows:
         with tempfile.TemporaryDirectory() as directory, console.status(f"row {row}"):
-            measured = ROWS[row](Path(directory))
+            measure = imports.million if row == 6 and arguments.million else ROWS[row]
+            measured = measure(Path(directory))
             results += measured if isinstance(measured, list) else asyncio.run(measured)
     console.print(table(results))
     console.print(f"load at the end {load()}", highlight=False)

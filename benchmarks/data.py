@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from polystore import Embedding, FullText, entity
+from polystore import Embedding, FullText, entity, new_id
 
 DIMENSION = 384
 
@@ -43,6 +43,19 @@ class Item:
     id: str
     owner: str = "owner"
     title: str = "title"
+    body: str = "x" * 900
+    stars: int = 3
+    ratio: float = 0.5
+
+
+@entity()
+@dataclass(kw_only=True)
+class Listed:
+    """An `Item` with a copy that lists its titles."""
+
+    id: str = field(default_factory=new_id)
+    owner: str = "owner"
+    title: Annotated[str, FullText()] = "title"
     body: str = "x" * 900
     stars: int = 3
     ratio: float = 0.5
