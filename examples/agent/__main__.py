@@ -76,7 +76,6 @@ async def run(
         if options.input or await agent.memory.knows_only([one.name for one in conversations]):
             for one in conversations:
                 await learn(agent, one, console)
-        await agent.begin()
         chat = Chat(agent, console)
         await chat.greet()
         await (chat.terminal() if sys.stdin.isatty() else chat.tour())

@@ -1,12 +1,13 @@
 """The agent: what happens when somebody says something."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
 import msgspec
 
 from agent.company import Company
-from agent.entities import AGENT, USER
+from agent.entities import AGENT, USER, Presence, Profile, Session
 from agent.feelings import Feelings
 from agent.learning import Learner
 from agent.memory import Memory, Recalled, korean
@@ -40,8 +41,10 @@ class Agent:
         self.portraits = Portraits(hda)
         self._model = model
 
-    async def begin(self) -> None:
+    async def begin(self) -> tuple[Profile, Presence, Session]:
+        """The user comes in: who they are, how they were when last seen, and their session."""
         await self.learner.meet([AGENT, USER])
+        return await self.company.begin()
 
     async def listen(self, text: str) -> Answer | Allowance:
         """Answer from what was said, then remember the turn; nothing when too much was said within a minute."""
@@ -64,16 +67,16 @@ class Agent:
     async def _remember(self, text: str, answer: str | None, ms: float) -> Sequence[tuple[str, WriteResult]]:
         topics = await self.memory.about(text)
         messages = await self.memory.remember(text, answer, topics)
-        points = await self.feelings.note(text, answer, ms)
-        await self.company.note(valence(text), topics[0] if topics else None, "Korean" if korean(text) else "English")
+        did = f"answered “{text}”" if answer else f"knew nothing about “{text}”"
+        language = "Korean" if korean(text) else "English"
+        points, line, _ = await asyncio.gather(
+            self.feelings.note(text, answer, ms),
+            self.company.did(did, ms),
+            self.company.note(valence(text), topics[0] if topics else None, language),
+        )
         if answer is not None:
             await self.learner.answered()
-        line = await self.company.did(f"answered “{text}”" if answer else f"knew nothing about “{text}”", ms)
-        return [
-            *(("message", one) for one in messages),
-            *points,
-            ("log", line),
-        ]
+        return [*(("message", one) for one in messages), *points, ("log", line)]
 
     async def _prompt(self, text: str, recalled: Recalled) -> Sequence[Said]:
         """Who it is, whom it talks to, what it remembers of this, and what was just said."""

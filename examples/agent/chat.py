@@ -60,7 +60,7 @@ class Chat:
         }
 
     async def greet(self) -> None:
-        profile, before, session = await self._agent.company.begin()
+        profile, before, session = await self._agent.begin()
         messages, people, topics = await self._agent.memory.counts()
         self._console.print(f"I remember {messages:,} messages of {people:,} people about {topics:,} topics.")
         if before.last_seen:

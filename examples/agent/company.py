@@ -1,5 +1,6 @@
 """Who is there just now: profiles, live state, the session, how much one may say, and the log of what was done."""
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,8 +26,7 @@ class Company:
         self._limiter = hda.limiter("messages", limit=per_minute, per_s=60)
 
     async def begin(self) -> tuple[Profile, Presence, Session]:
-        """The user comes in: who they are, how they were when last seen, and the session, which goes on when it is not
-        over yet."""
+        """Who the user is, how they were when last seen, and the session, which goes on when it is not over yet."""
         now = datetime.now(UTC)
         for profile in (Profile(id=AGENT, since=now, about=ABOUT_AGENT), Profile(id=USER, since=now)):
             with contextlib.suppress(AlreadyExists):
@@ -54,9 +54,11 @@ class Company:
         changes: dict[str, object] = {"mood": mood, "last_seen": datetime.now(UTC)}
         if topic is not None:
             changes["topic"] = topic
-        user = await self._presence.update(USER, changes)
-        await self._presence.incr(USER, "turns")
-        await self._presence.update(AGENT, lambda one: replace(one, mood=STAYS * one.mood + (1 - STAYS) * mood))
+        user, *_ = await asyncio.gather(
+            self._presence.update(USER, changes),
+            self._presence.incr(USER, "turns"),
+            self._presence.update(AGENT, lambda one: replace(one, mood=STAYS * one.mood + (1 - STAYS) * mood)),
+        )
         if await self._sessions.touch(user.session):
             await self._sessions.incr(user.session, "turns")
         if (await self.profile(USER)).language != language:

@@ -3,11 +3,15 @@
 https://platform.openai.com/docs/api-reference/chat/create
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from __future__ import annotations
 
-import httpx
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 import msgspec
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_S, CONNECT_S = 60.0, 5.0
 
@@ -21,22 +25,24 @@ class ModelFailed(Exception):
     """There is no answer. The message says why, and shows neither the key nor what was asked."""
 
 
-class _Choice(msgspec.Struct):
-    class Message(msgspec.Struct):
-        content: str | None = None
+class _Content(msgspec.Struct):
+    content: str | None = None
 
-    message: Message
+
+class _Choice(msgspec.Struct):
+    message: _Content
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
 
 
-class _Models(msgspec.Struct):
-    class Model(msgspec.Struct):
-        id: str
+class _Listed(msgspec.Struct):
+    id: str
 
-    data: list[Model]
+
+class _Models(msgspec.Struct):
+    data: list[_Listed]
 
 
 class Model:
@@ -49,6 +55,8 @@ class Model:
 
     async def reply(self, said: Sequence[Said]) -> str:
         """What the model says next. Raises ModelFailed, whatever goes wrong between here and there."""
+        import httpx  # takes a tenth of a second, for nothing where there is no model
+
         try:
             timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
             async with httpx.AsyncClient(headers=self._headers, timeout=timeout) as client:

@@ -72,7 +72,7 @@ def test_a_file_and_its_speakers_may_be_called_like_the_chat_and_the_agent(tmp_p
 
     async def ask(hda: HybridDataArchitecture) -> None:
         agent = Agent(hda, 100)
-        await agent.company.begin()
+        await agent.begin()
         assert (await said(agent, "참새는 어떻게 울어?")).text == "짹짹"
         assert (await said(agent, "짹짹")).recalled.memory is None  # nobody replied to that
 

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from polystore import HybridDataArchitecture
 from tests import agent_child
+from tests.docs.pages import blocks
 
 ENTITIES = [Attachment, Message, Person, Source, Topic]
 
@@ -273,3 +274,12 @@ def test_a_new_edition_is_counted_in_the_place_of_the_old_one(tmp_path: Path) ->
 )
 def test_how_a_text_sounds(text: str, sounds: float) -> None:
     assert valence(text) == sounds
+
+
+def test_the_chat_in_the_how_to_is_what_the_agent_shows(data: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/how-to/agent.md"
+    chat = next(block.text for block in blocks(page) if block.text.startswith("you › "))
+    said = [line.removeprefix("you › ") for line in chat.splitlines() if line.startswith("you › ")]
+    shown = {" ".join(line.replace("┃", "│").split()) for line in talk(data, *said).splitlines()}
+    told = [" ".join(line.split()) for line in chat.splitlines() if line and not line.startswith("you › ")]
+    assert [line for line in told if line not in shown] == []
