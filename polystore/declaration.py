@@ -205,6 +205,8 @@ class Declared:
     def _add_relation(self, name: str, hint: Any, relation: Relation) -> None:
         spec = self.fields[name]
         kind = _references(spec.kind, edges=_mentions(hint, Edge))
+        if spec.kind.name == "int" and relation.on_delete == "keep" and mapped_class(self.cls):
+            kind = spec.kind  # a foreign key
         if kind is None:
             raise self.fail(name, "Relation() needs a str, str | None, list[str] or list[Edge[...]] field")
         if not _RELATION_TYPE.fullmatch(relation.type):

@@ -260,7 +260,7 @@ class EntityType(Generic[T]):
                 if end is None:
                     continue
                 edge: dict[str, Any] = typing.cast(dict[str, Any], end) if isinstance(end, dict) else {"to": end}
-                row = EdgeRow(relation.type, str(relation.to), edge["to"], edge.get("properties") or {})
+                row = EdgeRow(relation.type, str(relation.to), str(edge["to"]), edge.get("properties") or {})
                 rows[row.type, row.to_etype, row.to_id] = row
         return list(rows.values())
 

@@ -23,6 +23,7 @@ from polystore import (
     HybridDataArchitecture,
     Index,
     InvalidData,
+    Relation,
     UnsupportedOperation,
     VersionConflict,
     entity,
@@ -457,6 +458,26 @@ def test_a_facet_that_comes_later_is_filled_while_the_application_goes_on_writin
             assert len(await hda.collection(later).search("차", limit=2000)) == 1200
             assert [hit.value.name for hit in await hda.collection(later).similar("차 77", limit=1)] == ["차 77"]
             assert (await hda.collection(later).load(1)).version > before
+        engine.dispose()
+
+    asyncio.run(scenario())
+
+
+def test_a_foreign_key_can_be_a_relation(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/tree.db")
+        id = sa.Column("id", sa.Integer, primary_key=True)
+        tree = sa.Table("node", sa.MetaData(), id, sa.Column("up", sa.ForeignKey("node.id"), nullable=True))
+        tree.create(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(tree), [{"id": 1, "up": None}, {"id": 2, "up": 1}, {"id": 3, "up": 2}])
+        node = entity_of(tree, facets={"up": [Relation("BELOW", to="node")]})
+        async with HybridDataArchitecture.open(f"sqlite:{tmp_path}/tree.db", entities=[node]) as hda:
+            above = await hda.collection(node).related(3, "BELOW", into=node, depth=5)
+            assert [one.value.id for one in above] == [2, 1]
+            below = await hda.collection(node).related(1, "BELOW", into=node, direction="in")
+            assert [one.value.id for one in below] == [2]
+            assert await differences(hda) == []
         engine.dispose()
 
     asyncio.run(scenario())
