@@ -1,0 +1,38 @@
+"""The options of a PostgreSQL store in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from polystore.errors import ConfigurationError
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """pool_size: most connections at once. connect_timeout_s: for one connection. pooler: "transaction" behind a pooler
+    that gives a server connection for one transaction only, such as PgBouncer: then statements are not prepared, and
+    each call is a transaction. schema: where the tables are, the first of the search path by default.
+    exact_vectors_max: most vectors of one field and tenant that a search compares one by one."""
+
+    pool_size: int = 10
+    connect_timeout_s: float = 5.0
+    pooler: Literal["none", "transaction"] = "none"
+    schema: str | None = None
+    exact_vectors_max: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.pool_size < 1 or self.connect_timeout_s <= 0:
+            raise ValueError("pool_size and connect_timeout_s must be more than 0")
+        if self.schema is not None and self.pooler == "transaction":
+            raise ValueError("schema is a setting of a session, which a pooler does not keep; set it for the user")
+
+
+def parse(options: Mapping[str, Any]) -> Options:
+    """Raises ConfigurationError for an unknown option or a value of another type."""
+    try:
+        return msgspec.convert(dict(options), Options)
+    except msgspec.ValidationError as e:
+        known = ", ".join(Options.__struct_fields__)
+        raise ConfigurationError(f"options of a postgresql: store: {e}; known: {known}") from None

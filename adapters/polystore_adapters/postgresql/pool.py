@@ -1,0 +1,258 @@
+"""Connections to one database: bounded, the last one used first, so that few are warm and the others can rest.
+
+asyncpg's own pool asks the server to reset each connection that is given back, which costs as much as the call itself;
+nothing here leaves anything behind that would have to be reset: no session settings, no locks but a transaction's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import Any
+
+from polystore.env import Env
+from polystore.errors import ConfigurationError, Unavailable
+from polystore_adapters.postgresql.driver import asyncpg
+from polystore_adapters.postgresql.errors import lost, state_of, translate
+from polystore_adapters.postgresql.options import Options
+
+Row = Any
+"""What asyncpg answers: values by position and by name."""
+CLOSE_TIMEOUT_S = 5.0
+_DEAD_STATES = ("25006", "57P01", "57P02", "57P03", "0A000")
+"""After these errors a connection is of no use: its server stops, is a standby now, or has tables of another shape."""
+
+
+class Session:
+    """One connection in the hands of one caller. Errors are the driver's."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
+        rows: Sequence[Row] = await self.connection.fetch(sql, *args)
+        return rows
+
+    async def row(self, sql: str, *args: Any) -> Row:
+        """The first row; None: there is none."""
+        return await self.connection.fetchrow(sql, *args)
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        """The first value of the first row; None: there is none."""
+        return await self.connection.fetchval(sql, *args)
+
+    async def run(self, sql: str, *args: Any) -> int:
+        """Carry out a statement; with no arguments any number of them. Returns how many rows it changed."""
+        status: str = await self.connection.execute(sql, *args)
+        last = status.rpartition(" ")[2]
+        return int(last) if last.isdigit() else 0
+
+    async def each(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        await self.connection.executemany(sql, rows)
+
+
+class Pool:
+    """Used from one event loop."""
+
+    def __init__(self, url: str, options: Options, env: Env) -> None:
+        self._options = options
+        self._url = url
+        self._env = env
+        self.place = _place(url)
+        self._idle: list[Any] = []
+        self._open: set[Any] = set()
+        self._connecting = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self._pooled = options.pooler == "transaction"
+
+    # -- connections ------------------------------------------------------------------------------------------
+
+    @property
+    def checked_out(self) -> int:
+        """Connections that are in use now."""
+        return len(self._open) - len(self._idle) + self._connecting
+
+    async def _take(self) -> Any:
+        while True:
+            if self._closed:
+                raise Unavailable(f"{self.place}: closed; connect again")
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+                self._open.discard(connection)
+            if len(self._open) + self._connecting < self._options.pool_size:
+                return await self._connect()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # our turn came: it is the next one's
+                raise
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _connect(self) -> Any:
+        self._connecting += 1
+        settings = {} if self._pooled else {"application_name": "polystore"}
+        if self._options.schema is not None:
+            settings["search_path"] = self._options.schema
+        try:
+            connection: Any = await asyncpg.connect(
+                self._url,
+                timeout=self._options.connect_timeout_s,
+                statement_cache_size=0 if self._pooled else 512,
+                max_cached_statement_lifetime=0,
+                max_cacheable_statement_size=1 << 16,
+                server_settings=settings or None,
+            )
+        except (asyncpg.ClientConfigurationError, ValueError) as e:
+            raise ConfigurationError(
+                f"{self.place}: asyncpg cannot read the URL ({type(e).__name__}); mend it"
+            ) from None
+        except asyncpg.InternalClientError as e:
+            raise Unavailable(f"{self.place}: {type(e).__name__}") from e
+        except (asyncpg.PostgresError, OSError, TimeoutError) as e:
+            if isinstance(e, asyncpg.PostgresError) and state_of(e).startswith("42704"):
+                raise ConfigurationError(f"{self.place}: the server does not know a setting of the URL") from e
+            raise translate(e, self.place) from e
+        finally:
+            self._connecting -= 1
+            if self._waiting and not self._idle:
+                self._wake()
+        if self._closed:
+            connection.terminate()
+            raise Unavailable(f"{self.place}: closed; connect again")
+        self._open.add(connection)
+        return connection
+
+    def _give(self, connection: Any) -> None:
+        if self._closed or connection.is_closed():
+            self._drop(connection)
+            return
+        self._idle.append(connection)
+        self._wake()
+
+    def _drop(self, connection: Any) -> None:
+        self._open.discard(connection)
+        connection.terminate()
+        self._wake()
+
+    def _failed(self, connection: Any, error: BaseException) -> None:
+        """Give back what an error came from. After a lost connection those that rest are not trusted either: a server
+        that restarts ends them all."""
+        if isinstance(error, Exception) and not lost(error) and state_of(error) not in _DEAD_STATES:
+            self._give(connection)
+            return
+        self._drop(connection)
+        if isinstance(error, Exception):
+            idle, self._idle = self._idle, []
+            for one in idle:
+                self._drop(one)
+
+    async def aclose(self) -> None:
+        """Calls under way end with an error. Idempotent."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in [*idle]:
+            self._open.discard(connection)
+            with contextlib.suppress(Exception):
+                await connection.close(timeout=CLOSE_TIMEOUT_S)
+        for connection in list(self._open):
+            self._drop(connection)
+        while self._waiting:
+            self._wake()
+
+    # -- calls ------------------------------------------------------------------------------------------------
+
+    async def fetch(self, sql: str, *args: Any, writes: bool = False) -> Sequence[Row]:
+        """The rows of one statement. Raises polystore's errors; where it `writes`, OutcomeUnknown when the connection
+        is lost before the answer."""
+        if self._pooled:
+            async with self.transaction() as db:
+                return await db.fetch(sql, *args)
+        connection = await self._take()
+        try:
+            rows: Sequence[Row] = await connection.fetch(sql, *args)
+        except Exception as error:
+            ours = translate(error, self.place, sent=writes, closed=connection.is_closed())
+            self._failed(connection, error)
+            if ours is error:
+                raise
+            raise ours from error
+        except BaseException as error:
+            self._failed(connection, error)
+            raise
+        self._give(connection)
+        return rows
+
+    async def value(self, sql: str, *args: Any, writes: bool = False) -> Any:
+        """The first value of the first row; None: there is none."""
+        rows = await self.fetch(sql, *args, writes=writes)
+        return rows[0][0] if rows else None
+
+    async def run(self, sql: str, *args: Any) -> int:
+        """Carry out one writing statement. Returns how many rows it changed."""
+        if self._pooled:
+            async with self.transaction() as db:
+                return await db.run(sql, *args)
+        async with self._session(sent=True) as db:
+            return await db.run(sql, *args)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, begin: str = "BEGIN", name: str = "") -> AsyncGenerator[Session]:
+        """One transaction; an error in the block rolls it back. Raises polystore's errors: OutcomeUnknown only when the
+        connection is lost at the commit. `name`: of the crash points before and after the commit."""
+        async with self._session() as db:
+            await db.run(begin)
+            try:
+                yield db
+            except Exception as error:
+                if not lost(error) and not db.connection.is_closed():
+                    await db.run("ROLLBACK")
+                raise
+            if name:
+                self._env.crashpoint(f"postgresql.{name}.before")
+            try:
+                await db.run("COMMIT")
+            except Exception as error:
+                ours = translate(error, self.place, sent=True, closed=db.connection.is_closed())
+                if ours is error:
+                    raise
+                raise ours from error
+            if name:
+                self._env.crashpoint(f"postgresql.{name}.after")
+
+    @contextlib.asynccontextmanager
+    async def _session(self, *, sent: bool = False) -> AsyncGenerator[Session]:
+        connection = await self._take()
+        try:
+            yield Session(connection)
+        except Exception as error:
+            ours = translate(error, self.place, sent=sent, closed=connection.is_closed())
+            self._failed(connection, error.__cause__ if isinstance(error.__cause__, Exception) else error)
+            if ours is error:
+                raise
+            raise ours from error
+        except BaseException as error:
+            self._failed(connection, error)
+            raise
+        self._give(connection)
+
+
+def _place(url: str) -> str:
+    """Where the store is, without user, password and options."""
+    rest = url.partition("://")[2].partition("?")[0]
+    return f"postgresql {rest.rpartition('@')[2]}"

@@ -1,0 +1,220 @@
+"""A PostgreSQL database as a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from polystore.env import Env
+from polystore.errors import PermissionDenied, SchemaMismatch, UnsupportedOperation
+from polystore.filters import Checked, Sort
+from polystore.model import (
+    Change,
+    Direction,
+    HashSpan,
+    Instance,
+    Key,
+    Limits,
+    Link,
+    Match,
+    Outcome,
+    Page,
+    Reached,
+    Record,
+)
+from polystore.protocols import (
+    Layout,
+    SupportsCommit,
+    SupportsFilter,
+    SupportsJournal,
+    SupportsSchema,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
+from polystore.text import Phrase
+from polystore_adapters.postgresql import graph, records, vector
+from polystore_adapters.postgresql.dialect import ident
+from polystore_adapters.postgresql.full_text import needle, search_sql, tsquery
+from polystore_adapters.postgresql.journal_calls import JournalCalls
+from polystore_adapters.postgresql.options import Options
+from polystore_adapters.postgresql.placeholders import shifted
+from polystore_adapters.postgresql.pool import Pool, Session
+from polystore_adapters.postgresql.prepare import compare, prepare
+from polystore_adapters.postgresql.quick import Quick
+from polystore_adapters.postgresql.records import Tables
+from polystore_adapters.postgresql.schema import PREPARE_LOCK
+from polystore_adapters.postgresql.table import RecordTable
+
+_PING_SQL = """
+SELECT current_setting('server_version'), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,
+    to_regclass(quote_ident(current_schema()) || '.ps_meta') IS NOT NULL
+"""
+
+
+class PostgresRepository(JournalCalls):
+    """Records, facets and journal in one database. Used from one event loop; any number of processes may share it."""
+
+    capabilities: frozenset[type] = frozenset(
+        {
+            SupportsSchema,
+            SupportsCommit,
+            SupportsJournal,
+            SupportsFilter,
+            SupportsTextSearch,
+            SupportsVectorSearch,
+            SupportsTraversal,
+        }
+    )
+    limits: Limits = Limits()
+    metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
+
+    def __init__(self, url: str, options: Options, env: Env) -> None:
+        self._options = options
+        self._env = env
+        self._pool = Pool(url, options, env)
+        self._tables = Tables()
+        self._quick = Quick(self._pool, self._tables)
+
+    @property
+    def place(self) -> str:
+        return self._pool.place
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+    async def ping(self) -> Instance:
+        ((version, started, ready),) = await self._pool.fetch(_PING_SQL)
+        sql = "SELECT v FROM ps_meta WHERE k = 'data_id'"
+        return Instance("postgresql", version, started, await self._pool.value(sql) if ready else "")
+
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]
+        async with self._pool.transaction() as db:
+            await self._check_writable(db, home=any(layout.home for layout in layouts))
+            difference = await compare(db, self.place, tables)
+        if difference and not create:
+            raise SchemaMismatch(
+                f"{self.place}: {difference}; run `polystore init`, or open it with the right to create"
+            )
+        if difference:
+            async with self._pool.transaction() as db:
+                await db.run(PREPARE_LOCK)
+                await prepare(db, self.place, tables)
+        for table in tables:
+            self._tables[table.etype] = table
+
+    async def _check_writable(self, db: Session, *, home: bool) -> None:
+        if home and await db.value("SELECT current_setting('transaction_read_only')") == "on":
+            raise PermissionDenied(
+                f"{self.place}: this server is read-only (a standby, or by its configuration) and cannot be a home; "
+                "name the primary, for instance by several hosts and target_session_attrs=read-write in the URL"
+            )
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await records.get(self._pool, self._tables, keys)
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        return await records.apply(self._pool, self._tables, changes)
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        return await records.scan(self._pool, self._tables[etype], tenant, span, cursor, limit)
+
+    async def tenants(self, etype: str) -> list[str]:
+        return [tenant for (tenant,) in await self._pool.fetch(self._tables[etype].tenants_sql)]
+
+    async def newest(self, etype: str) -> int:
+        return await records.newest(self._pool, self._tables, etype)
+
+    # -- queries ----------------------------------------------------------------------------------------------
+
+    async def find(
+        self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
+    ) -> list[Record]:
+        table = self._tables[etype]
+        sql, parameters = table.statements.find(tenant, where, order, limit)
+        rows = await self._pool.fetch(sql, *parameters)
+        return [table.record(Key(tenant, etype, table.id_of(row)), row) for row in rows]
+
+    async def count(self, etype: str, tenant: str, where: Checked | None) -> int:
+        sql, parameters = self._tables[etype].statements.count(tenant, where)
+        return int(await self._pool.value(sql, *parameters))
+
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        table = self._tables[etype]
+        if table.full_text is None:
+            raise _not_served(etype, "full text")
+        if not phrases or limit <= 0:
+            return []
+        condition, values = self._where(table, where)
+        sql = search_sql(table.source, ident(table.key), len(phrases), shifted(condition, 4 + 2 * len(phrases)))
+        parts = [part for phrase in phrases for part in (tsquery([phrase]), needle(phrase))]
+        rows = await self._pool.fetch(sql, tenant, limit, *(after or (None, None)), *parts, *values)
+        return [Match(id, score, version) for id, score, version in rows]
+
+    async def similar(
+        self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+    ) -> list[Match]:
+        table = self._tables[etype]
+        if field not in table.vectors:
+            raise _not_served(etype, f"vectors of {field!r}")
+        return await nearest(
+            *(self._pool, table, tenant, field, vector, self._where(table, where), limit),
+            self._options.exact_vectors_max,
+        )
+
+    async def traverse(
+        self,
+        etype: str,
+        tenant: str,
+        id: str,
+        types: Sequence[str],
+        direction: Direction,
+        depth: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[Reached]:
+        edges = self._edges(etype, tenant, types, where)
+        return await graph.traverse(self._pool, edges, (etype, id), direction, depth, limit)
+
+    async def paths(
+        self,
+        start: Key,
+        end: Key,
+        types: Sequence[str],
+        direction: Direction,
+        depth_max: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[list[Link]]:
+        edges = self._edges(start.etype, start.tenant, types, where)
+        ends = ((start.etype, start.id), (end.etype, end.id))
+        return await graph.paths(self._pool, edges, *ends, direction, depth_max, limit)
+
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
+        tables = [(name, table.edges) for name, table in self._tables.items() if table.edges is not None]
+        if not tables:
+            raise _not_served(etype, "relations")
+        return graph.Edges(tables, tenant, types, graph.condition(where))
+
+    def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
+        return ("TRUE", ()) if where is None else table.statements.condition(where)
+
+
+nearest = vector.similar
+
+
+def _not_served(etype: str, what: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"{etype}: this store was not prepared for {what}")
