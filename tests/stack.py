@@ -69,6 +69,14 @@ def required() -> set[str]:
     return names
 
 
+def overview() -> str:
+    """For the head of a run: which servers there are, and which not."""
+    present = [f"{name} {stack.version(name)}" for name in urls() if absence(name) is None]
+    missing = [name for name in stack.RECIPES if absence(name) is not None]
+    absent_ones = f"; not there: {', '.join(missing)} (make up)" if missing else ""
+    return f"servers: {', '.join(present) or 'none'}{absent_ones}"
+
+
 @functools.cache
 def urls() -> dict[str, str]:
     """Server -> URL, of all that are named: the environment wins over what `make up` wrote."""

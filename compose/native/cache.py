@@ -14,6 +14,7 @@ from compose.native import place
 
 Say = Callable[[str], None]  # tells the progress, a line at a time
 MARKER = "complete.json"
+MORTAL = ("setpriv", "--pdeathsig", "KILL")  # before a command: it ends with the process that called it
 
 
 class Artifact(Protocol):

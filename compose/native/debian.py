@@ -23,7 +23,7 @@ from compose.native.place import StackError
 
 LISTS_S = 3600  # how long the lists of a suite are used for
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-NEEDED = {"apt-get": "apt", "dpkg-deb": "dpkg"}
+NEEDED = {"apt-get": "apt", "dpkg-deb": "dpkg", "setpriv": "util-linux"}
 LEFT_OUT = [f"usr/share/{name}" for name in ("doc", "man", "locale", "fonts", "icons", "perl")]
 LIBRARIES = [  # where the loader looks, and where an alternative would be chosen
     "lib/*-linux-gnu",
@@ -110,13 +110,13 @@ def mirror() -> str:
 
 
 def apt(config: Path, *arguments: str) -> str:
-    command = ["apt-get", "-q", *arguments]
+    command = [*cache.MORTAL, "apt-get", "-q", *arguments]
     environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     if done.returncode:
-        raise StackError(f"{shlex.join(command)} failed: {done.stderr.strip()[-1000:]}")
+        raise StackError(f"apt-get {shlex.join(arguments)} failed: {done.stderr.strip()[-1000:]}")
     return done.stdout
 
 
@@ -158,7 +158,7 @@ def unpack(archives: Path, tree: Path) -> None:
     tree.mkdir(parents=True)
 
     def one(package: Path) -> None:
-        subprocess.run(["dpkg-deb", "--extract", package, tree], check=True, capture_output=True)
+        subprocess.run([*cache.MORTAL, "dpkg-deb", "--extract", package, tree], check=True, capture_output=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(one, sorted(archives.glob("*.deb"))))

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose.native import cache
 from compose.native.cache import Say
 from compose.native.place import StackError
 
@@ -28,7 +29,7 @@ class GoProgram:
         shutil.rmtree(built, ignore_errors=True)
         say(f"building {self.name} {self.version}")
         settings = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0"}
-        command = [compiler, "install", "-trimpath", f"{self.package}@v{self.version}"]
+        command = [*cache.MORTAL, compiler, "install", "-trimpath", f"{self.package}@v{self.version}"]
         environment = os.environ | settings | {"GOBIN": str(built)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

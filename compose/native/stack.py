@@ -73,8 +73,8 @@ def serving(name: str) -> bool:
 
 
 def version(name: str) -> str:
-    """The version of the server, the last of what its recipe needs."""
-    return cache.found(RECIPES[name].artifacts[-1]) or "not built"
+    """The version of the server, the first of what its recipe needs."""
+    return cache.found(RECIPES[name].artifacts[0]) or "not built"
 
 
 def memory_mb(name: str) -> int:

@@ -56,7 +56,7 @@ RECIPE = Recipe(
     name="mongodb",
     port=17017,
     ports=2,
-    artifacts=[TREE_18, FERRETDB],
+    artifacts=[FERRETDB, TREE_18],
     url=url,
     create=partial(postgresql.create, TREE_18, BUILTIN_LOCALE, authentication="trust"),
     configure=postgresql.forget_killed,

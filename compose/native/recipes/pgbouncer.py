@@ -42,7 +42,7 @@ def bouncer(site: Site) -> Process:
 RECIPE = Recipe(
     name="pgbouncer",
     port=16432,
-    artifacts=[TREE_18, PGBOUNCER],
+    artifacts=[PGBOUNCER, TREE_18],
     url=postgresql.url,
     configure=configure,
     processes=lambda site: [bouncer(site)],

@@ -1,0 +1,104 @@
+"""`make up`, `make stack-status`, `make down` as they are typed, in a checkout of their own, with real Redis."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compose.native import cache, own, place, processes
+from compose.native.recipes.redis import REDIS
+from tests.stack import absent
+
+ROOT = Path(__file__).parents[3]
+
+
+class Checkout:
+    """The stack's files alone, and a folder for servers that knows the programs which are built already."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        shutil.copytree(ROOT / "compose", folder / "compose", ignore=shutil.ignore_patterns("*.env", "__pycache__"))
+        programs = folder / "cache" / "polystore" / "stack"
+        programs.mkdir(parents=True)
+        (programs / cache.folder(REDIS).name).symlink_to(cache.folder(REDIS))
+
+    def say(self, *words: str, code: int = 0) -> str:
+        mine = {"XDG_CACHE_HOME": str(self.folder / "cache"), "POLYSTORE_REDIS_PORT": str(self.port), "STACK": "native"}
+        command = [sys.executable, "-m", "compose", *words]
+        done = subprocess.run(
+            command, cwd=self.folder, env=os.environ | mine, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def ping(self) -> bytes:
+        with socket.create_connection((place.HOST, self.port)) as one:
+            one.sendall(f"AUTH {place.PASSWORD}\r\nPING\r\n".encode())
+            return one.recv(100)
+
+    def servers(self) -> str:
+        return (self.folder / "compose" / "servers.env").read_text()
+
+
+@pytest.fixture
+def checkout() -> Iterator[Checkout]:
+    """In a folder that the unprivileged user of the servers can enter."""
+    if cache.found(REDIS) is None:
+        absent("redis", "not built: make up STACK=native S=redis")
+    folder = place.root() / "own" / f"checkout-{os.getpid()}-{own.free_ports(1)}"
+    folder.mkdir(parents=True)
+    one = Checkout(folder, own.free_ports(1))
+    yield one
+    one.say("down")
+    shutil.rmtree(folder)
+
+
+def test_up_status_down_twice(checkout: Checkout) -> None:
+    for _ in range(2):
+        assert "redis: starting" in checkout.say("up", "redis")
+        assert checkout.ping() == b"+OK\r\n+PONG\r\n"
+        assert checkout.servers() == f"POLYSTORE_TEST_REDIS_URL=redis://:polystore-test@127.0.0.1:{checkout.port}/0\n"
+        assert " running " in checkout.say("up", "redis"), "nothing is started twice"
+        (line,) = [line for line in checkout.say("status").splitlines() if line.startswith("redis ")]
+        assert line.split()[:3] == ["redis", "serves", cache.found(REDIS)]
+        assert checkout.say("down", "redis") == "redis: stopped\n"
+        assert checkout.servers() == ""
+        assert place.is_free(checkout.port)
+
+
+def test_server_is_not_root_and_listens_on_loopback_alone(checkout: Checkout) -> None:
+    checkout.say("up", "redis")
+    listening = [
+        line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if f":{checkout.port:04X} " in line
+    ]
+    own_sockets = [words for words in listening if words[3] == "0A"]
+    assert [words[1].partition(":")[0] for words in own_sockets] == ["0100007F"]
+    uid = place.unprivileged()
+    assert {int(words[7]) for words in own_sockets} == {os.geteuid() if uid is None else uid}
+    assert f":{checkout.port:04X} 00000000" not in Path("/proc/net/tcp6").read_text()
+
+
+def test_a_taken_port_is_an_error_that_names_the_mend(checkout: Checkout) -> None:
+    with socket.create_server((place.HOST, checkout.port)):
+        said = checkout.say("up", "redis", code=1)
+    assert f"redis does not run: port {checkout.port} is taken by another program" in said
+    assert "set POLYSTORE_REDIS_PORT" in said
+    assert checkout.servers() == ""
+
+
+def test_data_stay_until_they_are_removed(checkout: Checkout) -> None:
+    checkout.say("up", "redis")
+    with socket.create_connection((place.HOST, checkout.port)) as one:
+        one.sendall(f"AUTH {place.PASSWORD}\r\nSET kept yes\r\n".encode())
+        one.recv(100)
+    for keeps, words in [(True, ["down"]), (False, ["down", "--data"])]:
+        checkout.say(*words)
+        checkout.say("up", "redis")
+        with socket.create_connection((place.HOST, checkout.port)) as one:
+            one.sendall(f"AUTH {place.PASSWORD}\r\nEXISTS kept\r\n".encode())
+            assert processes.wait_until(lambda one=one, keeps=keeps: one.recv(100).endswith(b":%d\r\n" % keeps), 1)

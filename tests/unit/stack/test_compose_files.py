@@ -1,0 +1,124 @@
+"""The promises of the Compose files, held without a Docker engine: a file for each server, pinned, watched, on loopback
+ports that .env can move, with volumes that have names; and the same addresses as `make up` gives."""
+
+import os
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from compose import docker
+from compose.native import place, stack
+
+FILES = sorted(set(place.COMPOSE.glob("*.yaml")) - {docker.FILE})
+PORT = re.compile(r"127\.0\.0\.1:\$\{(POLYSTORE_[A-Z_]+_PORT):-(\d+)\}")
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((place.COMPOSE / name).read_text())
+    return found
+
+
+def service(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = read(f"{name}.yaml")["services"][name]
+    return found
+
+
+def example() -> dict[str, str]:
+    lines = (place.COMPOSE / ".env.example").read_text().splitlines()
+    return dict(line.split("=") for line in lines if line and not line.startswith("#"))
+
+
+every = pytest.mark.parametrize("name", [file.stem for file in FILES])
+
+
+def test_every_server_has_a_file_and_every_file_is_included() -> None:
+    assert {file.stem for file in FILES} == stack.RECIPES.keys()
+    assert sorted(read("compose.yaml")["include"]) == [file.name for file in FILES]
+
+
+@every
+def test_file_holds_one_service_with_its_own_name(name: str) -> None:
+    assert list(read(f"{name}.yaml")["services"]) == [name]
+
+
+@every
+def test_image_is_pinned_to_a_version(name: str) -> None:
+    assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+[\w.-]*", service(name)["image"])
+
+
+def test_what_is_built_starts_from_pinned_images() -> None:
+    for file in place.COMPOSE.glob("*/Dockerfile"):
+        images = re.findall(r"^FROM (\S+)", file.read_text(), re.MULTILINE)
+        assert images
+        assert all(re.fullmatch(r"[\w/-]+:\d+\.\d+\.\d+[\w.-]*", image) for image in images)
+
+
+@every
+def test_health_is_checked_soon_and_for_a_bounded_time(name: str) -> None:
+    check = service(name)["healthcheck"]
+    assert check["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"interval", "timeout", "retries"} <= check.keys()
+
+
+@every
+def test_ports_are_on_loopback_and_move_by_a_variable_that_the_example_names(name: str) -> None:
+    one = service(name)
+    if one.get("network_mode") == "host":
+        assert one["command"][1:3] == ["-host", place.HOST]
+        assert f"${{{place.port_variable(name)}:-{stack.RECIPES[name].port}}}" in one["command"]
+        return
+    (port,) = one["ports"]
+    found = PORT.match(port)
+    assert found is not None
+    assert (found[1], int(found[2])) == (place.port_variable(name), stack.RECIPES[name].port)
+    assert example()[found[1]] == found[2]
+
+
+@pytest.mark.parametrize("name", ["redis-sentinel", "redis-cluster"])
+def test_all_nodes_have_ports(name: str) -> None:
+    first, last = (place.port_variable(name) + end for end in ("", "_LAST"))
+    ports = "-".join(f"${{{variable}:-{example()[variable]}}}" for variable in (first, last))
+    assert service(name)["ports"] == [f"{place.HOST}:{ports}:{ports}"]
+    assert int(example()[last]) - int(example()[first]) + 1 == stack.RECIPES[name].ports
+
+
+def test_no_two_servers_share_a_port() -> None:
+    ports = [port for one in stack.RECIPES.values() for port in range(one.port, one.port + one.ports)]
+    assert len(set(ports)) == len(ports)
+
+
+@every
+def test_data_are_in_volumes_with_names(name: str) -> None:
+    sources = [volume.partition(":")[0] for volume in service(name).get("volumes", [])]
+    named = [source for source in sources if not source.startswith("./")]
+    assert named or name == "toxiproxy"  # which keeps nothing
+    assert set(named) == read(f"{name}.yaml").get("volumes", {}).keys()
+    assert all((place.COMPOSE / source).is_file() for source in sources if source.startswith("./"))
+
+
+@every
+def test_password_is_that_of_the_url(name: str) -> None:
+    """In the file, or in the script that it mounts."""
+    texts = [(place.COMPOSE / f"{name}.yaml").read_text()]
+    texts += [(place.COMPOSE / mounted.split(":")[0]).read_text() for mounted in service(name).get("volumes", [])[1:]
+              if mounted.startswith("./")]  # fmt: skip
+    assert place.PASSWORD not in stack.RECIPES[name].url(1) or any(place.PASSWORD in text for text in texts)
+
+
+def test_core_is_a_part_of_full() -> None:
+    profiles = {name: service(name)["profiles"] for name in stack.RECIPES}
+    assert {name for name, words in profiles.items() if "core" in words} == {"postgresql", "redis", "mongodb"}
+    assert all("full" in words for words in profiles.values())
+
+
+def test_docker_compose_itself_accepts_the_files() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
+        pytest.skip("docker compose: not installed; it reads the files without an engine where it is")
+    command = ["docker", "compose", "--file", docker.FILE, "--profile", "full", "config", "--services"]
+    moved = os.environ | {place.port_variable("redis"): "26379"}
+    done = subprocess.run(command, capture_output=True, text=True, env=moved, check=True)
+    assert set(done.stdout.split()) == stack.RECIPES.keys()
