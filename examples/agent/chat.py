@@ -113,7 +113,7 @@ class Chat:
             await ready.wait()
         finally:
             loop.remove_reader(sys.stdin)
-        return sys.stdin.readline()
+        return sys.stdin.buffer.readline().decode(sys.stdin.encoding, "replace")  # half a letter, after a backspace
 
     async def _say(self, line: str) -> None:
         with self._agent.hda.trace() as trace:

@@ -1,6 +1,8 @@
 """Recalling and remembering what was said."""
 
 import asyncio
+import errno
+import stat
 from collections.abc import Sequence
 from mimetypes import guess_type
 from pathlib import Path
@@ -124,7 +126,8 @@ class Memory:
 
     async def attach(self, path: Path) -> Attachment:
         """Remember a file: its content, then a message of the chat with its name, and the record that names the
-        content. Raises OSError when the file cannot be read."""
+        content. Raises OSError when there is no file, or it cannot be read."""
+        await asyncio.to_thread(_check_is_file, path)
         kind = guess_type(path.name)[0] or "application/octet-stream"
         content = await self._hda.files.save(path, content_type=kind)
         message = Message(id=f"{CHAT}-{new_id()}-1", source=CHAT, speaker=USER, text=path.name)
@@ -137,6 +140,11 @@ class Memory:
     async def attached(self, limit: int) -> Sequence[Attachment]:
         """The files that were attached in the chat, newest first."""
         return await self._attachments.find(F.id.startswith(CHAT), order_by=[F.id.desc()], limit=limit)
+
+
+def _check_is_file(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):  # a device may have no end
+        raise OSError(errno.EINVAL, "It is no file")
 
 
 def korean(text: str) -> bool:

@@ -54,7 +54,8 @@ class Model:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     async def reply(self, said: Sequence[Said]) -> str:
-        """What the model says next. Raises ModelFailed, whatever goes wrong between here and there."""
+        """What the model says next, on one line, without what would steer a terminal. Raises ModelFailed, whatever goes
+        wrong between here and there."""
         import httpx  # takes a tenth of a second, for nothing where there is no model
 
         try:
@@ -74,10 +75,11 @@ class Model:
             raise ModelFailed("what it answered is no chat completion; is the url that of its API?") from e
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as e:
             raise ModelFailed(f"it cannot be reached ({type(e).__name__})") from e
-        text = ((answer.choices[0].message.content if answer.choices else None) or "").strip()
-        if not text:
+        text = (answer.choices[0].message.content if answer.choices else None) or ""
+        shown = "".join(letter if letter.isprintable() else " " for letter in text).strip()
+        if not shown:
             raise ModelFailed("it said nothing")
-        return text
+        return shown
 
 
 def _content(response: httpx.Response) -> bytes:

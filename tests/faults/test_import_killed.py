@@ -1,6 +1,7 @@
 """The agent's import, ended by SIGKILL at random moments and started again each time: in the end nothing tells of it.
 
-By hand on a file of one's own: `python -m tests.faults.test_import_killed FILE [KILLS [SEED [STORE]]]`.
+By hand on a file of one's own:
+`PYTHONPATH=examples python -m tests.faults.test_import_killed FILE [KILLS [SEED [STORE]]]`.
 """
 
 from __future__ import annotations

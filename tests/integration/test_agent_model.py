@@ -83,6 +83,11 @@ def test_whatever_the_server_answers_is_a_reason_and_no_traceback(failure: str, 
         reply(Model(server.url, "m", None))
 
 
+def test_what_would_steer_a_terminal_is_left_out(server: ChatServer) -> None:
+    server.replies.append((200, rb'{"choices": [{"message": {"content": "\u001b[2J one\ntwo\u0007\u202e"}}]}'))
+    assert reply(Model(server.url, "m", None)) == "[2J one two"
+
+
 UNREACHABLE: dict[str, Callable[[str], str]] = {
     "nobody listens": lambda url: "http://127.0.0.1:1/v1",
     "no host": lambda url: "http://",
