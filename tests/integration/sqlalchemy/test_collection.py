@@ -467,7 +467,7 @@ def test_a_foreign_key_can_be_a_relation(tmp_path: Path) -> None:
     async def scenario() -> None:
         engine = sa.create_engine(f"sqlite:///{tmp_path}/tree.db")
         id = sa.Column("id", sa.Integer, primary_key=True)
-        tree = sa.Table("node", sa.MetaData(), id, sa.Column("up", sa.ForeignKey("node.id"), nullable=True))
+        tree = sa.Table("node", sa.MetaData(), id, sa.Column[int | None]("up", sa.ForeignKey("node.id")))
         tree.create(engine)
         with engine.begin() as connection:
             connection.execute(sa.insert(tree), [{"id": 1, "up": None}, {"id": 2, "up": 1}, {"id": 3, "up": 2}])
