@@ -69,12 +69,18 @@ class Entries(Generic[T]):
     def record(self, key: Key, entry: bytes) -> Record:
         """Raises ValueError for what this class cannot read."""
         one = self._decode(entry)
-        return Record(key, one.version, one.body, b"", one.updated_us, one.expires_us)
+        body = one.body if self._lives(one) else None
+        return Record(key, one.version, body, b"", one.updated_us, one.expires_us)
 
     def value(self, entry: bytes) -> T | None:
         """The value, or None where there is no such record. Raises ValueError; DecodeError when it is damaged."""
-        body = self._decode(entry).body
-        return None if body is None else self._entity.decode(body)
+        one = self._decode(entry)
+        return None if one.body is None or not self._lives(one) else self._entity.decode(one.body)
+
+    def _lives(self, entry: Entry[Body]) -> bool:
+        """Whether the record has not expired. The cache was told how long it may be kept, and not since when: what was
+        on its way for a while would stay too long."""
+        return not entry.expires_us or entry.expires_us > self._env.now_us()
 
     def _decode(self, entry: bytes) -> Entry[Body]:
         one = self._decoder.decode(entry)

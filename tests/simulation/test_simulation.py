@@ -17,7 +17,7 @@ from polystore.results import WriteResult
 from polystore.testing import simulate
 from polystore.testing.simulation.bugs import BUGS, planted
 from polystore.testing.simulation.checkers import CHECKERS
-from polystore.testing.simulation.history import Attempt, CachedRead, Change, Final, History, Hit, Read, State
+from polystore.testing.simulation.history import Append, Attempt, CachedRead, Change, Final, History, Hit, Read, State
 from polystore.testing.simulation.network import FAULTS
 from polystore.testing.simulation.scenario import CRASHPOINTS
 
@@ -158,16 +158,31 @@ WRONG: dict[str, tuple[str, Callable[[], tuple[History, Final]]]] = {
     "an old hit that nobody owes": ("stale_bound", lambda: (History(hits=[Hit(KEY, 4, 5, 4, False)]), NOTHING)),
     "a read older than an invalidation": (
         "stale_bound",
-        lambda: (History(cached_reads=[CachedRead("p0", KEY, 5, 4, 1)]), NOTHING),
+        lambda: (History(cached_reads=[CachedRead("p0", KEY, 5, 4, 1, 0, 0)]), NOTHING),
     ),
     "a cached content that nobody wrote": (
         "stale_bound",
-        lambda: (History([commit(0, 5, n=1)], cached_reads=[CachedRead("p0", KEY, 5, 5, 2)]), NOTHING),
+        lambda: (History([commit(0, 5, n=1)], cached_reads=[CachedRead("p0", KEY, 5, 5, 2, 0, 0)]), NOTHING),
     ),
     "an old entry at the end": (
         "stale_bound",
         lambda: (History(), replace(NOTHING, stores={"home": {KEY: State(5, False)}, "cache": {KEY: State(4, False)}})),
     ),
+    "an expired record that a server shows": ("expiry", lambda: (History(expired=["home shows n1"]), NOTHING)),
+    "an expired record that a cache shows": (
+        "expiry",
+        lambda: (
+            History([replace(commit(0, 5, n=1), expires_us=7)], cached_reads=[CachedRead("p0", KEY, 5, 5, 1, 8, 9)]),
+            NOTHING,
+        ),
+    ),
+    "an expired record that nobody deletes": ("expiry", lambda: (History(), replace(NOTHING, overdue=[KEY]))),
+    "a fact that is lost": ("facts_kept", lambda: (History(appends=[Append([1], "ok")]), NOTHING)),
+    "a fact that is there twice": (
+        "facts_kept",
+        lambda: (History(appends=[Append([1], "failed")]), replace(NOTHING, facts={1: 2})),
+    ),
+    "a fact that nobody sent": ("facts_kept", lambda: (History(), replace(NOTHING, facts={1: 1}))),
     "an old state after a token": ("ryw", lambda: (History(reads=[Read("p0", "search", KEY, 5, 4)]), NOTHING)),
 }
 
@@ -186,7 +201,7 @@ def test_no_checker_objects_to_a_history_without_fault() -> None:
         [attempt(5, op="o", search="applied", held=5)],
         [Read("p0", "search", KEY, 5, 5)],
         [Hit(KEY, 0, 5, 0, True), Hit(KEY, 5, 5, 5, False)],
-        [CachedRead("p0", KEY, 5, 5, 1), CachedRead("p0", KEY, 0, 0, None)],
+        [CachedRead("p0", KEY, 5, 5, 1, 0, 0), CachedRead("p0", KEY, 0, 0, None, 0, 0)],
     )
     final = ends(State(5, False, b"a"), State(5, False, b"a"))
     assert [list(check(history, final)) for check in CHECKERS.values()] == [[] for _ in CHECKERS]

@@ -16,13 +16,28 @@ from polystore_adapters.memory import MemoryServer, cache
 from polystore_adapters.memory.lease import Control, Held
 
 from polystore.cache import CacheStore
-from polystore.consistency import retries
+from polystore.consistency import facts, retries
 from polystore.consistency.delivery import Delivery
 from polystore.consistency.embedding import Embedders
+from polystore.consistency.facts import Facts
 from polystore.consistency.line import Line
 from polystore.consistency.tasks import SyncTask
 from polystore.errors import PolystoreError
-from polystore.model import APPLIED, Change, Commit, Committed, Done, Key, Outcome, Settlement, StoredVector, text_hash
+from polystore.model import (
+    APPLIED,
+    Change,
+    Commit,
+    Committed,
+    Done,
+    Key,
+    Outcome,
+    PointRow,
+    Settlement,
+    StoredVector,
+    Write,
+    Written,
+    text_hash,
+)
 from polystore.protocols import Fill
 from polystore.store import Store
 from polystore.testing.simulation.network import SimRepository
@@ -183,6 +198,35 @@ def _joins(right: Callable[..., Any]) -> Callable[..., Any]:
     return get
 
 
+def _never_over(_right: Callable[..., bool]) -> Callable[..., bool]:
+    def expired(_self: MemoryServer, _row: object) -> bool:
+        return False
+
+    return expired
+
+
+def _swept_whatever_stands(right: Callable[..., Written]) -> Callable[..., Written]:
+    def write(self: MemoryServer, drafts: Any, write: Write) -> Written:
+        written_again = write.kind == "expire" and drafts.live(write.key) is not None
+        return right(self, drafts, replace(write, kind="delete") if written_again else write)
+
+    return write
+
+
+def _kept_in_memory(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def keep(_self: Facts, _journal: Store, _spill: object) -> str:
+        return "pending"
+
+    return keep
+
+
+def _sent_anew(right: Callable[..., Any]) -> Callable[..., Any]:
+    def points_spill(store: str, etype: str, points: Sequence[PointRow]) -> Any:
+        return right(store, etype, [replace(point, at_us=point.at_us + 1_000_000) for point in points])
+
+    return points_spill
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -200,6 +244,10 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "lease_ignored_at_fill": ((cache, "filled", _taken_without_lease), 50),
     "invalidation_dropped_when_down": ((CacheStore, "deliver", _dropped_when_down), 50),
     "leased_read_joins": ((Store, "get", _joins), 100),
+    "expired_is_seen": ((MemoryServer, "expired", _never_over), 20),
+    "sweeps_what_was_written_again": ((MemoryServer, "_write", _swept_whatever_stands), 100),
+    "facts_kept_in_memory": ((Facts, "_keep", _kept_in_memory), 50),
+    "facts_sent_anew": ((facts, "points_spill", _sent_anew), 50),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

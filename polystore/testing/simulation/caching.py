@@ -109,7 +109,7 @@ class CacheReader:
     async def read(self, keys: Sequence[Key], *, past: bool) -> None:
         """Read records of one type and tenant, and note what is found against what the cache knew before. `past`: as
         with a token, without the cache."""
-        told = [self._server.version(key) for key in keys]
+        told, began_us = [self._server.version(key) for key in keys], self._cache.env.now_us()
         records = CachedRecords[Any](self._cache, self._home, TYPES[keys[0].etype], keys[0].tenant)
         try:
             found = await (self._home.get(keys) if past else records.records(keys))
@@ -120,4 +120,5 @@ class CacheReader:
             version = 0 if record is None else record.version
             body = None if record is None else record.body
             n = None if body is None else int(body["n"])
-            self._seen.cached_reads.append(CachedRead(self._process, key, wanted, version, n))
+            now_us = self._cache.env.now_us()
+            self._seen.cached_reads.append(CachedRead(self._process, key, wanted, version, n, began_us, now_us))

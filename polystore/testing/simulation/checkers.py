@@ -57,10 +57,13 @@ def monotonic(history: History, _final: Final) -> Iterator[str]:
 
 
 def no_phantom(history: History, _final: Final) -> Iterator[str]:
-    """What a copy holds at a version is what was committed at that version."""
+    """What a copy holds at a version is what was committed at that version; or nothing, if that has expired."""
     committed = {(one.key, one.after): (one.deleted, one.hash) for one in history.commits}
+    ends = {(one.key, one.after): one.expires_us for one in history.commits if one.expires_us}
     for change in history.changes:
         wanted = committed.get((change.key, change.after))
+        if change.deleted and 0 < ends.get((change.key, change.after), 0) <= change.at_us:
+            continue
         if change.after and wanted is None:
             yield f"{change.store} {_name(change.key)} came to {change.after}, which nobody committed"
         elif change.after and wanted != (change.deleted, change.hash):
@@ -134,6 +137,7 @@ def stale_bound(history: History, final: Final) -> Iterator[str]:
     read began. G7b: a hit is older than the home only while the home owes the cache the news; at the end nothing is
     owed, and so nothing is old. What is found at a version is what was committed at it."""
     numbers = {(one.key, one.after): None if one.deleted else one.n for one in history.commits}
+    ends = {(one.key, one.after): one.expires_us for one in history.commits if one.expires_us}
     for hit in history.hits:
         if hit.found < hit.told:
             yield f"{_name(hit.key)} was found at {hit.found} after {hit.told} had been invalidated"
@@ -142,12 +146,39 @@ def stale_bound(history: History, final: Final) -> Iterator[str]:
     for read in history.cached_reads:
         if read.found < read.told:
             yield f"{read.process} read {_name(read.key)} at {read.found}, {read.told} had been invalidated before"
+        elif read.n is None and 0 < ends.get((read.key, read.found), 0) <= read.ended_us:
+            continue  # it has expired
         elif read.found and numbers.get((read.key, read.found), read.n) != read.n:
             yield f"{read.process} read {_name(read.key)} at {read.found} with another content than was committed"
     for key, state in final.stores.get("cache", {}).items():
         newest = final.stores[HOME].get(key)
         if final.drained and newest is not None and state.version < newest.version:
             yield f"{_name(key)} is in the cache at {state.version} for good, the home is at {newest.version}"
+
+
+def expiry(history: History, final: Final) -> Iterator[str]:
+    """What has expired is seen by nobody, and deleted by and by; what has not expired is not deleted for that."""
+    yield from history.expired
+    ends = {(one.key, one.after): one.expires_us for one in history.commits if one.expires_us}
+    for read in history.cached_reads:
+        if read.n is not None and 0 < ends.get((read.key, read.found), 0) <= read.began_us:
+            yield f"{read.process} read {_name(read.key)} at {read.found}, which had expired"
+    for key in final.overdue:
+        yield f"{_name(key)} has expired long ago and is still there"
+
+
+def facts_kept(history: History, final: Final) -> Iterator[str]:
+    """Facts that were taken are there once everything is delivered, and none is there twice, or without being sent."""
+    sent = {one for append in history.appends for one in append.facts}
+    for append in history.appends:
+        for one in append.facts:
+            if append.state == "ok" and final.drained and not final.facts.get(one):
+                yield f"fact {one} was taken and is lost"
+    for one, count in final.facts.items():
+        if count > 1:
+            yield f"fact {one} is there {count} times"
+        if one not in sent:
+            yield f"fact {one} is there and was never sent"
 
 
 def no_surprise(history: History, _final: Final) -> Iterator[str]:
@@ -162,6 +193,6 @@ CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
         converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw, stale_bound,
-        no_surprise,
+        expiry, facts_kept, no_surprise,
     )
 }  # fmt: skip

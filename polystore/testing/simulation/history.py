@@ -24,6 +24,8 @@ class Change(Value, frozen=True, gc=False):
     hash: bytes
     n: int = 0
     op: str = ""
+    expires_us: int = 0
+    at_us: int = 0
 
 
 class Read(Value, frozen=True, gc=False):
@@ -56,6 +58,16 @@ class CachedRead(Value, frozen=True, gc=False):
     told: int
     found: int
     n: int | None
+    began_us: int
+    ended_us: int
+
+
+@dataclass
+class Append:
+    """A call that appended facts: each has a number that no other fact has. `state` as of an `Attempt`."""
+
+    facts: Sequence[int]
+    state: Literal["invoked", "ok", "failed"] = "invoked"
 
 
 @dataclass
@@ -86,6 +98,9 @@ class History:
     reads: list[Read] = field(default_factory=list[Read])
     hits: list[Hit] = field(default_factory=list[Hit])
     cached_reads: list[CachedRead] = field(default_factory=list[CachedRead])
+    expired: list[str] = field(default_factory=list[str])
+    """What a server did wrong with a record that expires, in words."""
+    appends: list[Append] = field(default_factory=list[Append])
     problems: Counter[str] = field(default_factory=Counter[str])
     """What managers could tell nobody, and counted."""
     covered: Counter[str] = field(default_factory=Counter[str])
@@ -119,3 +134,7 @@ class Final(Value, frozen=True):
     drained: bool
     owed: str
     parked: Sequence[RetryRow]
+    facts: Mapping[int, int] = {}
+    """Number of a fact -> how many there are of it."""
+    overdue: Sequence[Key] = ()
+    """Records that have expired long ago and are still at the home."""

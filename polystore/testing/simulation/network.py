@@ -27,7 +27,10 @@ TROUBLES: tuple[Trouble, ...] = ("down", "full", "silent")
 DELAY_S = 0.002
 LATE_S = 8.0
 READS = frozenset(
-    "get lookup scan tenants ping claimed pending parked backlog placements targets mark vectors".split()  # noqa: SIM905
+    (
+        *("get", "lookup", "scan", "tenants", "ping", "claimed", "pending", "parked", "backlog", "placements"),
+        *("targets", "mark", "vectors", "expired_keys", "spilled", "counts"),
+    )
 )
 FAULTS = ("before", "after", "late", "lost", "twice", "slow", "busy")
 """before: refused. after: carried out, the connection breaks. late: no answer, carried out up to 8 s later. lost: no

@@ -8,9 +8,11 @@ from typing import cast
 
 from polystore.cache import CacheStore
 from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.facts import Facts
 from polystore.embedding import Embedder
 from polystore.env import Env
 from polystore.errors import PolystoreError
+from polystore.model import Placement
 from polystore.store import Settings as StoreSettings
 from polystore.store import Store
 from polystore.testing.simloop import SimLoop, current_process
@@ -18,7 +20,7 @@ from polystore.testing.simulation.caching import CACHE, CacheReader, SimCacheSer
 from polystore.testing.simulation.history import HOME, History
 from polystore.testing.simulation.network import Link, Network, SimRepository
 from polystore.testing.simulation.scenario import Scenario
-from polystore.testing.simulation.servers import TYPES, SimServer, placements
+from polystore.testing.simulation.servers import FACTS, LOGS, TYPES, SimServer, placements
 
 START_US = 1_700_000_000_000_000
 
@@ -72,6 +74,7 @@ class Node:
         self.env = env
         self.manager: DataConsistencyManager | None = None
         self.reader: CacheReader | None = None
+        self.facts: Facts | None = None
         self._scenario = scenario
         self._embedder = embedder
         self._placements = placements(scenario, complete=complete)
@@ -87,6 +90,8 @@ class Node:
                 await self._close(manager)
                 await asyncio.sleep(self.env.random.uniform(0.1, 1.0))
             else:
+                assert self.facts is not None
+                self.facts.start()
                 self.manager = manager
                 return manager
 
@@ -100,7 +105,7 @@ class Node:
                 settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
             )
             for name, server in self.servers.items()
-            if name == HOME or any(name in one.copies() for one in self._placements.values())
+            if name in (HOME, FACTS) or any(name in one.copies() for one in self._placements.values())
         }
         settings = Settings(
             queue_max=scenario.queue_max,
@@ -114,7 +119,10 @@ class Node:
             cache = stores[CACHE] = CacheStore(stores[CACHE], TYPES, self.env)
             server = cast(SimCacheServer, self.servers[CACHE])
             self.reader = CacheReader(self.name, cache, stores[HOME], server, self.network.history)
-        return DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, settings)
+        manager = DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, settings)
+        logs = {etype: Placement(etype, FACTS, {}) for etype in LOGS}
+        self.facts = Facts(manager, {**TYPES, **LOGS}, stores, logs, stores[HOME])
+        return manager
 
     async def leave(self) -> None:
         """End as a process should: deliver what is in hand, say goodbye, close."""
@@ -128,6 +136,8 @@ class Node:
         self.process.kill()
 
     async def _close(self, manager: DataConsistencyManager) -> None:
+        assert self.facts is not None
+        await self.facts.stop()
         await manager.stop()
         for store in manager.stores.values():
             await store.aclose()

@@ -5,19 +5,34 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
 
+from msgspec.structs import replace
 from polystore_adapters.memory import MemoryServer
 
 from polystore.embedding import Embedder, HashedEmbedder, Purpose, pack
 from polystore.entity import EntityType, entity, entity_types
 from polystore.env import Env
 from polystore.errors import InvalidData
-from polystore.facets import Embedding, FullText, Relation
-from polystore.model import CALLER, Change, Commit, Committed, Key, Outcome, Placement, text_hash
+from polystore.facets import Embedding, FullText, Measure, Relation
+from polystore.model import (
+    CALLER,
+    Change,
+    Commit,
+    Committed,
+    Key,
+    Outcome,
+    Placement,
+    Record,
+    Write,
+    Written,
+    text_hash,
+)
 from polystore.protocols import Layout, VectorSpec
 from polystore.testing.simulation import history
 from polystore.testing.simulation.history import HOME, History, State
@@ -44,9 +59,21 @@ class Note:
     n: int
     text: Annotated[str, FullText(), Embedding()]
     about: Annotated[list[str], Relation("ABOUT", to=Person)] = dataclass_field(default_factory=list[str])
+    mood: ClassVar[Measure[int]] = Measure(int)
+
+
+@entity(name="line", data_type="log")
+@dataclass
+class Line:
+    id: str
+    at: datetime
+    n: int
 
 
 TYPES: dict[str, EntityType[Any]] = entity_types([Person, Note])
+LOGS: dict[str, EntityType[Any]] = entity_types([Line])
+FACTS = "facts"
+"""The store of points and lines."""
 
 
 def placements(scenario: Scenario, *, complete: bool = True) -> dict[str, Placement]:
@@ -55,7 +82,7 @@ def placements(scenario: Scenario, *, complete: bool = True) -> dict[str, Placem
     facets = {"full_text": "search", "vector": "vectors"} | (graph if complete else {})
     cache = "cache" if scenario.cached and complete else ""
     return {
-        "note": Placement("note", HOME, facets, cache=cache),
+        "note": Placement("note", HOME, facets, {"time_series": FACTS}, cache=cache),
         "person": Placement("person", HOME, {"full_text": "search"}, cache=cache),
     }
 
@@ -121,6 +148,8 @@ class SimServer(MemoryServer):
         return 0 if state is None else state.version
 
     def contents(self) -> dict[Key, State]:
+        """What there is of every record; what has expired counts as deleted."""
+        now_us = self.env.now_us()
         states: dict[Key, State] = {}
         for etype in self.layouts:
             for tenant, part in self.parts(etype):
@@ -128,7 +157,7 @@ class SimServer(MemoryServer):
                     key = Key(tenant, etype, id)
                     state = self.standing(key)
                     assert state is not None
-                    states[key] = state
+                    states[key] = replace(state, deleted=True) if self._is_over(key, now_us) else state
         return states
 
     def poisons(self, change: Change) -> bool:
@@ -161,6 +190,7 @@ class SimServer(MemoryServer):
     def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         answers: list[Committed | Exception] = []
         for commit in commits:
+            over = {write.key for write in commit.writes if self._is_over(write.key, self.env.now_us())}
             before = {write.key: self.version(write.key) for write in commit.writes}
             (answer,) = super().commit([commit])
             answers.append(answer)
@@ -168,11 +198,28 @@ class SimServer(MemoryServer):
                 continue
             for write, written in zip(commit.writes, answer.written, strict=True):
                 if written.changed:
-                    n = int((write.body or {}).get("n", 0))
-                    state = State(written.version, write.kind == "delete", written.hash)
-                    self._record(self._seen.commits, write.key, before[write.key], state, n, commit)
+                    if write.kind == "expire" and write.key not in over:
+                        self._seen.expired.append(f"{write.key.id} was deleted at {written.version} before its time")
+                    self._committed(commit, write, written, before[write.key])
                     before[write.key] = written.version
         return answers
+
+    def _committed(self, commit: Commit, write: Write, written: Written, before: int) -> None:
+        n = int((write.body or {}).get("n", 0))
+        state = State(written.version, write.kind in ("delete", "expire"), written.hash)
+        self._seen.covered["expired"] += write.kind == "expire"
+        self._record(self._seen.commits, write.key, before, state, n, commit, written.expires_us)
+
+    def _is_over(self, key: Key, now_us: int) -> bool:
+        row = self.part(key.etype, key.tenant).rows.get(key.id)
+        return row is not None and 0 < row.expires_us <= now_us
+
+    def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        found = super().get(keys)
+        for record in found:
+            if record is not None and record.body is not None and self._is_over(record.key, self.env.now_us()):
+                self._seen.expired.append(f"{self.name} shows {record.key.id} at {record.version}, which has expired")
+        return found
 
     def _record(
         self,
@@ -182,11 +229,23 @@ class SimServer(MemoryServer):
         state: State | None,
         n: int = 0,
         commit: Commit | None = None,
+        expires_us: int = 0,
     ) -> None:
         after, deleted, hash = (state.version, state.deleted, state.hash) if state else (0, True, b"")
         op = commit.op.id if commit and commit.op else ""
-        where.append(history.Change(self.name, key, before, after, deleted, hash, n, op))
+        where.append(history.Change(self.name, key, before, after, deleted, hash, n, op, expires_us, self.env.now_us()))
         self._seen.note(f"{self.name} {key.tenant}/{key.etype}/{key.id}: {before} -> {after}{' deleted' * deleted}")
+
+    def overdue(self, grace_us: int) -> list[Key]:
+        """At a home: what has expired long ago and is still there."""
+        now_us = self.env.now_us() - grace_us
+        return [key for key in self.contents() if self._is_over(key, now_us)]
+
+    def facts(self) -> Counter[int]:
+        """Number of a fact -> how many points and lines have it."""
+        points = [int(value) for one in self._series.values() for value in one.values.values()]
+        lines = [int(line.body["n"]) for log in self._logs.values() for line in log.values()]
+        return Counter((*points, *lines))
 
     def wanted_vectors(self, embedder: Embedder) -> dict[Key, bytes]:
         """At a home: the vector that each live note should have wherever vectors are stored."""
@@ -203,7 +262,7 @@ class SimServer(MemoryServer):
 def layouts(name: str, scenario: Scenario, embedder: Embedder) -> list[Layout]:
     """What the store of this name holds."""
     specs = {"text": VectorSpec(DIMENSION, "cosine", "default")}
-    found: list[Layout] = []
+    found = [Layout(one, True, frozenset(), kind="fact") for one in LOGS.values() if name == FACTS]
     for etype, placement in placements(scenario).items():
         copies = placement.copies()
         if name == HOME:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from polystore.consistency import DataConsistencyManager
+from polystore.consistency.facts import Facts
 from polystore.embedding import pack
 from polystore.errors import PolystoreError
-from polystore.model import Key, OpId, Write, key_hash
+from polystore.model import Key, Line, OpId, PointRow, Series, Write, key_hash
 from polystore.results import Ack, Token, WriteResult
-from polystore.testing.simulation.history import HOME, Attempt, Read
+from polystore.testing.simulation.history import HOME, Append, Attempt, Read
 from polystore.testing.simulation.process import Node
 from polystore.testing.simulation.servers import DIMENSION, POISON, TYPES
 
@@ -55,6 +57,8 @@ class Client:
             self.plan.number += 1
             if self.plan.recent and self.random.random() < 0.2:
                 await self._read_own_write()
+            elif self.node.facts is not None and self.random.random() < 0.15:
+                await self._append(self.node.facts, self.plan.number)
             else:
                 await self._write(self.plan.number)
             await asyncio.sleep(self.random.expovariate(1 / self.plan.pause_s))
@@ -112,6 +116,7 @@ class Client:
         key = Key(tenant, etype, id)
         h = key_hash(tenant, etype, id)
         kind = r.choice(KINDS)
+        ttl_us = r.choice((300_000, 1_000_000, 4_000_000)) if kind != "delete" and r.random() < 0.15 else None
         expected = await self._standing(key) if kind in ("put", "update", "delete") and r.random() < 0.3 else None
         if kind == "delete":
             return Write("delete", key, h, None, expect_version=expected)
@@ -119,7 +124,7 @@ class Client:
         if kind == "update":
             body: dict[str, object] = {"n": n, "text": text} if r.random() < 0.5 else {"n": n}
             vectors = self.manager.inline_vectors(etype, body)
-            return Write("update", key, h, body, expect_version=expected, vectors=vectors)
+            return Write("update", key, h, body, expect_version=expected, vectors=vectors, ttl_us=ttl_us)
         body = {"id": id, "n": n, "text": text}
         if etype == "note":
             body["about"] = r.sample(PEOPLE, r.randint(0, len(PEOPLE)))
@@ -128,7 +133,7 @@ class Client:
         if etype == "note" and r.random() < 0.15:
             vectors, keep = {"text": pack([float(n)] * DIMENSION)}, frozenset({"text"})
         hash = TYPES[etype].content_hash(body)
-        return Write(kind, key, h, body, hash, expected, vectors, keep)
+        return Write(kind, key, h, body, hash, expected, vectors, keep, ttl_us)
 
     async def _standing(self, key: Key) -> int | None:
         try:
@@ -136,6 +141,29 @@ class Client:
         except PolystoreError:
             return None
         return None if record is None or record.deleted else record.version
+
+    # -- facts ------------------------------------------------------------------------------------------------
+
+    async def _append(self, facts: Facts, n: int) -> None:
+        """Points, or lines, of one tenant: each with a number of its own."""
+        r = self.random
+        tenant = r.choice(TENANTS)
+        numbers = range(n * 10, n * 10 + r.randint(1, 3))
+        append = Append(numbers)
+        self.history.appends.append(append)
+        try:
+            async with asyncio.timeout(r.expovariate(1 / 0.02) if r.random() < 0.1 else None):
+                if r.random() < 0.5:
+                    series = Series(tenant, "note", "mood", r.choice(NOTES), "int")
+                    await facts.append_points("note", tenant, [PointRow(series, one, one) for one in numbers])
+                else:
+                    at = datetime(2026, 1, 1, tzinfo=UTC)
+                    lines = [Line(f"l{one}", {"id": f"l{one}", "at": at, "n": one}) for one in numbers]
+                    await facts.append_lines("line", tenant, lines)
+            append.state = "ok"
+        except (TimeoutError, PolystoreError) as e:
+            append.state = "failed"
+            self.history.note(f"{self.node.name} could not append {n}: {type(e).__name__}")
 
     # -- reads ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
 from polystore.testing.simulation.process import Node, SimEnv
 from polystore.testing.simulation.scenario import Scenario
 from polystore.testing.simulation.servers import (
+    FACTS,
     POISONED,
     TYPES,
     SimEmbedder,
@@ -28,6 +29,8 @@ from polystore.testing.simulation.workload import CLIENTS, Client, Plan, read_by
 
 DRAIN_S = 40.0
 """How long after the last disturbance everything may take to be everywhere."""
+OVERDUE_US = 5_000_000
+"""How long a record may still be there after it has expired, once all is calm."""
 _LOOK_S = 0.5
 
 
@@ -62,7 +65,11 @@ class World:
         self.random = self.env.random
         self.network = Network(loop, self.env, self.history, scenario.fault)
         self.embedder = embedder_of(scenario, self.env)
-        names = (HOME, *sorted({name for one in placements(scenario).values() for name in one.copies()} - {CACHE}))
+        names = (
+            HOME,
+            FACTS,
+            *sorted({name for one in placements(scenario).values() for name in one.copies()} - {CACHE}),
+        )
         self.servers = {
             name: SimServer(name, self.env, self.history, refuses=scenario.poison and name == POISONED)
             for name in names
@@ -223,9 +230,10 @@ class World:
         outbox = [f"{version} of {owed.owner}" for version, owed in home.outbox.items()]
         retry = dict(home.backlog().retry)
         old = [row.key.id for row in home.parked(None, None, 1_000_000)[0] if row.version < home.version(row.key)]
+        kept = sum(one.rows for one in home.kept.counts())
         absent = [f"{row.name} is {row.status}" for row in home.targets() if row.status != "active"]
-        told = f"outbox {outbox}, retry {retry}, outdated dead letters {old}, copies {absent}"
-        return told if outbox or retry or old or absent else ""
+        told = f"outbox {outbox}, retry {retry}, outdated dead letters {old}, copies {absent}, facts {kept}"
+        return told if outbox or retry or old or absent or kept else ""
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:
@@ -239,6 +247,8 @@ class World:
             drained=drained,
             owed=self._owed(),
             parked=home.parked(None, None, 1_000_000)[0],
+            facts=self.servers[FACTS].facts(),
+            overdue=home.overdue(OVERDUE_US),
         )
 
 

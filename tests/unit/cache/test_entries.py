@@ -109,6 +109,16 @@ def test_an_entry_lives_as_long_as_it_may() -> None:
     assert entries.ttl_us(record(body, expires_us=env.now_us() - 1)) == 0
 
 
+def test_an_entry_that_was_on_its_way_for_long_shows_no_expired_record() -> None:
+    env = MovableEnv()
+    entries = Entries(THING, env)
+    kept = entries.encode(record(THING.encode(Thing(id="a")), expires_us=env.now_us() + MINUTE_US))
+    assert entries.value(kept) is not None
+    env.forward(61)
+    assert entries.value(kept) is None
+    assert entries.record(Key("acme", "kit_thing", "a"), kept).body is None
+
+
 @pytest.mark.parametrize(
     ("key", "name"),
     [
