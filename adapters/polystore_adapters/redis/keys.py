@@ -1,0 +1,49 @@
+"""What is kept under which key. The part in braces decides the slot of a cluster: the two keys of a cached name share
+one. Parts are percent-encoded, so no character of a pattern or a brace is ever in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from polystore.model import Key
+
+
+def part(text: str) -> str:
+    return quote(text, safe="")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """`prefix` keeps applications apart that share a database."""
+
+    prefix: str
+
+    def state(self, key: Key) -> str:
+        return f"{self.prefix}:s:{{{part(key.tenant)}/{part(key.etype)}/{part(key.id)}}}"
+
+    def states(self, etype: str, tenant: str) -> str:
+        """The pattern of all values of a type and tenant."""
+        return f"{self.prefix}:s:{{{part(tenant)}/{part(etype)}/*"
+
+    def id_of(self, key: bytes) -> str:
+        return unquote(key.decode().rpartition("/")[2].removesuffix("}"))
+
+    def limit(self, key: Key) -> str:
+        return f"{self.prefix}:l:{{{part(key.tenant)}/{part(key.etype)}/{part(key.id)}}}"
+
+    def channel(self, tenant: str, name: str) -> str:
+        return f"{self.prefix}:p:{{{part(tenant)}/{part(name)}}}"
+
+    def cached(self, name: str) -> tuple[str, str]:
+        """Value and control of a name that is `T/E/I` already."""
+        return f"{self.prefix}:v:{{{name}}}", f"{self.prefix}:c:{{{name}}}"
+
+    def caches(self, etype: str | None = None) -> str:
+        """The pattern of both kinds of keys, of one entity or of all."""
+        return f"{self.prefix}:[vc]:{{*" if etype is None else f"{self.prefix}:[vc]:{{*/{part(etype)}/*"
+
+    @property
+    def run(self) -> str:
+        """Which run of the server the cached values are of."""
+        return f"{self.prefix}:run"
