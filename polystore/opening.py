@@ -338,9 +338,10 @@ async def _prepare(
             e.store, e.operation = e.store or name, e.operation or "prepare"
             raise
 
-    await asyncio.gather(
-        *(prepare(name, held) for name, held in layouts.items() if stores[name].supports(SupportsSchema))
-    )
+    able = {name: held for name, held in layouts.items() if stores[name].supports(SupportsSchema)}
+    homes = {placement.home for placement in placements.values()}  # nothing is made for one that refuses
+    for first in (True, False):
+        await asyncio.gather(*(prepare(name, held) for name, held in able.items() if (name in homes) is first))
 
 
 async def _prepare_again(
