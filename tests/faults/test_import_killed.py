@@ -100,8 +100,8 @@ def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, s
     """Messages that were committed at each kill. The import is done afterwards, and equals the uninterrupted one."""
     rng = random.Random(seed)
     data = folder / "killed"
-    moments = sorted(rng.randrange(total) for _ in range(kills))
-    reached = [kill(source, data, store, count, rng.uniform(0, 0.03)) for count in moments]
+    moments = [0, 0, *sorted(rng.randrange(total) for _ in range(kills - 2))]  # at first files are saved and named
+    reached = [kill(source, data, store, count, rng.uniform(0, 0.03 if count else 0.3)) for count in moments]
     agent_child.run("--input", source, "--data", data, "--store", store)
     agent_child.run("--input", source, "--data", folder / "uninterrupted", "--store", store)
     killed, uninterrupted = asyncio.run(content(data)), asyncio.run(content(folder / "uninterrupted"))
