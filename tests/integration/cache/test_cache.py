@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from polystore import ConfigurationError, HybridDataArchitecture, NotFound, Unavailable, entity
+from polystore.selection import explanation
 from tests.integration.cache.world import Note, Secret, StoppingEnv, config, opened, run, server_of, until
 
 both = pytest.mark.parametrize("remote", [False, True], ids=["cache in the process", "cache behind a network"])
@@ -263,6 +264,7 @@ def test_a_pin_makes_any_store_that_can_the_cache() -> None:
             with hda.trace() as trace:
                 await notes.get("a")
             assert [(step.store, step.verb) for step in trace.steps] == [("cache", "lookup")]
+            assert "  cache      cache: pinned by the configuration" in explanation(hda.remembered["note"]).splitlines()
 
     run(main)
 
@@ -281,7 +283,7 @@ def test_what_the_class_says_holds() -> None:
     assert "cache='off'" in message
     message = refused(config(account={"cache": "cache"}), [Account])
     assert "cache='strict'" in message
-    assert "before its commit" in message
+    assert "before its commit, and 'cache' is this process" in message
 
 
 def test_strict_is_no_matter_where_nothing_is_cached() -> None:
