@@ -74,7 +74,9 @@ def fresh_schema() -> Generator[str]:
     server().run(
         f"CREATE SCHEMA {name}; CREATE TABLE {name}.test_clock (ahead interval NOT NULL); "
         f"INSERT INTO {name}.test_clock VALUES ('0'); CREATE FUNCTION {name}.now() RETURNS timestamptz LANGUAGE sql "
-        f"STABLE AS $$SELECT pg_catalog.now() + (SELECT ahead FROM {name}.test_clock)$$"
+        f"STABLE AS $$SELECT pg_catalog.now() + (SELECT ahead FROM {name}.test_clock)$$; "
+        f"CREATE FUNCTION {name}.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+        f"$$SELECT pg_catalog.clock_timestamp() + (SELECT ahead FROM {name}.test_clock)$$"
     )
     try:
         yield f"{name},pg_catalog"

@@ -7,11 +7,13 @@ import pytest
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
+    ChannelConformance,
     CommitConformance,
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
     ExpiryConformance,
+    FileClaimsConformance,
     FilterConformance,
     HistoriesConformance,
     HomeDurabilityConformance,
@@ -19,10 +21,16 @@ from polystore.testing.conformance import (
     HomeTraversalConformance,
     HomeVectorConformance,
     JournalConformance,
+    LimitConformance,
+    LogConformance,
+    ObjectsConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
+    SpillConformance,
+    StateConformance,
     TextConformance,
+    TimeRangeConformance,
     TraversalConformance,
     VectorConformance,
     layered,
@@ -143,4 +151,36 @@ class TestDurabilityOfAHome(Bare, DurabilityConformance):
 
 
 class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass
+
+
+class TestChannel(BareAndLayered, ChannelConformance):
+    pass
+
+
+class TestFileClaims(BareAndLayered, FileClaimsConformance):
+    pass
+
+
+class TestLimit(BareAndLayered, LimitConformance):
+    pass
+
+
+class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestObjects(BareAndLayered, ObjectsConformance):
+    pass
+
+
+class TestSpill(BareAndLayered, SpillConformance):
+    pass
+
+
+class TestState(BareAndLayered, StateConformance):
+    pass
+
+
+class TestTimeRange(BareAndLayered, TimeRangeConformance):
     pass

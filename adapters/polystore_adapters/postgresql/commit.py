@@ -7,7 +7,7 @@ write that must not happen takes nothing back and disturbs nobody, and versions 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import (
@@ -17,17 +17,20 @@ from polystore.model import (
     Committed,
     Key,
     OpId,
+    Spill,
     Vectors,
     Write,
     Written,
     key_hash,
+    refs_of,
     text_hash,
 )
-from polystore_adapters.postgresql import graph
+from polystore_adapters.postgresql import facts, graph
+from polystore_adapters.postgresql.claims import Claims, file_bucket
 from polystore_adapters.postgresql.dialect import decode_json, encode_json
+from polystore_adapters.postgresql.locks import BUCKETS, begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables, by_table
-from polystore_adapters.postgresql.schema import BUCKETS, LOCK_CLASS
 from polystore_adapters.postgresql.table import Draft, RecordTable, Row
 
 MASKS_SQL = (
@@ -71,17 +74,6 @@ class _Again(Exception):
         self.keys = keys
 
 
-def bucket(key: Key) -> int:
-    return key_hash(key.tenant, key.etype, key.id) % BUCKETS
-
-
-def begin_sql(buckets: Iterable[int]) -> str:
-    """Begin a transaction with these buckets locked: what it reads afterwards is what stands."""
-    wanted = ",".join(map(str, sorted(set(buckets))))
-    lock = f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, b) FROM unnest('{{{wanted}}}'::int[]) AS b"
-    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}"
-
-
 async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
     """The answer to each commit. What the database itself refuses is tried with each commit alone."""
     try:
@@ -103,6 +95,7 @@ async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> li
     while True:
         keys = {write.key for commit in commits for write in commit.writes} | extra
         buckets = {bucket(key) for key in keys}
+        buckets |= {file_bucket(file) for file in _files(tables, commits)}
         buckets |= {key_hash(one.op.tenant, "ps_op", one.op.id) % BUCKETS for one in commits if one.op is not None}
         try:
             async with pool.transaction(begin=begin_sql(buckets), name="commit") as db:
@@ -113,6 +106,12 @@ async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> li
             return answers
         except _Again as again:
             extra |= set(again.keys)
+
+
+def _files(tables: Tables, commits: Sequence[Commit]) -> set[str]:
+    """The files that the writes name."""
+    writes = (write for commit in commits for write in commit.writes if tables[write.key.etype].entity.files)
+    return {ref.key for one in writes for ref in refs_of(tables[one.key.etype].entity.files, one.body or {})}
 
 
 class Commits:
@@ -134,6 +133,8 @@ class Commits:
         self._done: dict[tuple[str, str], Done] = {}
         self._ops: dict[tuple[str, str], Done] = {}
         self._marks: dict[str, str] = {}
+        self._spills: list[Spill] = []
+        self._claimed = Claims()
         self._claims: dict[tuple[str, str, str, object], str] = {}
 
     # -- reading ----------------------------------------------------------------------------------------------
@@ -153,6 +154,9 @@ class Commits:
             for tenant, id, request, answers in await self._db.fetch(_OPS_SQL, *map(list, zip(*ops, strict=True))):
                 self._done[tenant, id] = (request, decode_json(answers))
         await self._read_holders(writes, {*bare, *whole})
+        named = {key for key in {*bare, *whole} if self._tables[key.etype].entity.files}
+        if named:
+            await self._claimed.read(self._db, named, _files(self._tables, commits))
         for (etype, tenant), ids in by_table(write.key for write in writes).items():
             if self._tables[etype].entity.embeddings:
                 for *key, field, embedder, made_of, vec in await self._db.fetch(_KNOWN_SQL, tenant, etype, ids):
@@ -195,7 +199,7 @@ class Commits:
 
     def attempt(self, commit: Commit) -> Committed | Exception:
         """Decide the writes of a commit, or leave all as it was."""
-        outbox, vectors = len(self._outbox), len(self._vectors)
+        outbox, vectors, files = len(self._outbox), len(self._vectors), self._claimed.position
         self._before: list[tuple[Key, Draft | None]] = []
         op = commit.op
         try:
@@ -209,10 +213,12 @@ class Commits:
                 else:
                     self._drafts[key] = draft
             del self._outbox[outbox:], self._vectors[vectors:]
+            self._claimed.back(files)
             return error
         if op is not None:
             self._ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         self._marks.update(commit.marks)
+        self._spills += commit.spills
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:
@@ -245,6 +251,8 @@ class Commits:
             if kind == "delete"
             else self._draft(table, write, standing, version)
         )
+        if table.entity.files:
+            self._claimed.claim(key, frozenset(ref.key for ref in refs_of(table.entity.files, draft.body or {})))
         self._before.append((key, self._drafts.get(key)))
         self._drafts[key] = draft
         mask = self._masks.get(key.etype, 0)
@@ -348,6 +356,9 @@ class Commits:
             await db.run(sql, tenant, id, request, encode_json(answers), self._now)
         for name in sorted(self._marks):
             await db.run(MARK_SQL, name, self._marks[name])
+        await self._claimed.write(db, self._now)
+        if self._spills:
+            await facts.keep(db, self._spills)
 
 
 async def write_drafts(db: Session, table: RecordTable, drafts: Mapping[Key, Draft], stored: Collection[Key]) -> None:

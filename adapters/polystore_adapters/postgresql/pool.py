@@ -77,10 +77,14 @@ class Pool:
         """Connections that are in use now."""
         return len(self._open) - len(self._idle) + self._connecting
 
+    def check(self) -> None:
+        """Raises Unavailable after `aclose`."""
+        if self._closed:
+            raise Unavailable(f"{self.place}: closed; connect again")
+
     async def _take(self) -> Any:
         while True:
-            if self._closed:
-                raise Unavailable(f"{self.place}: closed; connect again")
+            self.check()
             while self._idle:
                 connection = self._idle.pop()
                 if not connection.is_closed():

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polystore.model import Commit, Committed, Key, Write, Written
-from polystore_adapters.postgresql.commit import bucket
 from polystore_adapters.postgresql.dialect import ident
+from polystore_adapters.postgresql.locks import LOCK_CLASS, bucket
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.records import Tables
-from polystore_adapters.postgresql.schema import LOCK_CLASS
 from polystore_adapters.postgresql.table import Draft, RecordTable
 
 KINDS = ("put", "create")

@@ -25,18 +25,27 @@ from polystore.model import (
 from polystore.protocols import (
     Layout,
     SupportsCommit,
+    SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
+    SupportsLog,
+    SupportsObjects,
     SupportsSchema,
+    SupportsSpill,
+    SupportsState,
     SupportsTextSearch,
+    SupportsTimeRange,
     SupportsTraversal,
     SupportsVectorSearch,
 )
 from polystore.text import Phrase
 from polystore_adapters.postgresql import graph, records, vector
 from polystore_adapters.postgresql.dialect import ident
+from polystore_adapters.postgresql.fact_calls import FactCalls
 from polystore_adapters.postgresql.full_text import needle, search_sql, tsquery
 from polystore_adapters.postgresql.journal_calls import JournalCalls
+from polystore_adapters.postgresql.log import LogTable, LogTables
+from polystore_adapters.postgresql.objects import PART_BYTES, ObjectCalls
 from polystore_adapters.postgresql.options import Options
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
@@ -44,6 +53,7 @@ from polystore_adapters.postgresql.prepare import compare, prepare
 from polystore_adapters.postgresql.quick import Quick
 from polystore_adapters.postgresql.records import Tables
 from polystore_adapters.postgresql.schema import PREPARE_LOCK
+from polystore_adapters.postgresql.state import StateCalls, hub_of
 from polystore_adapters.postgresql.table import RecordTable
 
 _PING_SQL = """
@@ -52,7 +62,7 @@ SELECT current_setting('server_version'), (extract(epoch FROM pg_postmaster_star
 """
 
 
-class PostgresRepository(JournalCalls):
+class PostgresRepository(JournalCalls, FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one database. Used from one event loop; any number of processes may share it."""
 
     capabilities: frozenset[type] = frozenset(
@@ -64,9 +74,15 @@ class PostgresRepository(JournalCalls):
             SupportsTextSearch,
             SupportsVectorSearch,
             SupportsTraversal,
+            SupportsState,
+            SupportsObjects,
+            SupportsFileClaims,
+            SupportsTimeRange,
+            SupportsLog,
+            SupportsSpill,
         }
     )
-    limits: Limits = Limits()
+    limits: Limits = Limits(part_bytes=PART_BYTES)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, url: str, options: Options, env: Env) -> None:
@@ -75,6 +91,8 @@ class PostgresRepository(JournalCalls):
         self._pool = Pool(url, options, env)
         self._tables = Tables()
         self._quick = Quick(self._pool, self._tables)
+        self._logs = LogTables()
+        self._hub = hub_of(f"{url} {options.schema}")
 
     @property
     def place(self) -> str:
@@ -83,6 +101,7 @@ class PostgresRepository(JournalCalls):
     # -- life -------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
+        self._hub.end(self)
         await self._pool.aclose()
 
     async def ping(self) -> Instance:
@@ -92,9 +111,11 @@ class PostgresRepository(JournalCalls):
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]
+        logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
+        every = [*tables, *(log.table for log in logs)]
         async with self._pool.transaction() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
-            difference = await compare(db, self.place, tables)
+            difference = await compare(db, self.place, every)
         if difference and not create:
             raise SchemaMismatch(
                 f"{self.place}: {difference}; run `polystore init`, or open it with the right to create"
@@ -102,9 +123,11 @@ class PostgresRepository(JournalCalls):
         if difference:
             async with self._pool.transaction() as db:
                 await db.run(PREPARE_LOCK)
-                await prepare(db, self.place, tables)
-        for table in tables:
-            self._tables[table.etype] = table
+                await prepare(db, self.place, every)
+                for log in logs:
+                    await log.prepare(db)
+        self._tables.update({table.etype: table for table in tables})
+        self._logs.update({log.table.etype: log for log in logs})
 
     async def _check_writable(self, db: Session, *, home: bool) -> None:
         if home and await db.value("SELECT current_setting('transaction_read_only')") == "on":

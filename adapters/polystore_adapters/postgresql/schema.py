@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from polystore.errors import SchemaMismatch
 from polystore.model import FIRST_VERSION
+from polystore_adapters.postgresql import facts, objects, state
 from polystore_adapters.postgresql.pool import Session
 
 SCHEMA_VERSION = 1
 """Of the `ps_*` tables. A database of a newer one is refused."""
 PREPARE_LOCK = "SELECT pg_advisory_xact_lock(1886614643, 0)"
 """One process at a time makes or changes tables."""
-LOCK_CLASS = 1886614644
-"""Of the advisory locks on keys: a bucket of 1,024, so that the table of locks cannot fill."""
-BUCKETS = 1024
 
 _TABLES = f"""
 CREATE SEQUENCE ps_version AS bigint START {FIRST_VERSION + 1} CACHE 1;
@@ -69,4 +67,4 @@ async def check_database(db: Session, place: str) -> bool:
 async def create_tables(db: Session, place: str) -> None:
     """Make them where they are missing, inside the caller's transaction."""
     if not await check_database(db, place):
-        await db.run(_TABLES)
+        await db.run("".join((_TABLES, state.TABLES, facts.TABLES, objects.TABLES)))

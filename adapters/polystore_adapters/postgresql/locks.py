@@ -1,0 +1,22 @@
+"""Locks of a transaction on keys: buckets, so that the server's table of locks cannot fill, in ascending order, so that
+no two transactions wait for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from polystore.model import Key, key_hash
+
+LOCK_CLASS = 1886614644
+BUCKETS = 1024
+
+
+def bucket(key: Key) -> int:
+    return key_hash(key.tenant, key.etype, key.id) % BUCKETS
+
+
+def begin_sql(buckets: Iterable[int]) -> str:
+    """Begin a transaction with these buckets locked: what it reads afterwards is what stands."""
+    wanted = ",".join(map(str, sorted(set(buckets))))
+    lock = f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, b) FROM unnest('{{{wanted}}}'::int[]) AS b"
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}"
