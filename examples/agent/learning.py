@@ -64,13 +64,13 @@ class Learner:
         await self._people.import_many((Person(id=name) for name in sorted(names)), on_conflict="skip")
 
     async def answered(self) -> None:
-        """The agent has answered the user once more."""
+        """The agent has answered the user once more. Returns when walks along relations see it."""
 
         def once_more(agent: Person) -> Person:
             knows = {edge.to: edge.properties.weight for edge in agent.knows}
             return replace(agent, knows=_edges({**knows, USER: knows.get(USER, 0) + 1}))
 
-        await self._people.update(AGENT, once_more)
+        await self._people.update(AGENT, once_more, ack="visible")
 
     async def _edition(self, conversation: Conversation) -> Source:
         """What is known of the conversation; a new edition when it is another one than before."""
