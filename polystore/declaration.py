@@ -163,6 +163,12 @@ class Declared:
                 )
             if one.name != name:
                 raise self.fail(name, f"this Measure() stands on the class twice, also as {one.name!r}; make another")
+            if one.on_delete == "erase" and mapped_class(self.cls):
+                raise self.fail(
+                    name,
+                    "Measure(on_delete='erase') is not for a mapped class: whoever deletes its rows in the "
+                    "application's own transactions would leave their points; keep them, with retention_s= for an end",
+                )
         return measures
 
     def _add_file(self, name: str, hint: Any) -> None:

@@ -71,7 +71,7 @@ class Measure(Generic[V]):
 
     type: float, int, bool or str; only the first two have averages and sums. unit: for people. retention_s: points that
     are older are removed by and by; None keeps them. on_delete: "erase" removes the points of a record with it, "keep"
-    does not. Raises EntityError.
+    does not; a mapped class keeps them, since others delete its rows. Raises EntityError.
     """
 
     def __init__(

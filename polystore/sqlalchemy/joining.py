@@ -202,7 +202,8 @@ class JoinedTransaction(Transaction):
         assert self._home is not None
         repository = cast(SupportsApplicationTables, self._home.home.repository)
         op = op_of(self._tenant, self._op_id, self._wiring.types, self._writes)
-        committed, rows = repository.commit_on(connection, Commit(self._writes, None, op), ids)
+        spills = self._wiring.manager.erasures.of(self._writes)
+        committed, rows = repository.commit_on(connection, Commit(self._writes, None, op, spills=spills), ids)
         written = iter(committed.written)
         results: list[WriteResult] = []
         for one in self._order:

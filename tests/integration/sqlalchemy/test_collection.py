@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from polystore import (
     AlreadyExists,
@@ -23,12 +23,13 @@ from polystore import (
     HybridDataArchitecture,
     Index,
     InvalidData,
+    Measure,
     Relation,
     UnsupportedOperation,
     VersionConflict,
     entity,
 )
-from polystore.errors import ConfigurationError, IntegrityViolation, SchemaMismatch
+from polystore.errors import ConfigurationError, EntityError, IntegrityViolation, SchemaMismatch
 from polystore.sqlalchemy import entity_of, table
 from tests.integration.sqlalchemy.models import (
     Base,
@@ -387,6 +388,22 @@ def test_a_cascade_of_the_database_is_refused(tmp_path: Path) -> None:
         engine.dispose()
 
     asyncio.run(scenario())
+
+
+def test_points_that_are_to_be_erased_are_refused() -> None:
+    """Sessions, SQL and cascades delete rows where nobody could keep this duty."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Sheet(Own):
+        __tablename__ = "sheets"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        views: ClassVar[Measure[int]] = Measure(int, on_delete="erase")
+
+    with pytest.raises(EntityError, match=r"^Sheet\.views: Measure\(on_delete='erase'\) is not for a mapped class"):
+        entity()(Sheet)
 
 
 def test_a_home_without_such_tables_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from polystore import (
     FullText,
     HybridDataArchitecture,
     Index,
+    Measure,
     NotFound,
     UnsupportedOperation,
     entity,
@@ -36,6 +38,13 @@ class Note:
     id: str
     text: Annotated[str, FullText()]
     price: Annotated[Decimal, Index()] = Decimal("1.50")
+
+
+@entity(name="reader")
+@dataclass
+class Reader:
+    id: str
+    reads: ClassVar[Measure[int]] = Measure(int, on_delete="erase")
 
 
 @asynccontextmanager
@@ -197,6 +206,29 @@ def test_what_cannot_be_joined_is_refused_in_words(tmp_path: Path) -> None:
             with pytest.raises(UnsupportedOperation, match="cannot be joined"):
                 async with hda.transaction(join=plain) as tx:
                     tx.put(Note("n", "x"))
+
+    asyncio.run(scenario())
+
+
+def test_a_deleted_record_takes_its_points_along(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
+        async with opened(tmp_path, Reader) as hda, AsyncSession(engine) as session:
+            readers = hda.collection(Reader)
+            start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+            for id in ("gone", "kept"):
+                await readers.put(Reader(id))
+                await readers.append(Reader.reads, id, 1, at=start)
+            async with hda.transaction(join=session) as tx:
+                tx.delete(Reader, "gone")
+            await session.commit()
+            async with hda.transaction(join=session) as tx:
+                tx.delete(Reader, "kept")
+            await session.rollback()
+            await hda.settle()
+            left = [await readers.series(Reader.reads, id, start=start, end=end) for id in ("gone", "kept")]
+            assert [len(points) for points in left] == [0, 1]
+        await engine.dispose()
 
     asyncio.run(scenario())
 
