@@ -6,11 +6,12 @@ RUN := $(VENV)/bin/python
 .PHONY: help setup test check up down stack-status docs demo simulate bench clean
 
 help: ## explain the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 setup: $(VENV)/.dev ## make .venv with everything pinned (all other targets do it by themselves)
 
-test: $(VENV)/.dev ## run all tests
+test: $(VENV)/.dev ## run all tests, on the servers that can be started; what lacks its server is skipped and listed
+	-@$(RUN) -m compose up
 	$(RUN) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.dev ## ruff, mypy strict, pyright strict, the import order

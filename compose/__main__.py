@@ -29,11 +29,11 @@ def chosen(words: str) -> list[str]:
 
 
 def by_docker() -> bool:
-    """STACK=docker or STACK=native says; else Docker, where an engine answers."""
+    """STACK=docker or STACK=native says; else Docker, where it answers."""
     said = os.environ.get("STACK", "")
     if said not in ("", "docker", "native"):
         raise place.StackError(f"STACK={said}: it can be docker or native")
-    return said == "docker" or (said == "" and docker.engine_answers())
+    return said == "docker" or (said == "" and docker.answers())
 
 
 def note(names: Sequence[str]) -> None:

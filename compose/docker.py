@@ -1,16 +1,18 @@
-"""The same servers by Docker Compose, where an engine answers."""
+"""The same servers by Docker Compose, where Docker answers."""
 
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from compose.native.place import StackError
+
 FILE = Path(__file__).with_name("compose.yaml")
 ANSWER_S = 10
 
 
-def engine_answers() -> bool:
-    """Whether there is an engine to ask, and Compose to ask it with."""
+def answers() -> bool:
+    """Whether there is a daemon to ask, and Compose to ask it with."""
     if shutil.which("docker") is None:
         return False
     for question in (["docker", "version", "--format", "{{.Server.Version}}"], ["docker", "compose", "version"]):
@@ -29,8 +31,11 @@ def compose(*words: str, check: bool = True) -> str:
 
 
 def up(names: Sequence[str]) -> None:
-    """Returns when all are healthy; raises CalledProcessError."""
-    compose("up", "--detach", "--wait", *names)
+    """Returns when all are healthy; raises StackError."""
+    try:
+        compose("up", "--detach", "--wait", *names)
+    except subprocess.CalledProcessError as failed:
+        raise StackError(f"docker compose up failed (exit {failed.returncode}); STACK=native does without") from None
 
 
 def down(names: Sequence[str], *, volumes: bool) -> None:

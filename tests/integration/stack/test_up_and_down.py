@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.native import cache, own, place, processes
+from compose.native import cache, own, place
 from compose.native.recipes.redis import REDIS
 from tests.stack import absent
 
@@ -36,10 +36,11 @@ class Checkout:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
-    def ping(self) -> bytes:
-        with socket.create_connection((place.HOST, self.port)) as one:
-            one.sendall(f"AUTH {place.PASSWORD}\r\nPING\r\n".encode())
-            return one.recv(100)
+    def ask(self, command: str) -> str:
+        with socket.create_connection((place.HOST, self.port)) as one, one.makefile() as answers:
+            one.sendall(f"AUTH {place.PASSWORD}\r\n{command}\r\n".encode())
+            assert answers.readline() == "+OK\n"
+            return answers.readline().strip()
 
     def servers(self) -> str:
         return (self.folder / "compose" / "servers.env").read_text()
@@ -61,7 +62,7 @@ def checkout() -> Iterator[Checkout]:
 def test_up_status_down_twice(checkout: Checkout) -> None:
     for _ in range(2):
         assert "redis: starting" in checkout.say("up", "redis")
-        assert checkout.ping() == b"+OK\r\n+PONG\r\n"
+        assert checkout.ask("PING") == "+PONG"
         assert checkout.servers() == f"POLYSTORE_TEST_REDIS_URL=redis://:polystore-test@127.0.0.1:{checkout.port}/0\n"
         assert " running " in checkout.say("up", "redis"), "nothing is started twice"
         (line,) = [line for line in checkout.say("status").splitlines() if line.startswith("redis ")]
@@ -93,12 +94,10 @@ def test_a_taken_port_is_an_error_that_names_the_mend(checkout: Checkout) -> Non
 
 def test_data_stay_until_they_are_removed(checkout: Checkout) -> None:
     checkout.say("up", "redis")
-    with socket.create_connection((place.HOST, checkout.port)) as one:
-        one.sendall(f"AUTH {place.PASSWORD}\r\nSET kept yes\r\n".encode())
-        one.recv(100)
-    for keeps, words in [(True, ["down"]), (False, ["down", "--data"])]:
-        checkout.say(*words)
-        checkout.say("up", "redis")
-        with socket.create_connection((place.HOST, checkout.port)) as one:
-            one.sendall(f"AUTH {place.PASSWORD}\r\nEXISTS kept\r\n".encode())
-            assert processes.wait_until(lambda one=one, keeps=keeps: one.recv(100).endswith(b":%d\r\n" % keeps), 1)
+    checkout.ask("SET kept yes")
+    checkout.say("down")
+    checkout.say("up", "redis")
+    assert checkout.ask("EXISTS kept") == ":1"
+    checkout.say("down", "--data")
+    checkout.say("up", "redis")
+    assert checkout.ask("EXISTS kept") == ":0"

@@ -1,4 +1,4 @@
-"""The promises of the Compose files, held without a Docker engine: a file for each server, pinned, watched, on loopback
+"""The promises of the Compose files, held without Docker: a file for each server, pinned, watched, on loopback
 ports that .env can move, with volumes that have names; and the same addresses as `make up` gives."""
 
 import os
@@ -117,8 +117,8 @@ def test_core_is_a_part_of_full() -> None:
 
 def test_docker_compose_itself_accepts_the_files() -> None:
     if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
-        pytest.skip("docker compose: not installed; it reads the files without an engine where it is")
-    command = ["docker", "compose", "--file", docker.FILE, "--profile", "full", "config", "--services"]
+        pytest.skip("docker compose: not installed; where it is, it reads the files, without a daemon too")
+    command = ["docker", "compose", "--file", str(docker.FILE), "--profile", "full", "config", "--services"]
     moved = os.environ | {place.port_variable("redis"): "26379"}
     done = subprocess.run(command, capture_output=True, text=True, env=moved, check=True)
     assert set(done.stdout.split()) == stack.RECIPES.keys()

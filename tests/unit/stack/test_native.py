@@ -240,8 +240,8 @@ def test_names_may_be_short() -> None:
 
 
 @pytest.mark.parametrize("answer", [True, False])
-def test_docker_is_used_where_an_engine_answers_unless_told(answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "engine_answers", lambda: answer)
+def test_docker_is_used_where_an_answers_unless_told(answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "answers", lambda: answer)
     monkeypatch.delenv("STACK", raising=False)
     assert command.by_docker() is answer
     monkeypatch.setenv("STACK", "native")
@@ -251,14 +251,14 @@ def test_docker_is_used_where_an_engine_answers_unless_told(answer: bool, monkey
         command.by_docker()
 
 
-def test_a_docker_client_without_an_engine_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_docker_client_without_a_daemon_is_no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     client = tmp_path / "docker"
     client.write_text("#!/bin/sh\necho 'cannot connect' >&2; exit 1\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
-    assert not docker.engine_answers()
+    assert not docker.answers()
     client.write_text("#!/bin/sh\n")
-    assert docker.engine_answers()
+    assert docker.answers()
 
 
 def test_own_server_that_was_never_built_says_so() -> None:

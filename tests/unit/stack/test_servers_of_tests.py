@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from compose.native import place
+from compose.native.stack import RECIPES
 from tests import stack
 
 
 @pytest.fixture(autouse=True)
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout in which nothing was started; the file to write servers into."""
-    for name in stack.stack.RECIPES:
+    for name in RECIPES:
         monkeypatch.delenv(place.url_variable(name), raising=False)
     monkeypatch.delenv(stack.REQUIRED, raising=False)
     file = tmp_path / "servers.env"
@@ -73,9 +74,9 @@ def test_a_required_server_that_does_not_exist_is_a_failure(monkeypatch: pytest.
         stack.url_of("redis")
 
 
-@pytest.mark.parametrize("name", list(stack.stack.RECIPES))
+@pytest.mark.parametrize("name", list(RECIPES))
 def test_address_is_found_in_every_url(name: str) -> None:
-    recipe = stack.stack.RECIPES[name]
+    recipe = RECIPES[name]
     host, port = stack.address(recipe.url(recipe.port))
     assert host == place.HOST
     assert recipe.port <= port < recipe.port + recipe.ports
