@@ -1,30 +1,24 @@
 """A PostgreSQL database for tests: a schema of its own for each, and a clock that the test sets forward.
 
-The server is that of POLYSTORE_TEST_POSTGRESQL_URL; without one these tests are skipped.
+The server is that of `tests.stack`; without one these tests are skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import threading
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import pytest
-
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import MovableEnv
+from tests.stack import url_of
 
 R = TypeVar("R")
-VARIABLE = "POLYSTORE_TEST_POSTGRESQL_URL"
-URL = os.environ.get(VARIABLE, "")
-
-needs_server = pytest.mark.skipif(not URL, reason=f"{VARIABLE} names no PostgreSQL server")
 
 
 class _Thread:
@@ -47,7 +41,7 @@ class _Thread:
     async def _connected(self) -> Any:
         asyncpg: Any = importlib.import_module("asyncpg")
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(URL)
+            self._connection = await asyncpg.connect(url_of("postgresql"))
         return self._connection
 
     async def _run(self, statements: str) -> None:
@@ -69,7 +63,9 @@ def server() -> _Thread:
 
 @contextmanager
 def fresh_schema() -> Generator[str]:
-    """The search path of a new schema. The server's `now()` is shadowed there by one that `follow_clock` moves."""
+    """The search path of a new schema; skips without a server. The server's `now()` is shadowed there by one that
+    `follow_clock` moves."""
+    url_of("postgresql")
     name = f"kit_{uuid4().hex[:16]}"
     server().run(
         f"CREATE SCHEMA {name}; CREATE TABLE {name}.test_clock (ahead interval NOT NULL); "
@@ -98,9 +94,14 @@ def follow_clock(env: Env, search_path: str) -> None:
     env.forward = both  # type: ignore[method-assign]
 
 
+def configured(search_path: str, **settings: Any) -> dict[str, Any]:
+    """A store's settings in a configuration."""
+    return {"url": url_of("postgresql"), "options": {"schema": search_path, "pool_size": 5}, **settings}
+
+
 async def connected(env: Env, search_path: str, **options: Any) -> Repository:
     """A repository of the schema."""
     from polystore_adapters.postgresql import connect
 
     follow_clock(env, search_path)
-    return await connect(URL, {"schema": search_path, "pool_size": 5, **options}, env)
+    return await connect(url_of("postgresql"), {"schema": search_path, "pool_size": 5, **options}, env)

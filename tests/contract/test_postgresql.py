@@ -35,9 +35,9 @@ from polystore.testing.conformance import (
     VectorConformance,
     layered,
 )
-from tests.postgresql import connected, fresh_schema, needs_server
-
-pytestmark = needs_server
+from polystore.testing.conformance.facade import Config, FacadeConformance
+from polystore.testing.conformance.facade_state import StateFacadeConformance
+from tests.postgresql import configured, connected, fresh_schema
 
 
 class Bare:
@@ -183,4 +183,19 @@ class TestState(BareAndLayered, StateConformance):
 
 
 class TestTimeRange(BareAndLayered, TimeRangeConformance):
+    pass
+
+
+class ThroughTheFacade:
+    @pytest.fixture(name="config")
+    def given_config(self) -> Generator[Config]:
+        with fresh_schema() as path:
+            yield {"stores": {"main": configured(path)}}
+
+
+class TestFacade(ThroughTheFacade, FacadeConformance):
+    pass
+
+
+class TestStateFacade(ThroughTheFacade, StateFacadeConformance):
     pass
