@@ -208,7 +208,7 @@ class Measures(Generic[T]):
         I/O, Unavailable while the store of the measures is down.
         """
         measured = Measured(self._scope, measure)
-        check_limit(limit)
+        check_limit(limit, "read on with start= behind the last one, or ask for windows with every=")
         zone, one = zone_of(tz), measured.series(key)
         span = Span(_bound("start", start), None if end is None else _bound("end", end), measured.age_us)
         if every is None:

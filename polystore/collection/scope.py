@@ -287,11 +287,11 @@ class Scope(Generic[T]):
                 await self.manager.caught_up(self.etype, stage, Token(after))
 
 
-def check_limit(limit: int) -> None:
+def check_limit(limit: int, more: str = "read on with cursor=, or use stream()") -> None:
     if type(limit) is not int:
         raise InvalidFilter(f"limit= is an int from 1 to {LIMIT_MAX}, not {type(limit).__name__}")
     if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidFilter(f"limit={limit}: from 1 to {LIMIT_MAX}; read on with cursor=, or use stream()")
+        raise InvalidFilter(f"limit={limit}: from 1 to {LIMIT_MAX}; {more}")
 
 
 def microseconds(ttl_s: float | None) -> int | None:
