@@ -23,6 +23,7 @@ from polystore.config import Config, StoreConfig, load_config, resolve_entities
 from polystore.consistency import DataConsistencyManager, Settings
 from polystore.consistency.adoption import adopt, check_home
 from polystore.consistency.facts import Facts, check_log
+from polystore.consistency.strict import check_strict
 from polystore.embedders import Made, kept, made, made_again, make, model_of, read_made, write_configs, write_made
 from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
@@ -83,6 +84,8 @@ async def open_all(
             raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
         if records[etype].mapped:
             check_home(stores[placement.home], etype)
+        if records[etype].cache == "strict":
+            check_strict(etype, placement.cache, stores, settings or Settings())
     serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
     caches, result_cache = open_caches(exits, stores, records, placements, env)
     manager = DataConsistencyManager(
@@ -95,6 +98,7 @@ async def open_all(
         serving=serving,
         others=others,
         committed={etype: cache.committed for etype, cache in caches.items()},
+        strict={etype: cache for etype, cache in caches.items() if records[etype].cache == "strict"},
     )
     await _prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, placement in placements.items():

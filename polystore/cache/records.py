@@ -74,7 +74,7 @@ class CachedRecords(Generic[T]):
         if cache.inline:
             entries = [cache.lookup_now(name) for name in names]
         else:
-            entries = await cache.ask(SupportsCache.lookup, names)
+            entries = await cache.lookup(names)
             cache.counts.hits += sum(entry is not None for entry in entries)
         for name, entry in zip(names, entries, strict=True):
             if entry is not None:

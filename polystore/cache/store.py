@@ -9,12 +9,15 @@ from contextlib import AsyncExitStack
 from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
+from msgspec import structs
 
 from polystore.cache.entries import Entries, name_of
 from polystore.entity import EntityType
 from polystore.env import Env
+from polystore.errors import PolystoreError
 from polystore.layers import tracing
-from polystore.model import APPLIED, Change, Outcome, Placement, Record
+from polystore.layers.together import Together
+from polystore.model import APPLIED, Change, Key, Outcome, Placement, Record
 from polystore.operations import Method, Operation
 from polystore.protocols import Fill, Invalidation, SupportsCache, SupportsInlineCache
 from polystore.store import Settings, Store
@@ -56,6 +59,8 @@ class CacheStore(Store):
         self.flights: dict[str, asyncio.Future[None]] = {}
         """Name -> done when the reader of this process who has the lease has filled in, or given up."""
         self._filling: set[asyncio.Task[None]] = set()
+        self._patient = store
+        self._lookups = Together[Sequence[str], list[bytes | None]](self._lookup_all, detached=False)
         inline = self.supports(SupportsInlineCache)
         self._now = cast(SupportsInlineCache, store.repository) if inline else None
 
@@ -80,6 +85,22 @@ class CacheStore(Store):
             if tracer := tracing.current.get():
                 tracer.record(tracing.Step(self.name, "lookup", 0.0, 1))
         return found
+
+    async def lookup(self, names: Sequence[str]) -> list[bytes | None]:
+        """`SupportsCache.lookup`; those of one loop tick travel as one. Raises Bypass, and nothing else."""
+        if tracing.current.get() is not None:
+            return await self.ask(SupportsCache.lookup, names)
+        try:
+            return await self._lookups.ask(names)
+        except Exception as e:
+            raise Bypass from e
+
+    async def _lookup_all(self, asked: list[Sequence[str]]) -> Sequence[list[bytes | None] | Exception]:
+        if len(asked) == 1:
+            return [await self.call(SupportsCache.lookup, asked[0])]
+        names = list(dict.fromkeys(name for one in asked for name in one))
+        found = dict(zip(names, await self.call(SupportsCache.lookup, names), strict=True))
+        return [[found[name] for name in one] for one in asked]
 
     async def ask(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of `SupportsCache`. Raises Bypass, and nothing else, when it fails."""
@@ -112,6 +133,23 @@ class CacheStore(Store):
         await self._run(operation, self._once)
         return [APPLIED] * len(changes)
 
+    async def intend(self, keys: Sequence[Key], writer: int) -> None:
+        """Before the commit of a strict write, with the tries and the deadline of the store as it is configured. Raises
+        StoreError."""
+        await self._patient.call(SupportsCache.intend, [name_of(key) for key in keys], writer)
+
+    async def tell(self, keys: Sequence[Key], changes: Sequence[Change], writer: int) -> bool:
+        """After it: what changed, and for the rest of the keys that nothing did. False: the cache has not acknowledged
+        that, and the journal goes on telling it."""
+        told = [structs.replace(self._invalidation(change), writer=writer) for change in changes]
+        changed = {one.name for one in told}
+        told += [Invalidation(name, None, writer=writer) for name in map(name_of, keys) if name not in changed]
+        try:
+            await self._patient.call(SupportsCache.invalidate, told)
+        except PolystoreError:
+            return False
+        return True
+
     def committed(self, change: Change) -> None:
         """A write of this process is durable: a cache inside the process shows it from now on. Raises nothing, since
         the delivery will say it again."""
@@ -131,6 +169,7 @@ class CacheStore(Store):
 
     async def aclose(self) -> None:
         await asyncio.gather(*self._filling, return_exceptions=True)
+        await self._lookups.drain()
         await super().aclose()
 
 

@@ -19,6 +19,7 @@ from polystore.consistency.line import Line
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
+from polystore.consistency.strict import StrictCache, StrictWrites, merged
 from polystore.consistency.tasks import SyncTask
 from polystore.embedders import Made
 from polystore.embedding import Embedder
@@ -70,6 +71,7 @@ class DataConsistencyManager:
         serving: Mapping[str, Mapping[str, Made]] = {},
         others: Sequence[Embedder] = (),
         committed: Mapping[str, Callable[[Change], None]] = {},
+        strict: Mapping[str, StrictCache] = {},
     ) -> None:
         self.env = env
         self.types = types
@@ -113,6 +115,7 @@ class DataConsistencyManager:
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
         self._committed = committed
+        self._strict = StrictWrites(env, strict, bypass=self.settings.strict_bypass)
 
     def report(self, problem: str) -> None:
         """Count and log a problem that no caller can be told."""
@@ -199,13 +202,13 @@ class DataConsistencyManager:
         if ack != "committed":
             wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
         line = self.line(etype)
-        committed, waits = await self._written(line, writes, op, marks or {}, wanted)
+        committed, waits, told = await self._written(line, writes, op, marks or {}, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
-        return self._results(line, writes, committed, statuses)
+        return self._results(line, writes, committed, merged(statuses, told) if told else statuses)
 
     async def write_quietly(self, etype: str, writes: Sequence[Write], marks: Mapping[str, str]) -> Sequence[Written]:
         """As `write`, for who asks of each write no more than what became of it: that costs less."""
-        committed, _ = await self._written(self.line(etype), writes, None, marks, None)
+        committed, _, _ = await self._written(self.line(etype), writes, None, marks, None)
         return committed.written
 
     async def _written(
@@ -215,22 +218,25 @@ class DataConsistencyManager:
         op: OpId | None,
         marks: Mapping[str, str],
         wanted: frozenset[str] | None,
-    ) -> tuple[Committed, list[Wait]]:
+    ) -> tuple[Committed, list[Wait], Mapping[int, Mapping[str, StoreStatus]]]:
         if self.before_commit is not None:
             await self.before_commit(writes)
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
         spills = self.erasures.of(writes)
+        writer = self._strict.writer(writes)
         try:
-            committed = await self._commit(line, writes, owner, op, marks, spills)
+            committed = await self._commit(line, writes, owner, op, marks, spills, writer)
         except SchemaMismatch:  # by another process a moment ago
             if not await self.rebuilder.follow(line):
                 raise
-            committed = await self._commit(line, writes, owner, op, marks, spills)
+            committed = await self._commit(line, writes, owner, op, marks, spills, writer)
         self.env.crashpoint("write.committed")
         self.erasures.committed(spills)
-        return committed, self._accept(line, writes, committed, owner, wanted)
+        waits = self._accept(line, writes, committed, owner, wanted)
+        told = await self._strict.tell(writes, committed, changes_of(writes, committed), writer) if writer else {}
+        return committed, waits, told
 
     async def _commit(
         self,
@@ -240,6 +246,7 @@ class DataConsistencyManager:
         op: OpId | None,
         marks: Mapping[str, str],
         spills: Sequence[Spill],
+        writer: int,
     ) -> Committed:
         while line.delivery.gate.closed:
             await line.delivery.gate.changed()
@@ -247,10 +254,14 @@ class DataConsistencyManager:
             writes = [self._of_today(write) for write in writes]
         line.reserved += len(writes)
         try:
+            if writer:
+                await self._strict.intend(writes, writer)
             return await line.home.commit(Commit(writes, owner, op, marks, spills))
         except BaseException as e:
             if getattr(e, "outcome_unknown", False) or isinstance(e, asyncio.CancelledError):
                 line.lost_track()
+            elif writer:
+                await self._strict.withdraw(writes, writer)
             raise
         finally:
             line.release(len(writes))
@@ -447,6 +458,15 @@ class DataConsistencyManager:
                     line.wake()
                 await asyncio.sleep(pause_s)
                 pause_s = min(POLL_MAX_S, pause_s * 2)
+
+
+def changes_of(writes: Sequence[Write], committed: Committed) -> dict[int, Change]:
+    """What changed, by the place of the write."""
+    return {
+        i: change_of(write, written)
+        for i, (write, written) in enumerate(zip(writes, committed.written, strict=True))
+        if written.version and written.changed
+    }
 
 
 def change_of(write: Write, written: Written) -> Change:

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     purge_s: float = 600.0
     spill_bytes_max: int = 256 << 20
     file_sweep_s: float = 3_600.0
+    strict_bypass: bool = False
+    """Whether a write of a type with cache="strict" goes on while its cache does not answer. Hits may then be older."""
 
     def __post_init__(self) -> None:
         ladder = (self.call_timeout_s, self.batch_deadline_s, self.worker_dead_s, self.takeover_s)

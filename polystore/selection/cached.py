@@ -10,7 +10,7 @@ import msgspec
 from polystore.entity import EntityType
 from polystore.errors import ConfigurationError
 from polystore.model import Considered, Placement
-from polystore.protocols import SupportsInlineGet
+from polystore.protocols import SupportsInlineCache, SupportsInlineGet
 from polystore.selection.candidate import Candidate, first_reason, rank
 from polystore.selection.matrix import ROLES
 from polystore.selection.remembered import Remembered
@@ -41,7 +41,8 @@ def with_cache(
 
     `held` maps the stores that hold records or facets to an entity that they hold: none of them caches, since what it
     answers would be taken for what it holds. Pure, and nothing to remember: a cache holds nothing that would be missed.
-    Raises ConfigurationError, saying how to mend it, for a pin that cannot be, and for cache="strict".
+    Raises ConfigurationError, saying how to mend it, for a pin that cannot be, and for a strict type whose cache could
+    not keep that promise.
     """
     by_name = {store.name: store for store in stores}
     name = entity.cls.__name__
@@ -53,7 +54,7 @@ def with_cache(
             raise ConfigurationError(
                 f"{name}: the configuration pins cache to {pin!r}, but {reason}; pin another store, or mend that"
             )
-        return _strict_is_refused(entity, _placed(placement, by_name[pin], stores, pinned=True))
+        return _strict_fits(entity, _placed(placement, by_name[pin], stores, pinned=True), by_name[pin])
     if entity.cache == "off":
         return placement
     fit = [store for store in stores if not _unfit(store, held) and "home" not in store.roles]
@@ -64,7 +65,7 @@ def with_cache(
     if home.capabilities is not None and home.can(SupportsInlineGet):
         reason = f"{home.name} reads a record as fast by itself; pin it to use it all the same"
         return _considered(placement, Considered("cache", chosen.name, False, reason))
-    return _strict_is_refused(entity, _placed(placement, chosen, stores, pinned=False))
+    return _strict_fits(entity, _placed(placement, chosen, stores, pinned=False), chosen)
 
 
 def _unfit(store: Candidate, held: Mapping[str, str]) -> str:
@@ -86,11 +87,17 @@ def _considered(placement: Placement, one: Considered) -> Placement:
     return msgspec.structs.replace(placement, considered=(*placement.considered, one))
 
 
-def _strict_is_refused(entity: EntityType[Any], placement: Placement) -> Placement:
+def _strict_fits(entity: EntityType[Any], placement: Placement, store: Candidate) -> Placement:
     if entity.cache == "strict":
-        raise ConfigurationError(
-            f"{entity.cls.__name__}: cache='strict' needs a cache that is told of every write before its commit, and "
-            f"{placement.cache!r} is not, in this version. Say cache='off' to read at {placement.home!r}, which is "
-            "never outdated, or cache='bounded', or take the role cache from the store"
-        )
+        reason = ""
+        if store.capabilities is not None and store.can(SupportsInlineCache):
+            reason = f"and {store.name!r} is this process's own, of which other writers know nothing"
+        elif entity.mapped:
+            reason = "and the application writes to this class's table itself"
+        if reason:
+            raise ConfigurationError(
+                f"{entity.cls.__name__}: cache='strict' needs a cache that is told of every write before its commit, "
+                f"{reason}. Say cache='off' to read at {placement.home!r}, which is never outdated, or "
+                "cache='bounded', or take the role cache from the store"
+            )
     return placement
