@@ -1,0 +1,316 @@
+"""How MariaDB keeps and compares values.
+
+str        LONGTEXT, the key VARCHAR(512): compared by code point, see `pool.COLLATION`
+int        BIGINT
+float      DOUBLE
+bool       TINYINT(1)
+bytes      LONGBLOB
+datetime   DATETIME(6) in UTC
+date       DATE
+decimal    a text that sorts by value, since DECIMAL has 65 digits only; the exact digits stand in `ps_exact` beside,
+           where they are not those of the shortest form
+uuid       CHAR(36)
+json       JSON, which is text
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql.base import MySQLCompiler
+from sqlalchemy.types import TypeEngine
+
+from polystore.entity import EntityType
+from polystore.errors import DecodeError, InvalidData, InvalidFilter
+from polystore.filters import Compare
+from polystore.kinds import INT_MAX, INT_MIN
+from polystore.model import Body
+from polystore.relational.dialect import Bind
+
+_EXPONENT_ZERO = 10**18
+_NINES = str.maketrans("0123456789", "9876543210")
+_SORTED = re.compile(r"(?P<less>0)?(?(less)|2)(?P<exponent>[0-9]{19})(?P<digits>[0-9]+)~?")
+ID_CHARACTERS = 512
+COLLATION = "utf8mb4_nopad_bin"
+"""Texts are equal when their code points are, trailing spaces too, and sort by them."""
+NAME_MAX = 64
+"""Characters of a name in MariaDB."""
+
+
+def sort_key(value: Decimal) -> str:
+    """A text of digits that sorts as the decimal does; equal values have the same.
+
+    0 less than zero, 1 zero, 2 more; the exponent of the first digit above `_EXPONENT_ZERO`; the digits without zeros
+    at the end. Below zero every digit is its complement, and `~` makes the shorter one the larger.
+    """
+    if not value.is_finite():
+        raise ValueError("not a number")
+    if not value:
+        return "1"
+    sign, digits, _ = value.as_tuple()
+    text = f"{value.adjusted() + _EXPONENT_ZERO:019d}" + "".join(map(str, digits)).rstrip("0")
+    return f"0{text.translate(_NINES)}~" if sign else f"2{text}"
+
+
+def from_sort_key(text: str) -> Decimal:
+    """The value in its shortest form. Raises ValueError."""
+    if text == "1":
+        return Decimal(0)
+    found = _SORTED.fullmatch(text)
+    if found is None:
+        raise ValueError("not a decimal")
+    exponent, digits = found["exponent"], found["digits"]
+    if found["less"]:
+        exponent, digits = exponent.translate(_NINES), digits.translate(_NINES)
+    power = int(exponent) - _EXPONENT_ZERO - len(digits) + 1
+    if 0 < power <= 30:
+        digits, power = digits + "0" * power, 0
+    return Decimal((1 if found["less"] else 0, tuple(map(int, digits)), power))
+
+
+def encode_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+decode_json: Callable[[Any], Any] = msgspec.json.Decoder().decode
+
+
+def _encode_int(value: int) -> int:
+    if not INT_MIN <= value <= INT_MAX:
+        raise OverflowError
+    return int(value)
+
+
+def _encode_float(value: float) -> float | str:
+    return value if value or math.copysign(1, value) > 0 else "-0.0"  # the literal -0.0 is 0
+
+
+def _encode_datetime(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+
+
+def _decode_datetime(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC)
+
+
+_ENCODERS: Mapping[str, Callable[[Any], Any]] = {
+    "int": _encode_int,
+    "float": _encode_float,
+    "datetime": _encode_datetime,
+    "decimal": sort_key,
+    "uuid": str,
+    "json": encode_json,
+}
+DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "bool": bool,
+    "datetime": _decode_datetime,
+    "decimal": from_sort_key,
+    "uuid": UUID,
+    "json": decode_json,
+}
+
+
+class _Compiler(MySQLCompiler):
+    def visit_nulls_last_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> str:
+        """`x DESC NULLS LAST` is said with another sort before."""
+        inner = element.element
+        bare: Any = getattr(inner, "element", inner)
+        return f"{self.process(bare, **kw)} IS NULL, {self.process(inner, **kw)}"
+
+
+def _compiler() -> sa.Dialect:
+    dialect: Any = mysql.dialect(paramstyle="format")
+    dialect.statement_compiler = _Compiler
+    return cast(sa.Dialect, dialect)
+
+
+class MysqlDialect:
+    """The `Dialect` of MariaDB."""
+
+    compiler: sa.Dialect = _compiler()
+    encoders: Mapping[str, Callable[[Any], Any]] = _ENCODERS
+    types: Mapping[str, TypeEngine[Any]] = {
+        "str": mysql.LONGTEXT(),
+        "int": mysql.BIGINT(),
+        "float": mysql.DOUBLE(),
+        "bool": mysql.TINYINT(display_width=1),
+        "bytes": mysql.LONGBLOB(),
+        "datetime": mysql.DATETIME(fsp=6),
+        "date": mysql.DATE(),
+        "decimal": mysql.LONGTEXT(),
+        "uuid": mysql.CHAR(36),
+        "json": mysql.LONGTEXT(),
+    }
+    listed: frozenset[str] = frozenset()  # values are in the statement's text, of which the server keeps no plan
+
+    def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
+        return self.encoders.get(kind)
+
+    def pack(self, values: Sequence[Any]) -> Any:
+        raise NotImplementedError  # nothing is listed
+
+    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        raise NotImplementedError
+
+    def position(self, text: sa.ColumnElement[Any], part: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        return sa.func.locate(part, text, type_=sa.Integer)
+
+    def json(self, column: sa.ColumnElement[Any], node: Compare, bind: Bind) -> sa.ColumnElement[bool]:
+        wanted = node.value
+        place = sa.func.json_extract(column, _path(node.path)) if node.path[1:] else column
+        kind = sa.func.json_type(place)
+        match node.op:
+            case "==":
+                if wanted is None:
+                    return sa.or_(place.is_(None), kind == _literal("NULL"))
+                return _compared(place, kind, "=", wanted, bind(wanted))
+            case "!=":
+                if wanted is None:
+                    return sa.and_(place.is_not(None), kind != _literal("NULL"))
+                return sa.not_(sa.func.coalesce(_compared(place, kind, "=", wanted, bind(wanted)), sa.false()))
+            case "in":
+                return sa.or_(sa.false(), *(_compared(place, kind, "=", item, bind(item)) for item in wanted))
+            case "contains":
+                return self._contains(place, kind, wanted, bind(wanted))
+            case "startswith":
+                return sa.and_(kind == _literal("STRING"), self.position(_text(place), bind(wanted)) == 1)
+            case _:
+                return _compared(place, kind, node.op, wanted, bind(wanted))
+
+    def _contains(
+        self, place: sa.ColumnElement[Any], kind: sa.ColumnElement[Any], wanted: Any, value: sa.ColumnElement[Any]
+    ) -> sa.ColumnElement[bool]:
+        elements: sa.ColumnElement[Any] = sa.literal_column("'$[*]' COLUMNS (v JSON PATH '$')")
+        items = sa.func.json_table(place, elements).table_valued("v", name="items")
+        equal = _compared(items.c.v, sa.func.json_type(items.c.v), "=", wanted, value)
+        in_list = sa.and_(kind == _literal("ARRAY"), sa.exists(sa.select(1).select_from(items).where(equal)))
+        if not isinstance(wanted, str):
+            return in_list
+        return sa.or_(sa.and_(kind == _literal("STRING"), self.position(_text(place), value) > 0), in_list)
+
+
+def _compared(
+    place: sa.ColumnElement[Any], kind: sa.ColumnElement[Any], op: str, wanted: object, value: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    """The JSON at the place is of the wanted value's type, and compares so."""
+    match wanted:
+        case bool():
+            return sa.and_(kind == _literal("BOOLEAN"), (_exactly(place) == _literal("true")).bool_op(op)(value))
+        case str():
+            return sa.and_(kind == _literal("STRING"), _text(place).bool_op(op)(value))
+        case _:
+            number = place.op("+")(sa.literal_column("0e0"))
+            same: sa.ColumnElement[bool] = number.bool_op(op)(value)
+            if isinstance(wanted, int):
+                # Integers that a double does not tell apart. What JSON_TYPE calls an integer may be 1e300.
+                exact = sa.cast(place, mysql.DECIMAL(40, 20)).bool_op(op)(value)
+                large = sa.func.abs(number).between(sa.literal_column("9e15"), sa.literal_column("1e19"))
+                same = sa.case((large, exact), else_=same)
+            return sa.and_(kind.in_([_literal("INTEGER"), _literal("DOUBLE")]), same)
+
+
+def _text(place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return _exactly(sa.func.json_unquote(place, type_=sa.Text))
+
+
+def _exactly(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """What comes out of JSON has a collation of its own."""
+    return sa.collate(text, COLLATION)
+
+
+def _path(path: tuple[str, ...]) -> sa.ColumnElement[Any]:
+    """The place inside the column, https://mariadb.com/kb/en/jsonpath-expressions/ ."""
+    for name in path[1:]:
+        if '"' in name or "\\" in name or not name.isprintable():
+            raise InvalidFilter(f"{'.'.join(path)}: MariaDB cannot look under a name with quotes or control characters")
+    return _literal("$" + "".join(f'."{name}"' for name in path[1:]))
+
+
+def _literal(text: str) -> sa.ColumnElement[Any]:
+    return sa.literal_column("'" + text.replace("'", "''") + "'")
+
+
+def ident(*parts: str) -> str:
+    """A name in quotes, of parts joined by _, as it stands in a statement with %s; one that is too long ends in a hash
+    instead."""
+    return "`" + name_of(*parts).replace("`", "``").replace("%", "%%") + "`"
+
+
+def name_of(*parts: str) -> str:
+    """The bare name."""
+    name = "_".join(parts)
+    if len(name) > NAME_MAX:
+        digest = f"_{zlib.crc32(name.encode()):08x}"
+        name = name[: NAME_MAX - len(digest)] + digest
+    return name
+
+
+class Codec:
+    """Bodies of one entity to and from the columns of its table, in the order of the fields, and `ps_exact` as the last
+    one."""
+
+    def __init__(self, entity: EntityType[Any]) -> None:
+        self._entity = entity
+        self.names = tuple(entity.fields)
+        kinds = [spec.kind for spec in entity.fields.values()]
+        named = list(zip(self.names, kinds, strict=True))
+        self._encoders = [(name, _ENCODERS.get(kind.name)) for name, kind in named]
+        self._decoders = [(name, DECODERS[kind.name]) for name, kind in named if kind.name in DECODERS]
+        self._needed = [name for name, kind in named if not kind.optional and kind.shape != "any"]
+        self._decimals = [name for name, kind in named if kind.name == "decimal"]
+
+    def encode(self, body: Body) -> list[Any]:
+        """The columns' values. Raises InvalidData for a body whose values are not of their fields' kinds."""
+        get = body.get
+        try:
+            values = [
+                value if (value := get(name)) is None or encode is None else encode(value)
+                for name, encode in self._encoders
+            ]
+            values.append(self.exact(body) if self._decimals else None)
+        except (AttributeError, TypeError, ValueError, OverflowError) as e:
+            raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from e
+        return values
+
+    def exact(self, body: Body) -> str | None:
+        """The decimals that are not of the shortest form, as JSON."""
+        kept = {
+            name: str(value)
+            for name in self._decimals
+            if (value := body.get(name)) is not None and str(from_sort_key(sort_key(value))) != str(value)
+        }
+        return encode_json(kept) if kept else None
+
+    def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
+        """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""
+        body = dict(zip(self.names, values, strict=False))
+        for name, decode in self._decoders:
+            value = body[name]
+            if value is not None:
+                try:
+                    body[name] = decode(value)
+                except (ValueError, TypeError, AttributeError, msgspec.DecodeError) as e:
+                    raise DecodeError(
+                        f"{self._entity.name} {id!r}: the stored value of {name!r} cannot be read; repair the record "
+                        "by writing it again, or rebuild this store from its home"
+                    ) from e
+        if values[-1] is not None:
+            for name, text in decode_json(values[-1]).items():
+                if body.get(name) is not None and body[name] == (value := Decimal(text)):
+                    body[name] = value  # unless somebody else changed the column
+        if None in values:
+            # A missing value of a field that must have one is left out: its default takes its place, or it is reported.
+            for name in self._needed:
+                if body[name] is None:
+                    del body[name]
+        return body

@@ -1,0 +1,241 @@
+"""A MariaDB database as a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from polystore.env import Env
+from polystore.errors import PermissionDenied, SchemaMismatch, UnsupportedOperation
+from polystore.filters import Checked, Sort
+from polystore.model import (
+    Change,
+    Direction,
+    HashSpan,
+    Instance,
+    Key,
+    Limits,
+    Link,
+    Match,
+    Outcome,
+    Page,
+    Reached,
+    Record,
+)
+from polystore.protocols import (
+    Layout,
+    SupportsCommit,
+    SupportsFilter,
+    SupportsJournal,
+    SupportsSchema,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
+from polystore.text import Phrase
+from polystore_adapters.mysql import graph, records, vector
+from polystore_adapters.mysql.dialect import ident
+from polystore_adapters.mysql.full_text import Search
+from polystore_adapters.mysql.journal_calls import JournalCalls
+from polystore_adapters.mysql.options import Options, address
+from polystore_adapters.mysql.pool import Clock, Pool, Session
+from polystore_adapters.mysql.prepare import compare, prepare
+from polystore_adapters.mysql.records import Tables
+from polystore_adapters.mysql.schema import exists, lock, unlock
+from polystore_adapters.mysql.table import RecordTable
+
+_PING_SQL = (
+    "SELECT VERSION(), UNIX_TIMESTAMP() - CAST(variable_value AS SIGNED) FROM information_schema.global_status "
+    "WHERE variable_name = 'UPTIME'"
+)
+SAME_START_S = 2
+"""The server tells its age in whole seconds, so the time of its start is known to about one."""
+VALUE_BYTES_MAX = 7 << 20
+"""Half of the server's own max_allowed_packet, since each byte may be escaped, less the rest of a statement."""
+
+
+class MysqlRepository(JournalCalls):
+    """Records, facets and journal in one database. Used from one event loop; any number of processes may share it."""
+
+    capabilities: frozenset[type] = frozenset(
+        {
+            SupportsSchema,
+            SupportsCommit,
+            SupportsJournal,
+            SupportsFilter,
+            SupportsTextSearch,
+            SupportsVectorSearch,
+            SupportsTraversal,
+        }
+    )
+    limits: Limits = Limits(value_bytes_max=VALUE_BYTES_MAX)
+    metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
+
+    def __init__(self, url: str, options: Options, env: Env) -> None:
+        self._options = options
+        self._env = env
+        self._pool = Pool(address(url), options, env)
+        self._tables = Tables()
+        self._started = 0
+
+    @property
+    def place(self) -> str:
+        return self._pool.place
+
+    @property
+    def clock(self) -> Clock:
+        """The server's clock, known from the first connection on."""
+        return self._pool.clock
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+    async def ping(self) -> Instance:
+        async with self._pool.session() as db:
+            ((version, started),) = await db.fetch(_PING_SQL)
+            if abs(started - self._started) > SAME_START_S:
+                self._started = int(started)
+            data_id = ""
+            if await exists(db, "ps_meta"):
+                data_id = str(await db.value("SELECT v FROM ps_meta WHERE k = 'data_id'") or "")
+        return Instance("mariadb", version, str(self._started), data_id)
+
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]
+        async with self._pool.session() as db:
+            await self._check_writable(db, home=any(layout.home for layout in layouts))
+            difference = await compare(db, self.place, tables)
+            if difference and not create:
+                raise SchemaMismatch(
+                    f"{self.place}: {difference}; run `polystore init`, or open it with the right to create"
+                )
+            if difference:
+                await lock(db, self.place)
+                try:
+                    await prepare(db, self.place, tables)
+                finally:
+                    if db.connection.connected:
+                        await unlock(db)
+        for table in tables:
+            self._tables[table.etype] = table
+
+    async def _check_writable(self, db: Session, *, home: bool) -> None:
+        if home and await db.value("SELECT @@read_only"):
+            raise PermissionDenied(
+                f"{self.place}: this server is read-only (a replica, or by its configuration) and cannot be a home; "
+                "name the primary"
+            )
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await records.get(self._pool, self._tables, keys)
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        return await records.apply(self._pool, self._tables, changes)
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        return await records.scan(self._pool, self._tables[etype], tenant, span, cursor, limit)
+
+    async def tenants(self, etype: str) -> list[str]:
+        return [tenant for (tenant,) in await self._pool.fetch(self._tables[etype].tenants_sql)]
+
+    async def newest(self, etype: str) -> int:
+        return await records.newest(self._pool, self._tables, etype)
+
+    # -- queries ----------------------------------------------------------------------------------------------
+
+    async def find(
+        self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
+    ) -> list[Record]:
+        table = self._tables[etype]
+        async with self._pool.session() as db:
+            sql, parameters = table.statements.find(tenant, where, order, limit, self._pool.clock.now_us())
+            rows = await db.fetch(sql, *parameters)
+        return [table.record(Key(tenant, etype, table.id_of(row)), row) for row in rows]
+
+    async def count(self, etype: str, tenant: str, where: Checked | None) -> int:
+        async with self._pool.session() as db:
+            sql, parameters = self._tables[etype].statements.count(tenant, where, self._pool.clock.now_us())
+            return int(await db.value(sql, *parameters))
+
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        table = self._tables[etype]
+        if table.full_text is None:
+            raise _not_served(etype, "full text")
+        if not phrases or limit <= 0:
+            return []
+        async with self._pool.session() as db:
+            found = Search(table.source, ident(table.key), tenant, phrases)
+            statistics, args = found.statistics()
+            counted = await db.fetch(statistics, *args)
+            sql, args = found.matches(counted[0], self._where(table, where), limit, after)
+            return [Match(id, score, version) for id, score, version in await db.fetch(sql, *args)]
+
+    async def similar(
+        self, etype: str, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+    ) -> list[Match]:
+        table = self._tables[etype]
+        if field not in table.vectors:
+            raise _not_served(etype, f"vectors of {field!r}")
+        async with self._pool.session():
+            pass  # the clock is known from now on
+        return await nearest(
+            *(self._pool, table, tenant, field, vector, self._where(table, where), limit),
+            self._options.exact_vectors_max,
+        )
+
+    async def traverse(
+        self,
+        etype: str,
+        tenant: str,
+        id: str,
+        types: Sequence[str],
+        direction: Direction,
+        depth: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[Reached]:
+        edges = self._edges(etype, tenant, types, where)
+        return await graph.traverse(self._pool, edges, (etype, id), direction, depth, limit)
+
+    async def paths(
+        self,
+        start: Key,
+        end: Key,
+        types: Sequence[str],
+        direction: Direction,
+        depth_max: int,
+        where: Checked | None,
+        limit: int,
+    ) -> list[list[Link]]:
+        edges = self._edges(start.etype, start.tenant, types, where)
+        ends = ((start.etype, start.id), (end.etype, end.id))
+        return await graph.paths(self._pool, edges, *ends, direction, depth_max, limit)
+
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
+        tables = [(name, table.edges) for name, table in self._tables.items() if table.edges is not None]
+        if not tables:
+            raise _not_served(etype, "relations")
+        return graph.Edges(tables, tenant, types, graph.condition(where))
+
+    def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
+        """The condition, and that the record's time is not over, by the clock of a connection."""
+        return table.statements.condition(where, self._pool.clock.now_us())
+
+
+nearest = vector.similar
+
+
+def _not_served(etype: str, what: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"{etype}: this store was not prepared for {what}")

@@ -1,0 +1,100 @@
+"""Tables of a MariaDB database that every one has. MariaDB commits each change of a table by itself, so all are made so
+that making them again, after an end in the middle, goes on where it stood; `ps_meta` says last that they are there."""
+
+from __future__ import annotations
+
+from polystore.errors import SchemaMismatch, Unavailable
+from polystore.model import FIRST_VERSION
+from polystore_adapters.mysql.dialect import COLLATION
+from polystore_adapters.mysql.pool import Session
+
+SCHEMA_VERSION = 1
+"""Of the `ps_*` tables. A database of a newer one is refused."""
+BUCKETS = 1024
+"""Rows of `ps_lock`: a key that is gone has no row to lock, so writers lock the bucket of its hash."""
+TARGETS_LOCK = BUCKETS
+"""One more row: commits share it while they use the copies' bits, who changes a copy has it alone."""
+TABLE_OPTIONS = f"ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARSET=utf8mb4 COLLATE={COLLATION} COMMENT='polystore'"
+PREPARE_WAIT_S = 30
+
+# (tenant, etype, id) is 2,816 bytes of the 3,072 that an index may have, so what has more columns has a hash of them.
+_KEY = "tenant VARCHAR(128) NOT NULL, etype VARCHAR(64) NOT NULL, id VARCHAR(512) NOT NULL"
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS ps_meta (k VARCHAR(128) PRIMARY KEY, v LONGTEXT NOT NULL);
+CREATE SEQUENCE IF NOT EXISTS ps_version START WITH {FIRST_VERSION + 1} NOCACHE;
+CREATE TABLE IF NOT EXISTS ps_lock (b INT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS ps_placement (etype VARCHAR(64) PRIMARY KEY, placement LONGTEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ps_tombstone ({_KEY}, version BIGINT NOT NULL, h BIGINT NOT NULL, deleted_at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, etype, id), KEY (deleted_at));
+CREATE TABLE IF NOT EXISTS ps_vector (slot BINARY(16) PRIMARY KEY, {_KEY}, field VARCHAR(255) NOT NULL,
+    embedder VARCHAR(255) NOT NULL, text_hash VARBINARY(16) NOT NULL, vec LONGBLOB NOT NULL, KEY (tenant, etype, id));
+CREATE TABLE IF NOT EXISTS ps_outbox (version BIGINT PRIMARY KEY, {_KEY}, h BIGINT NOT NULL, targets BIGINT NOT NULL,
+    owner VARCHAR(64), claimed_at BIGINT, claims INT NOT NULL DEFAULT 0, created_at BIGINT NOT NULL, KEY (owner),
+    KEY (tenant, etype, id));
+CREATE TABLE IF NOT EXISTS ps_retry (slot BINARY(16) PRIMARY KEY, target VARCHAR(255) NOT NULL, {_KEY},
+    h BIGINT NOT NULL, version BIGINT NOT NULL, min_version BIGINT NOT NULL, state CHAR(1) NOT NULL,
+    attempts INT NOT NULL, hard_fails INT NOT NULL, first_us BIGINT NOT NULL, next_us BIGINT NOT NULL,
+    error_class LONGTEXT NOT NULL, error LONGTEXT NOT NULL, KEY (target, next_us), KEY (target, h, min_version),
+    KEY (tenant, etype, id));
+CREATE TABLE IF NOT EXISTS ps_target (etype VARCHAR(64) NOT NULL, name VARCHAR(255) NOT NULL, bit INT NOT NULL,
+    status VARCHAR(16) NOT NULL, cur LONGTEXT, data_id VARCHAR(255) NOT NULL, PRIMARY KEY (etype, name),
+    UNIQUE KEY (etype, bit));
+CREATE TABLE IF NOT EXISTS ps_worker (id VARCHAR(64) PRIMARY KEY, beat_us BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS ps_op (tenant VARCHAR(128) NOT NULL, op_id VARCHAR(512) NOT NULL,
+    request_hash LONGBLOB NOT NULL,
+    answers LONGTEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (tenant, op_id), KEY (created_at));
+CREATE TABLE IF NOT EXISTS ps_mark (name VARCHAR(512) PRIMARY KEY, value LONGTEXT NOT NULL);
+INSERT IGNORE INTO ps_lock SELECT seq FROM seq_0_to_{TARGETS_LOCK};
+INSERT IGNORE INTO ps_meta (k, v) VALUES ('data_id', REPLACE(UUID(), '-', ''));
+INSERT IGNORE INTO ps_meta (k, v) VALUES ('schema', '{SCHEMA_VERSION}');
+"""
+
+
+async def exists(db: Session, name: str) -> bool:
+    """Whether the database has a table of this bare name."""
+    sql = "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"
+    return await db.value(sql, name) is not None
+
+
+async def comment_of(db: Session, name: str) -> str | None:
+    """The comment of a table; None: there is none of this name."""
+    sql = "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"
+    found = await db.value(sql, name)
+    return None if found is None else str(found)
+
+
+async def check_database(db: Session, place: str) -> bool:
+    """Whether there are polystore's tables. Raises SchemaMismatch for those of a newer polystore."""
+    if not await exists(db, "ps_meta"):
+        return False
+    found = await db.value("SELECT v FROM ps_meta WHERE k = 'schema'")
+    if found is None:
+        return False  # somebody is making them, or came to an end meanwhile
+    if not found.isdigit() or int(found) > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{place}: written by a newer polystore (schema version {found}, this one knows {SCHEMA_VERSION}); update "
+            "polystore"
+        )
+    return True
+
+
+async def lock(db: Session, place: str) -> None:
+    """One process at a time makes or changes tables. Held until `unlock` or the end of the connection. Raises
+    Unavailable."""
+    if await db.value("SELECT GET_LOCK(CONCAT('polystore ', DATABASE()), %s)", PREPARE_WAIT_S) != 1:
+        raise Unavailable(f"{place}: another process has been changing the tables for {PREPARE_WAIT_S} s; try again")
+
+
+async def unlock(db: Session) -> None:
+    await db.run("DO RELEASE_LOCK(CONCAT('polystore ', DATABASE()))")
+
+
+async def create_tables(db: Session, place: str) -> None:
+    """Make them where they are missing."""
+    if await check_database(db, place):
+        return
+    for statement in _TABLES.split(";\n"):
+        if statement.strip().startswith("CREATE TABLE"):
+            await db.run(f"{statement} {TABLE_OPTIONS}")
+        elif statement.strip():
+            await db.run(statement)

@@ -1,0 +1,117 @@
+"""Connections to one database: bounded, the last one used first, so that few are warm and the others can rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from polystore.errors import Unavailable
+
+C = TypeVar("C")
+
+
+class Connections(Generic[C]):
+    """Used from one event loop. `connect` makes one; `close` ends one at once, whatever it does; `alive` tells whether
+    one that rested can still be used."""
+
+    def __init__(
+        self,
+        place: str,
+        size: int,
+        connect: Callable[[], Awaitable[C]],
+        close: Callable[[C], None],
+        alive: Callable[[C], bool],
+    ) -> None:
+        self.place = place
+        self._size = size
+        self._connect = connect
+        self._close = close
+        self._alive = alive
+        self._idle: list[C] = []
+        self._out: set[C] = set()
+        self._connecting = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.closed = False
+
+    @property
+    def checked_out(self) -> int:
+        """Connections that are in use now, or being made."""
+        return len(self._out) + self._connecting
+
+    async def take(self) -> C:
+        """A connection for the caller alone; waits while all are in use. Raises Unavailable after `end`."""
+        while True:
+            if self.closed:
+                raise Unavailable(f"{self.place}: closed; connect again")
+            while self._idle:
+                connection = self._idle.pop()
+                if self._alive(connection):
+                    self._out.add(connection)
+                    return connection
+                self._close(connection)
+            if self.checked_out < self._size:
+                return await self._new()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # our turn came: it is the next one's
+                raise
+
+    async def _new(self) -> C:
+        self._connecting += 1
+        try:
+            connection = await self._connect()
+        except BaseException:
+            self._wake()
+            raise
+        finally:
+            self._connecting -= 1
+        if self.closed:
+            self._close(connection)
+            raise Unavailable(f"{self.place}: closed; connect again")
+        self._out.add(connection)
+        return connection
+
+    def give(self, connection: C) -> None:
+        """Back to those that rest."""
+        if self.closed or not self._alive(connection):
+            self.drop(connection)
+            return
+        self._out.discard(connection)
+        self._idle.append(connection)
+        self._wake()
+
+    def drop(self, connection: C) -> None:
+        """Back, but of no use any more."""
+        self._out.discard(connection)
+        self._close(connection)
+        self._wake()
+
+    def drop_idle(self) -> None:
+        """A server that restarts ends them all: those that rest are not trusted either."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            self._close(connection)
+
+    def end(self) -> list[C]:
+        """No more connections; those in use are closed under their callers. Returns those that rested, for the
+        caller to close in good order. Idempotent."""
+        self.closed = True
+        idle, self._idle = self._idle, []
+        for connection in list(self._out):
+            self.drop(connection)
+        while self._waiting:
+            self._wake()
+        return idle
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

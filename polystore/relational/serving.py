@@ -1,0 +1,49 @@
+"""What a SQL store was last asked to serve of an entity type, and how that differs from what it is asked now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from polystore.evolution import Migration
+from polystore.protocols import VectorSpec
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Kept as JSON in the store, beside the entity's schema."""
+
+    home: bool
+    facets: list[str]
+    vectors: Mapping[str, VectorSpec]
+
+
+_decoder = msgspec.json.Decoder(Served)
+
+
+def load_served(text: str) -> Served:
+    return _decoder.decode(text)
+
+
+def same(before: VectorSpec | None, now: VectorSpec) -> bool:
+    """Whether the same vectors serve both: how they are compared is not in them."""
+    return before is not None and (before.dimension, before.embedder) == (now.dimension, now.embedder)
+
+
+def differences(migration: Migration | None, before: Served | None, now: Served) -> str:
+    """What is not as declared, to be told; empty when everything is. No migration: nothing is stored of the type."""
+    if migration is None:
+        return "nothing is stored of it"
+    parts = [
+        ("renamed", [new for _, new in migration.rename]),
+        ("new", [field for field, _ in migration.add]),
+        ("to be filled", [field for field, _ in migration.fill]),
+        ("back", migration.revived),
+        ("gone", migration.retired),
+        ("of another type", migration.widened),
+        ("with other facets", {one.field for one in (*migration.facets_added, *migration.facets_removed)}),
+    ]
+    told = [f"{word}: {', '.join(sorted(fields))}" for word, fields in parts if fields]
+    if not told and before != now:
+        told.append("it serves other facets, or vectors of another kind")
+    return "; ".join(told)

@@ -1,0 +1,138 @@
+"""The kit against the MySQL adapter: a real MariaDB server, a database of its own for each test."""
+
+from collections.abc import Generator
+
+import pytest
+
+from polystore.testing.conformance import (
+    CommitConformance,
+    Connect,
+    CopyExpiryConformance,
+    DurabilityConformance,
+    ExpiryConformance,
+    FilterConformance,
+    HistoriesConformance,
+    HomeDurabilityConformance,
+    HomeTextConformance,
+    HomeTraversalConformance,
+    HomeVectorConformance,
+    JournalConformance,
+    RecordsConformance,
+    RepositoryConformance,
+    SchemaConformance,
+    TextConformance,
+    TraversalConformance,
+    VectorConformance,
+    layered,
+)
+from tests.mysql import connecting, fresh_database
+
+
+class Bare:
+    @pytest.fixture
+    def connect(self) -> Generator[Connect]:
+        with fresh_database() as url:
+            yield connecting(url)
+
+
+class BareAndLayered(Bare):
+    @pytest.fixture(params=["bare", "under all layers"])
+    def connect(self, request: pytest.FixtureRequest) -> Generator[Connect]:
+        with fresh_database() as url:
+            yield connecting(url) if request.param == "bare" else layered(connecting(url))
+
+
+class TestRepository(BareAndLayered, RepositoryConformance):
+    pass
+
+
+class TestRecords(BareAndLayered, RecordsConformance):
+    pass
+
+
+class TestRecordsOfAHome(Bare, RecordsConformance):
+    home = True
+
+
+class TestHistories(BareAndLayered, HistoriesConformance):
+    pass
+
+
+class TestCommit(BareAndLayered, CommitConformance):
+    pass
+
+
+class TestExpiry(BareAndLayered, ExpiryConformance):
+    pass
+
+
+class TestExpiryAtCopies(BareAndLayered, CopyExpiryConformance):
+    pass
+
+
+class TestJournal(BareAndLayered, JournalConformance):
+    pass
+
+
+class TestSchema(Bare, SchemaConformance):
+    pass
+
+
+class TestSchemaOfAHome(Bare, SchemaConformance):
+    home = True
+
+
+class TestFilter(BareAndLayered, FilterConformance):
+    pass
+
+
+class TestFilterAtHome(Bare, FilterConformance):
+    home = True
+
+
+class TestText(BareAndLayered, TextConformance):
+    pass
+
+
+class TestTextAtHome(Bare, TextConformance):
+    home = True
+
+
+class TestVector(BareAndLayered, VectorConformance):
+    pass
+
+
+class TestVectorAtHome(Bare, VectorConformance):
+    home = True
+
+
+class TestTraversal(BareAndLayered, TraversalConformance):
+    pass
+
+
+class TestTraversalAtHome(Bare, TraversalConformance):
+    home = True
+
+
+class TestHomeText(Bare, HomeTextConformance):
+    pass
+
+
+class TestHomeVector(Bare, HomeVectorConformance):
+    pass
+
+
+class TestHomeTraversal(Bare, HomeTraversalConformance):
+    pass
+
+
+class TestDurability(Bare, DurabilityConformance):
+    pass
+
+
+class TestDurabilityOfAHome(Bare, DurabilityConformance):
+    home = True
+
+
+class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass
