@@ -95,6 +95,7 @@ def sweep() -> None:
     for data in (place.root() / "own").glob("*-*-*"):
         maker = data.name.removesuffix(".lock").rsplit("-", 2)[1]
         if data.is_dir() and processes.state_of(int(maker)) is None:
-            for one in server.noted(Site(data, 0)).values():
-                processes.stop(one, signal.SIGKILL)
+            for noted in data.rglob("running.json"):
+                for one in server.noted(Site(noted.parent, 0)).values():
+                    processes.stop(one, signal.SIGKILL)
             forget(data)

@@ -3,7 +3,8 @@
 set -eu
 cd /data
 secret=polystore-test announced=127.0.0.1
-trap 'kill $(jobs -p) 2>/dev/null; wait' TERM INT
+pids=
+trap 'kill $pids; wait' TERM INT
 
 nodes=
 for index in 0 1 2 3 4 5; do
@@ -12,6 +13,7 @@ for index in 0 1 2 3 4 5; do
 	mkdir -p $port
 	redis-server --port $port --dir /data/$port --requirepass $secret --masterauth $secret --appendonly yes --save '' \
 		--cluster-enabled yes --cluster-announce-ip $announced --cluster-node-timeout 2000 --repl-diskless-sync-delay 0 &
+	pids="$pids $!"
 done
 for node in $nodes; do
 	until redis-cli -p "${node#*:}" ping | grep -q PONG; do sleep 0.1; done

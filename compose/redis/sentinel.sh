@@ -1,10 +1,11 @@
 #!/bin/sh
 # In a container: a master at FIRST_PORT, two replicas and three sentinels at the next ports. A sentinel rewrites its file:
-# it is made once. Ends when one of them ends by itself, or with the container.
+# it is made once.
 set -eu
 cd /data
 secret=polystore-test announced=127.0.0.1
-trap 'kill $(jobs -p) 2>/dev/null; wait' TERM INT
+pids=
+trap 'kill $pids; wait' TERM INT
 
 node() {
 	port=$1
@@ -12,6 +13,7 @@ node() {
 	mkdir -p "$port"
 	redis-server --port "$port" --dir "/data/$port" --requirepass $secret --masterauth $secret --appendonly yes --save '' \
 		--replica-announce-ip $announced --repl-diskless-sync-delay 0 "$@" &
+	pids="$pids $!"
 }
 
 node "$FIRST_PORT"
@@ -32,5 +34,6 @@ for port in $((FIRST_PORT + 3)) $((FIRST_PORT + 4)) $((FIRST_PORT + 5)); do
 		sentinel failover-timeout polystore 5000
 	EOF
 	redis-server $port/sentinel.conf --sentinel &
+	pids="$pids $!"
 done
 wait

@@ -266,6 +266,19 @@ def test_own_server_that_was_never_built_says_so() -> None:
         pass
 
 
+def test_servers_of_tests_that_were_killed_are_swept_and_those_of_others_are_not(site: Site, home: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, used = (Site(home / "own" / f"listener-{pid}-0", own.free_ports(1)) for pid in (dead.pid, os.getpid()))
+    for one in (left, used):
+        server.up(recipe(), one, quiet)
+    own.sweep()
+    assert not left.data.exists()
+    assert place.is_free(left.port)
+    assert server.serves(recipe(), used)
+    server.down(recipe(), used)
+
+
 def test_free_ports_are_below_those_of_the_kernel() -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert own.PORTS.stop + 10_000 < first
