@@ -1,4 +1,4 @@
-"""Waiting until copies hold a version: told by this process, or seen in the journal."""
+"""Waiting until copies hold a version, or all of them: told by this process, or seen in the journal."""
 
 from __future__ import annotations
 
@@ -56,6 +56,31 @@ async def catch_up(line: Line, etype: str, store: str, pairs: Sequence[tuple[int
                 f"{store} does not hold the write that after= names after {timeout_s} s ({status}); read without "
                 "after=, wait longer, or look at `polystore status`"
             )
+
+
+async def settled(line: Line, deadline: float, timeout_s: float) -> None:
+    """Return once every change committed at this home is applied everywhere or parked, and no copy is being filled.
+    Raises StalenessTimeout at the deadline."""
+    pause_s = POLL_FIRST_S
+    while True:
+        backlog = await line.home.call(SupportsJournal.backlog)
+        # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.
+        retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
+        filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
+        if not backlog.outbox and not retry and not filling:
+            return
+        if line.context.env.monotonic() >= deadline:
+            owed = ", ".join(f"{name} {n}" for name, n in retry.items())
+            raise StalenessTimeout(
+                f"{line.home.name} still owes {backlog.outbox} changes"
+                + (f" and retries: {owed}" if owed else "")
+                + (f", and fills: {', '.join(sorted(filling))}" if filling else "")
+                + f" after {timeout_s} s; `polystore status` shows which store does not answer"
+            )
+        if not line.in_hand:
+            line.wake()
+        await asyncio.sleep(pause_s)
+        pause_s = min(POLL_MAX_S, pause_s * 2)
 
 
 async def _holds(line: Line, wait: Wait, deadline: float) -> StoreStatus:

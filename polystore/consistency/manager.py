@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from polystore.consistency.acks import POLL_FIRST_S, POLL_MAX_S, Wait, await_all, catch_up
+from polystore.consistency.acks import Wait, await_all, catch_up, settled
+from polystore.consistency.answers import Answers, change_of, changes_of
 from polystore.consistency.copies import register
 from polystore.consistency.delivery import Context
 from polystore.consistency.detach import Detach
@@ -27,10 +28,8 @@ from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import (
     Backpressure,
-    ConfigurationError,
     PolystoreError,
     SchemaMismatch,
-    StalenessTimeout,
     Unavailable,
 )
 from polystore.model import (
@@ -86,7 +85,7 @@ class DataConsistencyManager:
         self.problems: dict[str, int] = {}
         self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
         """Asked about all writes; what it raises is raised to the writer, and nothing is written."""
-        self._statuses: dict[tuple[str, bool], Mapping[str, StoreStatus]] = {}
+        self._answers = Answers(stores, placements, self.embedders)
         vector_copies: dict[str, set[str]] = {}
         for etype, placement in placements.items():
             for store, facets in placement.copies().items():
@@ -200,11 +199,11 @@ class DataConsistencyManager:
         """
         wanted = None
         if ack != "committed":
-            wanted = self._acked(ack, ack_timeout_s, {write.key.etype for write in writes})
+            wanted = self._answers.wanted(ack, ack_timeout_s, {write.key.etype for write in writes})
         line = self.line(etype)
         committed, waits, told = await self._written(line, writes, op, marks or {}, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
-        return self._results(line, writes, committed, merged(statuses, told) if told else statuses)
+        return self._answers.results(line.home.name, writes, committed, merged(statuses, told) if told else statuses)
 
     async def write_quietly(self, etype: str, writes: Sequence[Write], marks: Mapping[str, str]) -> Sequence[Written]:
         """As `write`, for who asks of each write no more than what became of it: that costs less."""
@@ -272,26 +271,6 @@ class DataConsistencyManager:
         rest = {field: value for field, value in (write.body or {}).items() if field not in given}
         return msgspec.structs.replace(write, vectors={**self.embedders.inline(write.key.etype, rest), **given})
 
-    def _acked(self, ack: Ack, timeout_s: float, etypes: set[str]) -> frozenset[str]:
-        """The copies to wait for, and the embedders that work after the commit for a home with vectors of its own."""
-        if type(timeout_s) not in (int, float) or not timeout_s >= 0:
-            raise ConfigurationError("ack_timeout_s= takes a number of seconds that is not negative")
-        names = {name for etype in etypes for name in self.placements[etype].copies()}
-        if ack in ("applied", "visible"):
-            return frozenset(names.union(*map(self._later, etypes)))
-        if isinstance(ack, str) or not isinstance(ack, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"ack={ack!r}: use 'committed', 'applied', 'visible', or a list of store names")
-        for name in ack:
-            if name not in self.stores:
-                raise ConfigurationError(f"ack= names the unknown store {name!r}; stores: {', '.join(self.stores)}")
-        return frozenset(ack) & names
-
-    def _later(self, etype: str) -> set[str]:
-        """The pseudo-targets that complete a record at a home which serves its vectors itself."""
-        placement = self.placements[etype]
-        own = placement.facets.get("vector") == placement.home
-        return self.embedders.pseudo_targets(etype) if own else set()
-
     async def _slow_down(self, line: Line) -> None:
         """Much is owed: wait a little; too much: refuse."""
         owed = line.backlog.outbox
@@ -317,7 +296,7 @@ class DataConsistencyManager:
         for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
             if wanted and written.version:
                 etype = write.key.etype
-                for name in (*self.placements[etype].copies(), *self._later(etype)):
+                for name in (*self.placements[etype].copies(), *self._answers.later(etype)):
                     if name in wanted:
                         future = line.waiters.watch(name, write.key, written.version)
                         waits.append(Wait(i, name, write.key, write.h, written.version, future))
@@ -336,36 +315,6 @@ class DataConsistencyManager:
         if left_over:
             line.wake()
         return waits
-
-    def _results(
-        self,
-        line: Line,
-        writes: Sequence[Write],
-        committed: Committed,
-        statuses: Mapping[int, Mapping[str, StoreStatus]],
-    ) -> list[WriteResult]:
-        home = line.home.name
-        results: list[WriteResult] = []
-        for i, (write, written) in enumerate(zip(writes, committed.written, strict=True)):
-            stores = self._stores(write.key.etype, bool(written.version))
-            if i in statuses:
-                stores = dict[str, StoreStatus]({**stores, **statuses[i]})
-            token = Token.of(home, [(write.h, written.version)]) if written.version else Token("")
-            version = written.version or None
-            results.append(WriteResult(write.key.id, version, written.existed, token, stores, written.changed))
-        return results
-
-    def _stores(self, etype: str, exists: bool) -> Mapping[str, StoreStatus]:
-        """What a commit alone says of each store: how far a version got is not known without asking, also when it was
-        not written now, or is not owed to a copy that another process took out of service. Results share the answer."""
-        stores = self._statuses.get((etype, exists))
-        if stores is None:
-            placement = self.placements[etype]
-            made: dict[str, StoreStatus] = {placement.home: "committed"}
-            for name in placement.copies():
-                made[name] = "pending" if exists else "applied"
-            stores = self._statuses[etype, exists] = made
-        return stores
 
     # -- reads that wait --------------------------------------------------------------------------------------
 
@@ -435,49 +384,7 @@ class DataConsistencyManager:
 
         Raises StalenessTimeout naming what is still owed."""
         deadline = self.env.monotonic() + timeout_s
-        pause_s = POLL_FIRST_S
         lines = list(self.lines.values())
         # Twice where there are several: to detach what one of them has deleted, another one is written to.
         for line in lines if len(lines) == 1 else [*lines, *lines]:
-            while True:
-                backlog = await line.home.call(SupportsJournal.backlog)
-                # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.
-                retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
-                filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
-                if not backlog.outbox and not retry and not filling:
-                    break
-                if self.env.monotonic() >= deadline:
-                    owed = ", ".join(f"{name} {n}" for name, n in retry.items())
-                    raise StalenessTimeout(
-                        f"{line.home.name} still owes {backlog.outbox} changes"
-                        + (f" and retries: {owed}" if owed else "")
-                        + (f", and fills: {', '.join(sorted(filling))}" if filling else "")
-                        + f" after {timeout_s} s; `polystore status` shows which store does not answer"
-                    )
-                if not line.in_hand:
-                    line.wake()
-                await asyncio.sleep(pause_s)
-                pause_s = min(POLL_MAX_S, pause_s * 2)
-
-
-def changes_of(writes: Sequence[Write], committed: Committed) -> dict[int, Change]:
-    """What changed, by the place of the write."""
-    return {
-        i: change_of(write, written)
-        for i, (write, written) in enumerate(zip(writes, committed.written, strict=True))
-        if written.version and written.changed
-    }
-
-
-def change_of(write: Write, written: Written) -> Change:
-    """What the copies are owed after a write."""
-    return Change(
-        write.key,
-        written.version,
-        write.h,
-        written.body,
-        written.hash,
-        written.updated_us,
-        write.vectors if write.kind != "update" else {},
-        written.expires_us,
-    )
+            await settled(line, deadline, timeout_s)
