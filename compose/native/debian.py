@@ -54,22 +54,22 @@ class DebianTree:
         config = configure(self.suite, folder)
         fresh_lists(self.suite, config, say)
         wanted = planned(config, self.packages)
-        download(config, self.packages, folder / "archives", sum(wanted.values()), say)
+        download(config, self.packages, folder / "archives", say)
         tree = cache.removed(folder / "tree")
         say(f"unpacking {len(wanted)} packages")
-        unpack(folder / "archives", tree)
+        unpack([archive(folder / "archives", *one) for one in wanted.items()], tree)
         for link, target in self.links.items():
             (tree / link).symlink_to(target)
         for left_out in LEFT_OUT:
             shutil.rmtree(tree / left_out, ignore_errors=True)
         relocate(tree, [found for pattern in self.programs for found in sorted(tree.glob(pattern))])
         cache.removed(folder / "archives")
-        return upstream(next(name for name in wanted if name.startswith(f"{self.packages[0]}_")))
+        return upstream(wanted[self.packages[0]])
 
 
-def upstream(package: str) -> str:
-    """The upstream version in the file name of a package: without Debian's epoch, revision and marks."""
-    return re.sub(r"[-+~].*", "", package.split("_")[1].rpartition("%3a")[2])
+def upstream(version: str) -> str:
+    """Without Debian's epoch, revision and marks."""
+    return re.sub(r"[-+~].*", "", version.rpartition(":")[2])
 
 
 def configure(suite: str, folder: Path) -> Path:
@@ -129,23 +129,32 @@ def fresh_lists(suite: str, config: Path, say: Say) -> None:
             stamp.touch()
 
 
-def planned(config: Path, packages: Sequence[str]) -> dict[str, int]:
-    """File name -> bytes of everything that `packages` need."""
-    lines = apt(config, "install", "-y", "--print-uris", *packages).splitlines()
-    found = (re.match(r"'[^']+' (\S+\.deb) (\d+) ", line) for line in lines)
-    return {match[1]: int(match[2]) for match in found if match}
+def planned(config: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Name -> version of everything that `packages` need."""
+    lines = apt(config, "install", "--simulate", *packages).splitlines()
+    found = (re.match(r"Inst (\S+) \((\S+) ", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
 
 
-def download(config: Path, packages: Sequence[str], into: Path, total: int, say: Say) -> None:
+def archive(archives: Path, name: str, version: str) -> Path:
+    """The downloaded package; the folder may hold other versions too, from a download that was cut off long ago."""
+    (found,) = archives.glob(f"{name}_{version.replace(':', '%3a')}_*.deb")
+    return found
+
+
+def download(config: Path, packages: Sequence[str], into: Path, say: Say) -> None:
     """Goes on with what an earlier call left: apt checks the sizes and checksums of what is there."""
+    lines = apt(config, "install", "-y", "--print-uris", *packages).splitlines()  # of what is not there
+    missing = sum(int(match[1]) for match in (re.match(r"'[^']+' \S+\.deb (\d+) ", line) for line in lines) if match)
+    total = cache.megabytes(into) + round(missing / 1_000_000)
     done = threading.Event()
 
     def tell() -> None:
         while not done.wait(2):
-            say(f"downloading {cache.megabytes(into)} of {round(total / 1e6)} MB")
+            say(f"downloading {cache.megabytes(into)} of {total} MB")
 
     telling = threading.Thread(target=tell)
-    say(f"downloading {round(total / 1e6)} MB")
+    say(f"downloading {total} MB")
     telling.start()
     try:
         apt(config, "install", "-y", "--download-only", *packages)
@@ -154,14 +163,14 @@ def download(config: Path, packages: Sequence[str], into: Path, total: int, say:
         telling.join()
 
 
-def unpack(archives: Path, tree: Path) -> None:
+def unpack(archives: Sequence[Path], tree: Path) -> None:
     tree.mkdir(parents=True)
 
     def one(package: Path) -> None:
         subprocess.run([*cache.MORTAL, "dpkg-deb", "--extract", package, tree], check=True, capture_output=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(one, sorted(archives.glob("*.deb"))))
+        list(threads.map(one, archives))
     subprocess.run(["chmod", "-R", "a+rX,u+w", tree], check=True)
 
 
@@ -171,7 +180,10 @@ def relocate(tree: Path, programs: Sequence[Path]) -> None:
     folders = [found for pattern in LIBRARIES for found in sorted(tree.glob(pattern))]
     path = ":".join(map(str, folders))
     loader = next(tree.glob(f"**/ld-linux*{platform.machine().replace('_', '-')}*.so*"))
-    patch(["--set-interpreter", loader, "--force-rpath", "--set-rpath", path], filter(is_elf, programs))
+    patch(
+        ["--set-interpreter", loader, "--force-rpath", "--set-rpath", path],
+        filter(is_elf, sorted({program.resolve() for program in programs})),
+    )
     libraries = [found for folder in folders for found in sorted(folder.glob("*.so*")) if is_elf(found)]
     paths = patch(["--print-rpath"], libraries).splitlines()
     patch(["--force-rpath", "--set-rpath", path], [one for one, own in zip(libraries, paths, strict=True) if own])

@@ -1,7 +1,9 @@
 """The tool behind `make up`: what is built once, what it says when it cannot, which processes are alive."""
 
 import os
+import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -98,15 +100,31 @@ def test_another_way_to_build_has_another_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "version"),
-    [
-        ("redis-server_5%3a7.0.15-1~deb12u7_amd64.deb", "7.0.15"),
-        ("valkey-server_8.1.1+dfsg1-3+deb13u2_amd64.deb", "8.1.1"),
-        ("postgresql-18_18.6-3_amd64.deb", "18.6"),
-    ],
+    ("package", "version"), [("5:7.0.15-1~deb12u7", "7.0.15"), ("8.1.1+dfsg1-3+deb13u2", "8.1.1"), ("18.6-3", "18.6")]
 )
-def test_version_of_a_package_is_the_vendors(file: str, version: str) -> None:
-    assert debian.upstream(file) == version
+def test_version_of_a_package_is_the_vendors(package: str, version: str) -> None:
+    assert debian.upstream(package) == version
+
+
+def test_package_of_the_plan_is_taken_and_not_an_older_one_beside_it(tmp_path: Path) -> None:
+    for version in ("5%3a7.0.15-1", "5%3a7.0.14-1"):
+        (tmp_path / f"redis-server_{version}_amd64.deb").touch()
+    assert debian.archive(tmp_path, "redis-server", "5:7.0.15-1").name == "redis-server_5%3a7.0.15-1_amd64.deb"
+
+
+def test_program_behind_a_link_is_bound_to_the_libraries_beside_it(tmp_path: Path) -> None:
+    """Debian's redis-server is a link."""
+    libraries = tmp_path / "usr/lib" / f"{platform.machine()}-linux-gnu"
+    libraries.mkdir(parents=True)
+    loader = libraries / f"ld-linux-{platform.machine().replace('_', '-')}.so.2"
+    loader.touch()
+    program, link = tmp_path / "usr/bin/real", tmp_path / "usr/bin/link"
+    program.parent.mkdir()
+    shutil.copy("/bin/true", program)
+    link.symlink_to("real")
+    debian.relocate(tmp_path, [link])
+    assert debian.patch(["--print-rpath"], [program]).strip() == str(libraries)
+    assert debian.patch(["--print-interpreter"], [program]).strip() == str(loader)
 
 
 def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
