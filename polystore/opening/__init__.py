@@ -1,0 +1,232 @@
+"""What `HybridDataArchitecture.open` does, step by step.
+
+Connect all stores, ask the journals where each entity type lives, place what is new, prepare the stores for it,
+remember it, and start the consistency manager. Everything opened is put on an exit stack at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from os import PathLike
+from typing import Any
+
+import msgspec
+
+from polystore.cache import open_caches
+from polystore.collection import Wiring
+from polystore.collection.sweeping import open_files
+from polystore.config import Config, StoreConfig, load_config, resolve_entities
+from polystore.consistency import DataConsistencyManager, Settings
+from polystore.consistency.adoption import adopt, check_home
+from polystore.consistency.facts import Facts, check_log
+from polystore.consistency.strict import check_strict
+from polystore.embedders import Made, made_again, make, model_of, read_made
+from polystore.embedding import Embedder, HashedEmbedder
+from polystore.entity import EntityType, entity_types
+from polystore.env import Env
+from polystore.errors import ConfigurationError, StoreError
+from polystore.model import Placement
+from polystore.opening.placing import placed, remember, stored, stored_placements
+from polystore.opening.preparing import fill_vectors, prepare, prepare_again
+from polystore.protocols import Repository
+from polystore.selection import Remembered, kind_of, live_state_store
+from polystore.store import Store, open_store
+
+log = logging.getLogger("polystore")
+
+
+async def open_all(
+    exits: AsyncExitStack,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+    entities: Sequence[type[Any]],
+    embedders: Mapping[str, Embedder],
+    *,
+    create: bool,
+    env: Env,
+    settings: Settings | None,
+) -> tuple[Wiring, Mapping[str, Remembered]]:
+    """The running parts of an architecture; `exits` closes them again, in the right order."""
+    loaded = load_config(config)
+    types = _types(loaded, entities)
+    known_embedders = _embedders(exits, loaded, embedders)
+    records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
+    stores = await _connect(exits, loaded, env)
+    journals = await stored_placements(stores, types, records)
+    remembered = await placed(loaded, types, records, stores, journals, known_embedders)
+    alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
+    placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
+    _check_homes(stores, records, placements, settings or Settings())
+    serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
+    caches, result_cache = open_caches(exits, stores, records, placements, env)
+    manager = DataConsistencyManager(
+        env,
+        records,
+        {**stores, **{cache.name: cache for cache in caches.values()}},
+        placements,
+        known_embedders,
+        settings,
+        serving=serving,
+        others=others,
+        committed={etype: cache.committed for etype, cache in caches.items()},
+        strict={etype: cache for etype, cache in caches.items() if records[etype].cache == "strict"},
+    )
+    await prepare(stores, types, {**placements, **alone}, manager, create)
+    for etype, placement in placements.items():
+        if records[etype].mapped:
+            await adopt(stores[placement.home], etype)
+    for etype, one in remembered.items():
+        if "vector" in one.fill:
+            await fill_vectors(stores[one.placement.home], types[etype], manager)
+    journal = _journal(stores, placements)
+    logs = {etype: one for etype, one in alone.items() if kind_of(types[etype]) == "fact"}
+    facts = Facts(manager, types, stores, logs, journal)
+    await remember(stores, remembered, journal)
+    exits.push_async_callback(manager.stop)
+    manager.rebuilder.prepare = lambda etype: prepare_again(stores, types[etype], placements[etype], manager)
+    await manager.start()
+    exits.push_async_callback(facts.stop)
+    facts.start()
+    exits.push_async_callback(manager.drain)
+    await _look_at_models(stores, remembered, manager, create)
+    live_state = live_state_store(loaded, stores)
+    files = await open_files(exits, env, stores, placements, manager, journal)
+    wiring = Wiring(
+        env, types, stores, placements, manager, facts, alone, journal, live_state, caches, files, result_cache
+    )
+    return wiring, remembered
+
+
+def _types(config: Config, entities: Sequence[type[Any]]) -> dict[str, EntityType[Any]]:
+    """The configured entities and the given ones, by name. Raises ConfigurationError, EntityError."""
+    types = entity_types([*resolve_entities(config), *entities])
+    if not types:
+        raise ConfigurationError(
+            f"{config.source}: no entities; give their classes to open(entities=[...]), or name their modules under "
+            "entities in polystore.toml"
+        )
+    for etype in config.pins:
+        if etype not in types:
+            known = ", ".join(sorted(types))
+            raise ConfigurationError(f"{config.source}: pins.{etype}: no entity has this name; known: {known}")
+    for entity in types.values():
+        if kind_of(entity) == "fact":
+            check_log(entity)
+    return types
+
+
+def _check_homes(
+    stores: Mapping[str, Store],
+    records: Mapping[str, EntityType[Any]],
+    placements: Mapping[str, Placement],
+    settings: Settings,
+) -> None:
+    """Raises ConfigurationError where a home does not answer, or cannot keep what its records ask for."""
+    for etype, placement in placements.items():
+        if placement.home not in stores:
+            raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
+        if records[etype].mapped:
+            check_home(stores[placement.home], etype)
+        if records[etype].cache == "strict":
+            check_strict(etype, placement.cache, stores, settings)
+
+
+# -- embedders ----------------------------------------------------------------------------------------------------
+
+
+def _embedders(exits: AsyncExitStack, config: Config, given: Mapping[str, Embedder]) -> Mapping[str, Embedder]:
+    """All by name. Those of the configuration are closed by `exits`; a given one belongs to the application."""
+    configured: dict[str, Embedder] = {}
+    for name, one in config.embedders.items():
+        try:
+            configured[name] = make(one)
+        except ConfigurationError as e:
+            raise ConfigurationError(f"{config.source}: embedders.{name}: {e}") from e.__cause__
+    _close_with(exits, configured.values())
+    return {"default": HashedEmbedder(), **configured, **given}
+
+
+def _makings(
+    exits: AsyncExitStack, texts: Mapping[str, str], embedders: Mapping[str, Embedder]
+) -> tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]]:
+    """How the stored vectors of each type are made, and the embedders that are needed for them beside the configured
+    ones, as far as they can be made."""
+    serving: dict[str, Mapping[str, Made]] = {}
+    others: dict[str, Embedder] = {}
+    for etype, text in texts.items():
+        made_of = stored(text).made_of
+        serving[etype] = read_made(made_of.get("vector", ""))
+        models = {one.model for one in serving[etype].values()} - others.keys()
+        again = made_again(models, embedders.values(), made_of.get("embedders", ""))
+        others |= {model_of(one): one for one in again}
+    _close_with(exits, others.values())
+    return serving, list(others.values())
+
+
+def _close_with(exits: AsyncExitStack, embedders: Iterable[Embedder]) -> None:
+    for embedder in embedders:
+        close = getattr(embedder, "aclose", None)
+        if close is not None:
+            exits.push_async_callback(close)
+
+
+async def _look_at_models(
+    stores: Mapping[str, Store], remembered: dict[str, Remembered], manager: DataConsistencyManager, create: bool
+) -> None:
+    """Where the configured models are not those of the stored vectors: without a record they serve at once."""
+    for etype, placement in manager.placements.items():
+        if outdated := manager.embedders.outdated(etype):
+            if create and not await stores[placement.home].call(Repository.tenants, etype):
+                await manager.rebuilder.switch(etype)
+            else:
+                remembered[etype] = _advised(remembered[etype], manager, outdated)
+
+
+def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping[str, Made]) -> Remembered:
+    """With what is to be said of a model that is not the configured one, which is logged too."""
+    etype = one.placement.etype
+    serving, gone = manager.embedders.serving(etype), manager.embedders.gone(etype)
+    advice = tuple(
+        f"the vectors of {etype}.{field} are made with {serving[field].model!r} ({serving[field].metric}), configured "
+        f"is {wanted.model!r} ({wanted.metric}). "
+        + ("The old one cannot be asked any more, so similarity raises" if field in gone else "The old one serves")
+        + f" until `polystore rebuild {etype}`"
+        for field, wanted in sorted(outdated.items())
+    )
+    for text in advice:
+        log.warning("%s", text)
+    return msgspec.structs.replace(one, advice=(*one.advice, *advice))
+
+
+# -- stores -------------------------------------------------------------------------------------------------------
+
+
+async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str, Store]:
+    """All stores at the same time. An optional one that does not answer is left out."""
+    made = await asyncio.gather(
+        *(_store(exits, name, one, env) for name, one in config.stores.items()), return_exceptions=True
+    )
+    stores: dict[str, Store] = {}
+    for (name, one), result in zip(config.stores.items(), made, strict=True):
+        if isinstance(result, Store):
+            stores[name] = result
+        elif isinstance(result, StoreError) and not one.required:
+            log.warning("%s is left out: %s", name, result)
+        else:
+            raise result
+    return stores
+
+
+async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
+    store = await open_store(name, config, env)
+    exits.push_async_callback(store.aclose)
+    return store
+
+
+def _journal(stores: Mapping[str, Store], placements: Mapping[str, Placement]) -> Store | None:
+    """The commit store that keeps what is owed to stores without a journal of their own: a home of records, if any."""
+    homes = [placement.home for placement in placements.values()]
+    able = [name for name, store in stores.items() if "journal" in store.roles]
+    return next((stores[name] for name in (*homes, *able)), None)

@@ -1,0 +1,129 @@
+"""Where each entity type lives: as the journals remember it, else as the selector says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from polystore.config import Config, StoreConfig
+from polystore.embedders import kept, made, read_made, write_configs, write_made
+from polystore.embedding import Embedder
+from polystore.entity import EntityType
+from polystore.errors import ConfigurationError
+from polystore.model import Backlog
+from polystore.protocols import SupportsJournal
+from polystore.registry import scheme_of
+from polystore.selection import Candidate, Remembered, place, reconcile, reconcile_alone, with_caches
+from polystore.store import Store
+
+log = logging.getLogger("polystore")
+
+
+async def stored_placements(
+    stores: Mapping[str, Store], types: Mapping[str, EntityType[Any]], records: Mapping[str, EntityType[Any]]
+) -> Mapping[str, str]:
+    """Entity name -> placement as its home remembers it, or the journal where it is no record. Raises
+    ConfigurationError where the names of stores changed: records would be looked for where they are not."""
+    found: dict[str, str] = {}
+    for name, store in stores.items():
+        if not store.supports(SupportsJournal):
+            continue
+        for etype, text in (await store.call(SupportsJournal.placements)).items():
+            home = stored(text).home
+            if etype in records and home and home != name:
+                raise ConfigurationError(
+                    f"{etype}: the store {name!r} is its home under the name {home!r}; give it that name again: a home "
+                    "never moves because the configuration changed"
+                )
+            if etype in records and etype in found:
+                raise ConfigurationError(
+                    f"{etype}: {stored(found[etype]).home!r} and {name!r} are both its home; configure one of them, "
+                    "and bring the records of the other over by import_many"
+                )
+            found[etype] = text
+    return found
+
+
+class _Stored(msgspec.Struct):
+    home: str = ""
+    facets: Mapping[str, str] = {}
+    beside: Mapping[str, str] = {}
+    made_of: Mapping[str, str] = {}
+
+
+def stored(text: str) -> _Stored:
+    try:
+        return msgspec.json.decode(text, type=_Stored)
+    except msgspec.DecodeError:
+        return _Stored()  # `reconcile` says what is wrong with it
+
+
+async def placed(
+    config: Config,
+    types: Mapping[str, EntityType[Any]],
+    records: Mapping[str, EntityType[Any]],
+    stores: Mapping[str, Store],
+    journals: Mapping[str, str],
+    embedders: Mapping[str, Embedder],
+) -> dict[str, Remembered]:
+    candidates = [_candidate(name, one, stores.get(name), journals) for name, one in config.stores.items()]
+    remembered: dict[str, Remembered] = {}
+    for etype, one in types.items():
+        text = journals.get(etype)
+        if etype not in records:
+            remembered[etype] = reconcile_alone(text, one, candidates, config.pins.get(etype, {}))
+            continue
+        wanted = place(one, candidates, config.pins.get(etype, {}))
+        owed = await _owed(None if text is None else stores.get(stored(text).home))
+        before: Mapping[str, str] = {} if text is None else stored(text).made_of
+        made_of: Mapping[str, str] = _made_of(one, before, embedders) if one.embeddings else {}
+        remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
+    return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)
+
+
+def _made_of(
+    entity: EntityType[Any], before: Mapping[str, str], embedders: Mapping[str, Embedder]
+) -> Mapping[str, str]:
+    """How the vectors of a type are made, and what makes them: a changed model serves only after a rebuild."""
+    fields = kept(read_made(before.get("vector", "")), made(entity, embedders), entity.renamed)
+    models = {one.model for one in fields.values()}
+    return {
+        "vector": write_made(fields),
+        "embedders": write_configs(models, embedders.values(), before.get("embedders", "")),
+    }
+
+
+def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Mapping[str, str]) -> Candidate:
+    """A store as the selector sees it. One that does not answer keeps what it has and gets nothing new."""
+    scheme = scheme_of(config.url) or ""
+    if store is not None:
+        return Candidate(name, scheme, store.roles, store.capabilities)
+    had = [stored(text) for text in journals.values()]
+    kept = {role for one in had for role, by in (*one.facets.items(), *one.beside.items()) if by == name}
+    return Candidate(name, scheme, frozenset(kept) | ({"cache"} & {*(config.roles or ())}))
+
+
+async def _owed(home: Store | None) -> Mapping[str, int]:
+    backlog = Backlog(0, None, {}, {}) if home is None else await home.call(SupportsJournal.backlog)
+    names = {*backlog.retry, *backlog.parked}
+    return {name: backlog.retry.get(name, 0) + backlog.parked.get(name, 0) for name in names}
+
+
+async def remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered], journal: Store | None) -> None:
+    """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
+    fills copies that it does not know."""
+    for etype, one in remembered.items():
+        own = stores.get(one.placement.home)  # no record needs its home when it is optional
+        # Of what is no record, the journal remembers where it lives.
+        home = own if own is not None and own.supports(SupportsJournal) else journal
+        if one.changed and home is not None:
+            for row in await home.call(SupportsJournal.targets):
+                if row.etype == etype and row.name in one.backfill and row.status == "active":
+                    again = msgspec.structs.replace(row, status="backfilling", cursor=None)
+                    await home.call(SupportsJournal.set_target, again)
+            await home.call(SupportsJournal.remember, etype, one.json)
+        for advice in one.advice:
+            log.warning("%s", advice)
