@@ -25,6 +25,7 @@ from polystore.testing.conformance import (
     VectorConformance,
     layered,
 )
+from polystore.testing.conformance.facade import Config, FacadeConformance
 from tests.mysql import connecting, fresh_database
 
 
@@ -136,3 +137,21 @@ class TestDurabilityOfAHome(Bare, DurabilityConformance):
 
 class TestHomeDurability(Bare, HomeDurabilityConformance):
     pass
+
+
+class TestFacade(FacadeConformance):
+    @pytest.fixture(name="config")
+    def given_config(self) -> Generator[Config]:
+        with fresh_database() as url:
+            yield {"stores": {"main": {"url": url}}}
+
+
+class TestFacadeWithACopy(FacadeConformance):
+    """Home in one database, words, vectors and relations in another."""
+
+    @pytest.fixture(name="config")
+    def given_config(self) -> Generator[Config]:
+        with fresh_database() as home, fresh_database() as copy:
+            stores = {"main": {"url": home, "roles": ["home", "journal"]}}
+            facets = {"url": copy, "roles": ["full_text", "vector", "graph"]}
+            yield {"stores": {**stores, "facets": facets}}

@@ -81,7 +81,8 @@ def translate(error: Exception, place: str, *, sent: bool = False, closed: bool 
     """
     if isinstance(error, PolystoreError):
         return error
-    if lost(error) or (closed and isinstance(error, (AttributeError, RuntimeError, DriverError))):
+    said = code_of(error) in _BY_CODE
+    if lost(error) or (closed and not said and isinstance(error, (AttributeError, RuntimeError, DriverError))):
         if sent:
             return OutcomeUnknown(f"{place}: {LOST} before the answer; read the records before writing again")
         return Unavailable(f"{place}: {LOST}, or none could be made")

@@ -41,15 +41,9 @@ from polystore_adapters.mysql.options import Options, address
 from polystore_adapters.mysql.pool import Clock, Pool, Session
 from polystore_adapters.mysql.prepare import compare, prepare
 from polystore_adapters.mysql.records import Tables
-from polystore_adapters.mysql.schema import exists, lock, unlock
+from polystore_adapters.mysql.schema import check_database, lock, run_id_of, unlock
 from polystore_adapters.mysql.table import RecordTable
 
-_PING_SQL = (
-    "SELECT VERSION(), UNIX_TIMESTAMP() - CAST(variable_value AS SIGNED) FROM information_schema.global_status "
-    "WHERE variable_name = 'UPTIME'"
-)
-SAME_START_S = 2
-"""The server tells its age in whole seconds, so the time of its start is known to about one."""
 VALUE_BYTES_MAX = 7 << 20
 """Half of the server's own max_allowed_packet, since each byte may be escaped, less the rest of a statement."""
 
@@ -76,11 +70,15 @@ class MysqlRepository(JournalCalls):
         self._env = env
         self._pool = Pool(address(url), options, env)
         self._tables = Tables()
-        self._started = 0
 
     @property
     def place(self) -> str:
         return self._pool.place
+
+    @property
+    def checked_out(self) -> int:
+        """Connections that are in use now."""
+        return self._pool.checked_out
 
     @property
     def clock(self) -> Clock:
@@ -94,13 +92,11 @@ class MysqlRepository(JournalCalls):
 
     async def ping(self) -> Instance:
         async with self._pool.session() as db:
-            ((version, started),) = await db.fetch(_PING_SQL)
-            if abs(started - self._started) > SAME_START_S:
-                self._started = int(started)
-            data_id = ""
-            if await exists(db, "ps_meta"):
-                data_id = str(await db.value("SELECT v FROM ps_meta WHERE k = 'data_id'") or "")
-        return Instance("mariadb", version, str(self._started), data_id)
+            version = str(await db.value("SELECT VERSION()"))
+            if not await check_database(db, self.place):
+                return Instance("mariadb", version, "")
+            data_id = str(await db.value("SELECT v FROM ps_meta WHERE k = 'data_id'"))
+            return Instance("mariadb", version, await run_id_of(db), data_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]

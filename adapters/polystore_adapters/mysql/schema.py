@@ -22,6 +22,7 @@ _KEY = "tenant VARCHAR(128) NOT NULL, etype VARCHAR(64) NOT NULL, id VARCHAR(512
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS ps_meta (k VARCHAR(128) PRIMARY KEY, v LONGTEXT NOT NULL);
 CREATE SEQUENCE IF NOT EXISTS ps_version START WITH {FIRST_VERSION + 1} NOCACHE;
+CREATE TABLE IF NOT EXISTS ps_run (k INT PRIMARY KEY, v VARCHAR(64) NOT NULL);
 CREATE TABLE IF NOT EXISTS ps_lock (b INT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS ps_placement (etype VARCHAR(64) PRIMARY KEY, placement LONGTEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ps_tombstone ({_KEY}, version BIGINT NOT NULL, h BIGINT NOT NULL, deleted_at BIGINT NOT NULL,
@@ -78,6 +79,15 @@ async def check_database(db: Session, place: str) -> bool:
     return True
 
 
+async def run_id_of(db: Session) -> str:
+    """What lives as long as the server does: a row in its memory, made by the first who asks."""
+    found = await db.value("SELECT v FROM ps_run")
+    if found is None:
+        await db.run("INSERT IGNORE INTO ps_run (k, v) VALUES (1, UUID())")
+        found = await db.value("SELECT v FROM ps_run")
+    return str(found)
+
+
 async def lock(db: Session, place: str) -> None:
     """One process at a time makes or changes tables. Held until `unlock` or the end of the connection. Raises
     Unavailable."""
@@ -95,6 +105,7 @@ async def create_tables(db: Session, place: str) -> None:
         return
     for statement in _TABLES.split(";\n"):
         if statement.strip().startswith("CREATE TABLE"):
-            await db.run(f"{statement} {TABLE_OPTIONS}")
+            options = TABLE_OPTIONS.replace("InnoDB", "MEMORY") if " ps_run " in statement else TABLE_OPTIONS
+            await db.run(f"{statement} {options}")
         elif statement.strip():
             await db.run(statement)

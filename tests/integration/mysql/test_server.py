@@ -1,0 +1,225 @@
+"""What happens to calls when the server restarts, is killed or refuses, and what other programs find in the tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+from polystore_adapters.mysql import connect
+from polystore_adapters.mysql.repository import MysqlRepository
+
+from polystore.entity import EntityType
+from polystore.env import Env
+from polystore.errors import (
+    ConfigurationError,
+    OutcomeUnknown,
+    PermissionDenied,
+    PolystoreError,
+    Unavailable,
+    ValueTooLarge,
+)
+from polystore.model import Commit, Committed, Key, TargetRow, Write, key_hash
+from polystore.protocols import Layout
+from polystore.testing.conformance.entities import ACCOUNT, ARTICLE, THING, Account, Article, Thing
+from tests.mysql import fresh_database, run
+from tests.stack import own_server, url_of
+
+
+def put(etype: EntityType[Any], value: Any) -> Write:
+    body = etype.encode(value)
+    key = Key("", etype.name, value.id)
+    return Write("put", key, key_hash("", etype.name, value.id), body, etype.content_hash(body))
+
+
+def account(id: str, owner: str = "") -> Commit:
+    return Commit([put(ACCOUNT, Account(id=id, email=f"{id}@x", owner=owner))])
+
+
+@asynccontextmanager
+async def home(url: str, *, etype: EntityType[Any] = ACCOUNT, **options: Any) -> AsyncGenerator[MysqlRepository]:
+    store = await connect(url, options, Env())
+    try:
+        await store.prepare([Layout(etype, True, frozenset({"full_text"}))], create=True)
+        yield store
+    finally:
+        await store.aclose()
+        assert store.checked_out == 0
+
+
+async def committed(store: MysqlRepository, one: Commit) -> Committed:
+    (answer,) = await store.commit([one])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+async def again(call: Callable[[], Awaitable[Any]]) -> Any:
+    """What the retry layer does: ask again while nothing was done."""
+    for _ in range(400):
+        try:
+            return await call()
+        except Unavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("the server never came back")
+
+
+def test_a_restart_in_the_middle_of_writes_loses_nothing_that_was_acknowledged() -> None:
+    acknowledged: dict[str, int] = {}
+    unknown: set[str] = set()
+
+    async def writer(store: MysqlRepository, number: int, stop: asyncio.Event) -> None:
+        turn = 0
+        while not stop.is_set():
+            id = f"{number}-{turn}"
+            turn += 1
+            try:
+                done = await again(lambda: committed(store, account(id)))  # noqa: B023
+                acknowledged[id] = done.written[0].version
+            except OutcomeUnknown:
+                unknown.add(id)
+
+    async def more() -> None:
+        count = len(acknowledged)
+        for _ in range(3_000):
+            if len(acknowledged) >= count + 20:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("no write succeeds any more")
+
+    async def main() -> None:
+        with own_server("mariadb") as mine:
+            async with home(mine.url, pool_size=4) as store:
+                await store.set_target(TargetRow(ACCOUNT.name, "copy", 0, "active"))
+                before = await store.ping()
+                stop = asyncio.Event()
+                writers = [asyncio.create_task(writer(store, i, stop)) for i in range(6)]
+                for end in (mine.kill, mine.stop):
+                    await more()
+                    await asyncio.to_thread(end)
+                    await asyncio.to_thread(mine.start)
+                await more()
+                stop.set()
+                await asyncio.gather(*writers)
+                after = await again(store.ping)
+                assert (after.data_id, after.run_id != before.run_id) == (before.data_id, True)
+                records = await store.get([Key("", ACCOUNT.name, id) for id in acknowledged])
+                assert [record and record.version for record in records] == list(acknowledged.values())
+                there = [r is not None for r in await store.get([Key("", ACCOUNT.name, id) for id in sorted(unknown)])]
+                assert (await store.backlog()).outbox == len(acknowledged) + sum(there), "each write has its duty"
+
+    asyncio.run(main())
+
+
+def test_of_many_writers_none_deadlocks_and_each_version_is_drawn_under_the_lock_of_its_key() -> None:
+    async def main(url: str) -> None:
+        async with home(url, pool_size=6) as store:
+
+            async def writer(number: int) -> None:
+                ids = [f"{i}" for i in (range(20) if number % 2 else reversed(range(20)))]
+                for turn in range(5):
+                    await committed(store, Commit([account(id, f"{number}-{turn}").writes[0] for id in ids]))
+
+            await asyncio.gather(*(writer(i) for i in range(6)))
+            records = await store.get([Key("", ACCOUNT.name, f"{i}") for i in range(20)])
+            owners = {cast(Any, record).body["owner"] for record in records}
+            assert len(owners) == 1, "the last commit wrote all of them"
+
+    with fresh_database() as url:
+        asyncio.run(main(url))
+
+
+def test_a_put_that_waits_for_a_delete_is_newer_than_it() -> None:
+    async def main(url: str) -> None:
+        async with home(url, pool_size=8) as store:
+            key = Key("", ACCOUNT.name, "a")
+            gone = Commit([Write("delete", key, key_hash("", ACCOUNT.name, "a"), None)])
+            for _ in range(20):
+                await asyncio.gather(*(committed(store, one) for one in (account("a"), gone, account("a"), gone)))
+                (record,) = await store.get([key])
+                assert record is not None
+                assert record.version == await store.newest(ACCOUNT.name), "what was drawn last is what stands"
+
+    with fresh_database() as url:
+        asyncio.run(main(url))
+
+
+def test_another_program_finds_the_values_in_columns_of_their_own() -> None:
+    async def main(url: str) -> None:
+        async with home(url, etype=THING) as store:
+            at = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)
+            thing = Thing(id="가", word="학교", number=7, at=at, price=Decimal("1.10"), tags=["a", "b"])
+            await committed(store, Commit([put(THING, thing)]))
+
+    with fresh_database() as url:
+        asyncio.run(main(url))
+        database = url.rpartition("/")[2]
+        columns = "id, word, number, CAST(at AS CHAR), JSON_EXTRACT(tags, '$[1]'), ps_exact"
+        (row,) = run(url, f"SELECT {columns} FROM {database}.kit_thing")
+        assert row == ("가", "학교", 7, "2024-02-29 23:59:59.123456", '"b"', '{"price":"1.10"}')
+
+
+def test_korean_is_found_by_the_server_s_own_index_with_its_settings_as_they_are() -> None:
+    async def main(url: str) -> None:
+        async with home(url, etype=ARTICLE) as store:
+            await committed(store, Commit([put(ARTICLE, Article(id="a", title="우리 학교에서 만나요"))]))
+
+    with fresh_database() as url:
+        asyncio.run(main(url))
+        token = "z" + "학교".encode("utf-16-be").hex()
+        table = f"{url.rpartition('/')[2]}.kit_article"
+        assert run(url, f"SELECT id FROM {table} WHERE MATCH (ps_terms) AGAINST ('+{token}' IN BOOLEAN MODE)") == [
+            ("a",)
+        ]
+        plan = run(url, f"EXPLAIN SELECT id FROM {table} WHERE MATCH (ps_terms) AGAINST ('+{token}' IN BOOLEAN MODE)")
+        assert "ps_text" in plan[0]
+
+
+def test_a_read_only_server_is_refused_as_a_home_and_says_so() -> None:
+    async def main() -> None:
+        with own_server("mariadb") as mine:
+            async with home(mine.url) as store:
+                await asyncio.to_thread(run, mine.url, "SET GLOBAL read_only = 1")
+                with pytest.raises((Unavailable, PermissionDenied), match="read-only"):
+                    await store.prepare([Layout(ACCOUNT, True, frozenset())], create=True)
+
+    asyncio.run(main())
+
+
+def test_what_cannot_work_is_told_and_never_shows_the_password() -> None:
+    async def refused(url: str) -> Exception:
+        with pytest.raises(PolystoreError) as caught:
+            async with home(url):
+                pass
+        assert "polystore-test" not in str(caught.value)
+        return caught.value
+
+    async def main() -> None:
+        good = url_of("mariadb")
+        assert isinstance(
+            await refused(good.rpartition("/")[0] + "/nothing_here"), (ConfigurationError, PermissionDenied)
+        )
+        assert isinstance(await refused(good.replace(":polystore-test@", ":wrong@")), PermissionDenied)
+        assert isinstance(await refused("mysql://polystore:polystore-test@127.0.0.1:1/x"), Unavailable)
+        for url in (good.rpartition("/")[0], good + "?sslmode=require", good + "?ssl_ca=/nothing/here"):
+            assert isinstance(await refused(url), ConfigurationError)
+        for options in ({"pool_size": 0}, {"poolsize": 3}):
+            with pytest.raises(ConfigurationError, match="options of a mysql"):
+                await connect(good, options, Env())
+
+    asyncio.run(main())
+
+
+def test_a_record_that_no_packet_of_the_server_holds_is_refused_before_it_is_sent() -> None:
+    async def main(url: str) -> None:
+        async with home(url) as store:
+            (answer,) = await store.commit([account("a", "x" * (16 << 20))])
+            assert isinstance(answer, ValueTooLarge)
+            await committed(store, account("a"))
+
+    with fresh_database() as url:
+        asyncio.run(main(url))
