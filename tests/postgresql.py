@@ -80,6 +80,18 @@ def fresh_schema() -> Generator[str]:
         server().run(f"DROP SCHEMA {name} CASCADE")
 
 
+@contextmanager
+def fresh_database() -> Generator[str]:
+    """The name of a new database of the server; skips without one."""
+    url_of("postgresql")
+    name = f"kit_{uuid4().hex[:16]}"
+    server().run(f"CREATE DATABASE {name}")
+    try:
+        yield name
+    finally:
+        server().run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def follow_clock(env: Env, search_path: str) -> None:
     """From now on the database's clock is as far ahead as that of `env`."""
     if not isinstance(env, MovableEnv) or "forward" in vars(env):

@@ -58,9 +58,14 @@ def lost(error: BaseException) -> bool:
     """Whether there is no answer because the connection is gone, not because the server said no."""
     if isinstance(error, asyncpg.PostgresError):
         return isinstance(error, asyncpg.PostgresConnectionError)
+    return refused(error) or isinstance(error, (OSError, EOFError, TimeoutError))
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the driver sent nothing, because the connection is closed or in a state of its own."""
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, ValueError)  # `asyncpg.DataError`: an argument that it cannot encode
-    return isinstance(error, (OSError, EOFError, TimeoutError))
+    return isinstance(error, asyncpg.InternalClientError)
 
 
 def translate(error: Exception, place: str, *, sent: bool = False, closed: bool = False) -> Exception:
@@ -71,8 +76,9 @@ def translate(error: Exception, place: str, *, sent: bool = False, closed: bool 
     """
     if isinstance(error, PolystoreError):
         return error
-    if lost(error) or (closed and isinstance(error, (AttributeError, asyncpg.InterfaceError))):
-        if sent:
+    cut = closed and isinstance(error, AttributeError)  # asyncpg's own, before it sends
+    if cut or lost(error):
+        if sent and not cut and not refused(error):
             return OutcomeUnknown(f"{place}: {LOST} before the answer; read the records before writing again")
         return Unavailable(f"{place}: {LOST}, or none could be made")
     if isinstance(error, asyncpg.PostgresError):
