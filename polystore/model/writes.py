@@ -74,8 +74,8 @@ class Commit(Value, frozen=True, gc=False):
     """Writes that become durable together or not at all, each with its duty to deliver.
 
     `owner` is the worker that will deliver them at once; None leaves them to any worker. `marks` are named positions
-    (of an import) that become durable in the same commit, and so do `spills` (`SupportsSpill`), given only to a home
-    that has this.
+    (of an import) that become durable in the same commit, and so do `spills` (`SupportsSpill`), as far as they are
+    `owed`, given only to a home that has this.
     """
 
     writes: Sequence[Write]
@@ -83,6 +83,16 @@ class Commit(Value, frozen=True, gc=False):
     op: OpId | None = None
     marks: Mapping[str, str] = {}
     spills: Sequence[Spill] = ()
+
+    def owed(self, written: Sequence[Written]) -> list[Spill]:
+        """The spills that are due after this: points of a record that was to expire and had not are not erased, since
+        somebody has written it again meanwhile."""
+        lives = {
+            (one.key.etype, one.key.tenant, one.key.id)
+            for one, result in zip(self.writes, written, strict=True)
+            if one.kind == "expire" and not result.changed
+        }
+        return [one for one in self.spills if one.kind != "erase" or (one.etype, one.tenant, one.id) not in lives]
 
 
 class Written(Value, frozen=True, gc=False):

@@ -117,7 +117,7 @@ class Home(Journal):
                 row = OutboxRow(result.version, write.key, write.h, result.targets)
                 self.outbox[result.version] = Owed(row, commit.owner, now, now)
         self.marks.update(commit.marks)
-        self.kept.keep(commit.spills, now)
+        self.kept.keep(commit.owed(written), now)
         if commit.op is not None:
             answers = [(one.version, one.existed) for one in written]
             self.operations[commit.op.tenant, commit.op.id] = Operation(commit.op.request_hash, answers, now)

@@ -137,7 +137,7 @@ class Commits:
             self._ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         if commit.marks:
             self._marks.update(commit.marks)
-        self._spills += commit.spills
+        self._spills += commit.owed(written)
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:

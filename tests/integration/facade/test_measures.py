@@ -13,7 +13,7 @@ import pytest
 
 from polystore import HybridDataArchitecture, InvalidData, InvalidFilter, Measure, Point, Unavailable, ValueTooLarge
 from polystore.consistency import Settings
-from polystore.model import Series, Span
+from polystore.model import Commit, Key, Series, Span, Write, key_hash
 from polystore.protocols import SupportsTimeRange
 from polystore.testing.conformance import MovableEnv
 from tests.integration.facade.facts import Account, Person, at, config, everywhere, run
@@ -322,6 +322,25 @@ def test_the_points_of_a_record_whose_time_is_over_are_erased_with_it() -> None:
                 await asyncio.sleep(0.01)
 
     run(test, env=env)
+
+
+@everywhere
+def test_a_sweep_that_comes_too_late_leaves_the_points_of_the_record_written_again(
+    profile: str, tmp_path: Path
+) -> None:
+    """It read that the record is over, and commits when it lives again: of two processes that sweep, one always is."""
+
+    async def test(hda: HybridDataArchitecture) -> None:
+        people = hda.collection(Person)
+        await people.put(Person(id="p"))
+        await people.append(Person.secret, "p", 1.0, at=at())
+        late = [Write("expire", Key("", "person", "p"), key_hash("", "person", "p"), None)]
+        line = hda.manager.line("person")
+        await line.home.commit(Commit(late, spills=hda.manager.erasures.of(late)))
+        await hda.settle(10)
+        assert list(await people.series(Person.secret, "p", start=at())) == [Point(at(), 1.0)]
+
+    run(test, config(profile, tmp_path))
 
 
 def test_an_outage_is_never_an_empty_answer() -> None:
