@@ -40,7 +40,7 @@ class Placement(Value, frozen=True, gc=False):
         return notebook.table(rows, f"{self.etype}: rule {self.rule}")
 
     def copies(self) -> dict[str, frozenset[str]]:
-        """Store name -> facets, for the stores other than the home; the cache is one, whose changes are invalidations."""
+        """Store name -> facets, for the stores other than the home; the cache is one: its changes are invalidations."""
         out: dict[str, set[str]] = {self.cache: {"cache"}} if self.cache else {}
         for facet, store in self.facets.items():
             if store != self.home:

@@ -46,9 +46,9 @@ class SupportsVectorSearch(Protocol):
     ) -> list[Match]:
         """The nearest records by the field's metric, best first, ties by id. score: cosine similarity, inner product,
         or the negative Euclidean distance; the cosine with a vector of length 0 is 0. The condition is applied before
-        the limit. Records without a vector of the field are not found. Raises DimensionMismatch; SchemaMismatch when another
-        process has prepared the store for another embedder of the field since, as commits and `apply` do that bring
-        vectors of it."""
+        the limit. Records without a vector of the field are not found. Raises DimensionMismatch; SchemaMismatch when
+        another process has prepared the store for another embedder of the field since, as commits and `apply` do that
+        bring vectors of it."""
         ...
 
 
