@@ -1,5 +1,5 @@
-"""Workers on one PostgreSQL journal, of which one is killed again and again: nothing acknowledged is lost, and the others
-deliver what the dead left behind."""
+"""Workers on one PostgreSQL journal, of which one is killed again and again: nothing acknowledged is lost, and what the
+dead left behind is delivered by the others."""
 
 from __future__ import annotations
 
