@@ -157,8 +157,8 @@ class Line:
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
+        await self._touched()  # first: a row that was written when its time was over is not to be buried
         await self._bury_expired()
-        await self._touched()
         await self._take_over()
         await self._sweep()
         for row in copies:

@@ -272,6 +272,9 @@ class ApplicationTable(RecordTable):
                 f"(SELECT 1 FROM ps_touch WHERE etype = '{self.etype}' AND id = {row}.{self._pk}); "
                 for row in rows
             )
+            if event == "delete":  # who inserts the key again makes another record, of which nobody has set an end
+                mine = f"etype = '{self.etype}' AND id = OLD.{self._pk} AND expires_at IS NOT NULL"
+                notes += f"UPDATE ps_row SET expires_at = NULL, hash = x'' WHERE {mine}; "
             db.execute(
                 f'CREATE TRIGGER IF NOT EXISTS "{self.trigger}_{event}" AFTER {event.upper()} ON {self._table} '
                 f"BEGIN {notes}END"

@@ -41,7 +41,8 @@ class Following(Commits):
                 continue
             hash = table.entity.content_hash(row.body)
             if noted is None or noted[2] != hash:
-                ends = noted[3] if noted is not None and table.entity.ttl_s is None else 0
+                # What somebody wrote when its time was over is another record.
+                ends = noted[3] if noted is not None and noted[3] > self._now else 0
                 if table.entity.ttl_s is not None:
                     ends = self._now + int(table.entity.ttl_s * 1e6)
                 self._version += 1

@@ -29,8 +29,10 @@ from polystore import (
     VersionConflict,
     entity,
 )
+from polystore.consistency import Settings
 from polystore.errors import ConfigurationError, EntityError, IntegrityViolation, SchemaMismatch
-from polystore.sqlalchemy import entity_of, table
+from polystore.sqlalchemy import entity_of, install_trigger, table
+from polystore.testing.conformance import MovableEnv
 from tests.integration.sqlalchemy.models import (
     Base,
     Book,
@@ -448,6 +450,41 @@ def test_a_row_can_live_for_a_time(tmp_path: Path) -> None:
                 while stored_ids(engine) != [1]:  # noqa: ASYNC110 -- the sweeper deletes the application's row
                     await asyncio.sleep(0.01)
             assert await differences(hda) == []
+        engine.dispose()
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_the_application_writes_anew_outlives_the_time_of_the_one_before(tmp_path: Path) -> None:
+    """Written when its time was over, or deleted before that and inserted again, with the same content or another."""
+
+    async def scenario() -> None:
+        engine, env = sa.create_engine(f"sqlite:///{tmp_path}/tea.db"), MovableEnv()
+        tea = sa.Table("tea", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+        tea.create(engine)
+        cls = entity_of(tea, facets={"name": [FullText()]})
+        settings = Settings(poll_s=3600.0)  # the worker looks when it is told to
+        where = {"home": {"url": f"sqlite:{tmp_path}/tea.db", "roles": ["home", "journal"]}}
+        where["copy"] = {"url": f"sqlite:{tmp_path}/copy.db", "roles": ["full_text"]}
+        async with HybridDataArchitecture.open({"stores": where}, entities=[cls], env=env, settings=settings) as hda:
+            install_trigger(engine, [cls])
+            teas, line = hda.collection(cls), hda.manager.line("tea")
+            for id in (1, 2, 3, 4):
+                await teas.put(cls(id=id, name="차"), ttl_s=60)
+            await hda.settle()
+            with engine.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM tea WHERE id IN (1, 2)")
+                connection.exec_driver_sql("INSERT INTO tea (id, name) VALUES (1, '차'), (2, '물')")
+            env.forward(61)
+            with engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE tea SET name = '물' WHERE id = 3")
+            await line.step()
+            await hda.settle()
+            with engine.connect() as connection:
+                standing = connection.exec_driver_sql("SELECT id, name FROM tea ORDER BY id").all()
+            assert [tuple(row) for row in standing] == [(1, "차"), (2, "물"), (3, "물")]
+            assert await differences(hda) == []
+            assert sorted([hit.value.id for word in ("차", "물") for hit in await teas.search(word)]) == [1, 2, 3]
         engine.dispose()
 
     asyncio.run(scenario())
