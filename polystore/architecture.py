@@ -37,6 +37,7 @@ from polystore.kinds import encode_reference
 from polystore.layers import tracing
 from polystore.model import TENANT_BYTES_MAX
 from polystore.rates import RateKind
+from polystore.registry import unknown
 from polystore.results import Ack, WriteResult
 from polystore.selection import Remembered
 from polystore.store import Store
@@ -201,6 +202,20 @@ class HybridDataArchitecture:
         """The lines of a class under `@entity(data_type="log")`. Raises UnsupportedOperation for one that is no log,
         ConfigurationError for one that was not given to `open`."""
         return Log(self._wiring, self._wiring.entity(cls), self._tenant)
+
+    # -- what a store's driver can do beside ----------------------------------------------------------------------
+
+    def client(self, name: str) -> Any:
+        """The driver's own object of a store, for what only that store can do: `hda.client("cache").zadd(...)`. It is
+        shared with polystore, so do not close it, and keep away from keys and tables that begin with ps.
+
+        Raises ConfigurationError for a name that is not configured or did not answer, UnsupportedOperation where the
+        adapter has no such object.
+        """
+        store = self._wiring.stores.get(name)
+        if store is None:
+            raise unknown("the store", name, self._wiring.stores)
+        return store.client
 
     # -- several records ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
 
@@ -147,6 +147,15 @@ class Store:
     def supports(self, protocol: type) -> bool:
         """True when the repository claims this protocol."""
         return protocol is Repository or protocol in self.capabilities
+
+    @property
+    def client(self) -> Any:
+        """The driver's own object, where the adapter has one. What is done with it passes no layer, and is nobody's
+        promise. Raises UnsupportedOperation."""
+        client = getattr(self.repository, "client", None)
+        if client is None:
+            raise UnsupportedOperation(f"{self.name}: its adapter has no object of a driver to give")
+        return client
 
     async def call(self, method: Method[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of a protocol: `await store.call(SupportsFilter.count, etype, tenant, where)`.

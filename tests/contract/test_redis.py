@@ -15,6 +15,8 @@ from polystore.testing.conformance import (
     StateConformance,
     layered,
 )
+from polystore.testing.conformance.facade import Config
+from polystore.testing.conformance.facade_state import StateFacadeConformance
 from tests.redis_servers import SERVERS, Place
 from tests.stack import url_of
 
@@ -53,6 +55,15 @@ class TestChannel(OnServers, ChannelConformance):
 class TestCache(OnServers, CacheConformance):
     async def later(self, seconds: float) -> None:
         self.place.age(seconds)
+
+
+class TestStateThroughTheFacade(StateFacadeConformance):
+    @pytest.fixture(name="config", params=SERVERS)
+    def given_config(self, request: pytest.FixtureRequest) -> Iterator[Config]:
+        place = Place(url_of(request.param))
+        live = {"url": place.url, "roles": ["live_state"], "options": {"prefix": place.prefix}}
+        yield {"stores": {"main": {"url": "memory:"}, "live": live}}
+        place.clear()
 
 
 def test_the_adapter_claims_what_is_tested_here() -> None:

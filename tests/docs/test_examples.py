@@ -8,6 +8,8 @@ The blocks of a page run in order, in one namespace and one temporary directory:
 - `console`: lines with `$` are commands, the lines below are what they print. `polystore`, `python` and a few plain
   commands run for real; `make` must name an existing target; `pip`, `git` and `cd` are only shown.
 
+A page with `<!-- server: redis -->` is run with the URL of that server in `REDIS_URL`, or skipped where there is none.
+
 The Korean pages have the same blocks as the English ones, which `test_documents.py` checks; they are not run again.
 
 In expected output `...` stands for anything within a line; as a line of its own, for any lines.
@@ -31,9 +33,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import NAMES, ROOT, Block, blocks
+from tests.stack import url_of
 
 SHOWN_ONLY = ("pip", "git", "cd")
 RUN = ("polystore", "python", "cat", "kill", "export", "ls")
+_SERVER = re.compile(r"<!-- server: (\w+) -->")
 _TITLE = re.compile(r"# ([\w./-]+\.(?:py|toml|jsonl|csv))")
 
 
@@ -163,6 +167,8 @@ def test_every_example_runs_and_prints_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if server := _SERVER.search((ROOT / name).read_text(encoding="utf-8")):
+        monkeypatch.setenv(f"{server[1].upper()}_URL", url_of(server[1]))
     page = Page(name, tmp_path)
     with page.running():
         page.try_all()

@@ -12,6 +12,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
 from polystore.errors import ConfigurationError
 
@@ -50,7 +51,9 @@ def _known(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for name in (*parsed, *options):
         if name in OURS or name in ("retry", "max_connections", "redis_connect_func"):
             raise ConfigurationError(f"the driver's option {name} is polystore's own to set")
-    return {**parsed, **OURS, "retry": Retry(NoBackoff(), 0), **options}
+    # While the driver listens for such notices it takes a connection that the server has closed for one in order.
+    unnoticed = MaintNotificationsConfig(enabled=False)
+    return {**parsed, **OURS, "retry": Retry(NoBackoff(), 0), "maint_notifications_config": unnoticed, **options}
 
 
 def _split(url: str) -> tuple[str, list[tuple[str, int]], list[str]]:
