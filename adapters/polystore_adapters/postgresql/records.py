@@ -52,7 +52,10 @@ async def get(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | 
     found: dict[Key, Record] = {}
     for (etype, tenant), ids in by_table(keys).items():
         table = tables[etype]
-        for row in await pool.fetch(table.get_sql, tenant, [table.key_value(id) for id in ids]):
+        wanted = [table.key_value(id) for id in ids]
+        one = len(wanted) == 1
+        sql, asked = (table.get_one_sql, wanted[0]) if one else (table.get_sql, wanted)
+        for row in await pool.fetch(sql, tenant, asked):
             key = Key(tenant, etype, table.id_of(row))
             found[key] = Record(key, row[0], None, b"", row[2]) if row[-1] else table.record(key, row)
         if table.home and len(missing := [id for id in ids if Key(tenant, etype, id) not in found]):

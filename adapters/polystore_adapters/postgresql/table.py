@@ -147,6 +147,8 @@ class RecordTable:
         vectors = "".join(f", {ident(vector_column(one))}" for one in self.vectors)
         among = f"FROM {name} WHERE ps_tenant = $1 AND {key} = ANY($2::{self.key_type}[])"
         self.get_sql = f"SELECT {read}, {gone} {among}"
+        # A list of unknown length is planned anew each time, one key is not.
+        self.get_one_sql = f"SELECT {read}, {gone} FROM {name} WHERE ps_tenant = $1 AND {key} = $2"
         self.versions_sql = f"SELECT {key}, {', '.join(META)} {among}{live} "
         self.rows_sql = f"SELECT {read}{vectors} {among}{live}"
         self.holders_sql = {
