@@ -59,6 +59,7 @@ class Way(msgspec.Struct, frozen=True):
     end: Key
     edges: Edges
     depth_max: int
+    where: Checked | None
     limit: int
 
 
@@ -97,6 +98,7 @@ def way(
     into: type[Any] | None,
     direction: Direction,
     depth_max: int,
+    where: Condition | None,
     edges: Condition | None,
     limit: int,
 ) -> Way:
@@ -106,7 +108,7 @@ def way(
     followed = _edges(scope, types, direction, edges)
     end = _only_end(scope, followed, "the path's end is one of") if into is None else scope.wiring.entity(into)
     target = Key(scope.tenant, end.name, end.key_id(to))
-    return Way(scope.key(key), target, followed, depth_max, limit)
+    return Way(scope.key(key), target, followed, depth_max, end.condition(where), limit)
 
 
 def _check_depth(name: str, depth: int, most: int) -> None:
@@ -266,21 +268,24 @@ async def paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path
             edges.where,
             n,
         )
-        return await _standing(scope, edges, found), len(found) < n
+        return await _standing(scope, asked, found), len(found) < n
 
     return list(await enough(asked.limit, ask))
 
 
-async def _standing(scope: Scope[Any], edges: Edges, found: Sequence[Sequence[Link]]) -> list[Path]:
-    """The paths of which all records are there, and all edges belong to them."""
-    holds = None if edges.where is None else predicate(edges.where)
+async def _standing(scope: Scope[Any], asked: Way, found: Sequence[Sequence[Link]]) -> list[Path]:
+    """The paths of which all records are there, all edges belong to them, and the condition holds between the ends."""
+    holds = None if asked.edges.where is None else predicate(asked.edges.where)
+    wanted = None if asked.where is None else predicate(asked.where)
+    ends = (asked.start, asked.end)
     links = {link for path in found for link in path}
     keys = sorted({key for link in links for key in _ends(scope.tenant, link)}, key=str)
     there: set[Key] = set()
     standing: set[Link] = set()
     for start in range(0, len(keys), _CHUNK):
         for key, record in (await _records(scope, keys[start : start + _CHUNK])).items():
-            body = live(record, None)
+            judged = wanted if key.etype == asked.end.etype and key not in ends else None
+            body = live(record, judged)
             if body is not None:
                 there.add(key)
                 standing.update(links & _links(scope.wiring.types[key.etype], key, body, holds))

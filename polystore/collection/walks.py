@@ -77,11 +77,12 @@ class Walks(Generic[T]):
         into: builtins.type[Any] | None = None,
         direction: Direction = "out",
         depth_max: int = 6,
+        where: Condition | None = None,
         edges: Condition | None = None,
         after: Token | None = None,
     ) -> Path:
         """A shortest path to another record, empty when there is none: the first of `paths`."""
-        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, 1)
+        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, where, edges, 1)
         found = await relations.paths(self._scope, asked, after)
         return found[0] if found else []
 
@@ -94,12 +95,14 @@ class Walks(Generic[T]):
         into: builtins.type[Any] | None = None,
         direction: Direction = "out",
         depth_max: int = 6,
+        where: Condition | None = None,
         edges: Condition | None = None,
         limit: int = 100,
         after: Token | None = None,
     ) -> Sequence[Path]:
         """All paths to another record that come to no record twice, shortest first, over at most `depth_max` (up to 30)
-        relations. `into` is the other record's class, where it can be one of several. All records and edges of a path
-        are there at their homes. Raises WorkLimitExceeded rather than give an incomplete answer below `limit`."""
-        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, edges, limit)
+        relations. `into` is the other record's class, where it can be one of several; `where` is a condition on the
+        records of that class between the two ends, `edges` on the properties of the edges. All records and edges of a
+        path are there at their homes. Raises WorkLimitExceeded rather than give an incomplete answer below `limit`."""
+        asked = relations.way(self._scope, key, to, type, into, direction, depth_max, where, edges, limit)
         return await relations.paths(self._scope, asked, after)

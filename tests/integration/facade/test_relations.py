@@ -110,6 +110,9 @@ async def test_all_paths_come_shortest_first_within_depth_and_limit(hda: HybridD
         return [nodes(path, "a") for path in found]
 
     assert await paths() == ["a m3 c", "a m1 b m2 c"]
+    assert await paths(where=F.name == "B") == ["a m3 c", "a m1 b m2 c"], "the ends are the caller's own choice"
+    assert await paths(where=F.name != "B") == ["a m3 c"]
+    assert await paths(where=F.name != "B", edges=F.weight != 0.2) == []
     assert await paths(depth_max=3) == await paths(limit=1) == ["a m3 c"]
     assert await paths(edges=F.weight != 0.2) == ["a m1 b m2 c"]
     assert await paths(edges=F.weight == 0.2) == []
