@@ -21,6 +21,7 @@ from polystore.model import (
     Committed,
     Key,
     OpId,
+    Spill,
     StoredVector,
     Vectors,
     Write,
@@ -134,6 +135,7 @@ class Decisions:
         """To be carried out in this order."""
         self.ops: dict[tuple[str, str], Done] = {}
         self.marks: dict[str, str] = {}
+        self.spills: list[Spill] = []
         self._claims: dict[Slot, str] = {}
         self._before: list[tuple[Key, Draft | None]] = []
 
@@ -157,6 +159,7 @@ class Decisions:
         if op is not None:
             self.ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         self.marks.update(commit.marks)
+        self.spills += commit.spills
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:

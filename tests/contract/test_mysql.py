@@ -17,10 +17,13 @@ from polystore.testing.conformance import (
     HomeTraversalConformance,
     HomeVectorConformance,
     JournalConformance,
+    LogConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
+    SpillConformance,
     TextConformance,
+    TimeRangeConformance,
     TraversalConformance,
     VectorConformance,
     layered,
@@ -136,6 +139,18 @@ class TestDurabilityOfAHome(Bare, DurabilityConformance):
 
 
 class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass
+
+
+class TestTimeRange(BareAndLayered, TimeRangeConformance):
+    pass
+
+
+class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestSpill(BareAndLayered, SpillConformance):
     pass
 
 

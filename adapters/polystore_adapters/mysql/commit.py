@@ -15,14 +15,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash
 from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
-from polystore_adapters.mysql import graph
+from polystore_adapters.mysql import facts, graph
 from polystore_adapters.mysql.graph import slot_of
+from polystore_adapters.mysql.locks import bucket, lock
 from polystore_adapters.mysql.pool import Pool, Session
 from polystore_adapters.mysql.records import Tables, by_table
 from polystore_adapters.mysql.schema import BUCKETS, TARGETS_LOCK
 from polystore_adapters.mysql.table import RecordTable
 
-_LOCK_SQL = "SELECT b FROM ps_lock WHERE b IN %s ORDER BY b FOR UPDATE"
 _MASKS_SQL = (
     "SELECT t.etype, t.bit FROM ps_lock AS l LEFT JOIN ps_target AS t ON t.status <> 'off' WHERE l.b = %s "
     "LOCK IN SHARE MODE"
@@ -37,16 +37,6 @@ class _Again(Exception):
 
     def __init__(self, keys: Collection[Key]) -> None:
         self.keys = keys
-
-
-def bucket(key: Key) -> int:
-    return key_hash(key.tenant, key.etype, key.id) % BUCKETS
-
-
-async def lock(db: Session, buckets: Collection[int]) -> None:
-    """Wait until the buckets are ours, in ascending order; until the end of the transaction."""
-    if buckets:
-        await db.fetch(_LOCK_SQL, tuple(sorted(set(buckets))))
 
 
 async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
@@ -223,6 +213,8 @@ async def _write(db: Session, tables: Tables, decisions: Decisions, standing: St
         sorted(decisions.marks.items()),
         "ON DUPLICATE KEY UPDATE value = VALUES(value)",
     )
+    if decisions.spills:
+        await facts.keep(db, decisions.spills, now)
 
 
 async def _write_rows(db: Session, table: RecordTable, drafts: Mapping[Key, Draft], stored: Collection[Key]) -> None:

@@ -91,11 +91,11 @@ def _encode_int(value: int) -> int:
     return int(value)
 
 
-def _encode_float(value: float) -> float | str:
+def encode_float(value: float) -> float | str:
     return value if value or math.copysign(1, value) > 0 else "-0.0"  # the literal -0.0 is 0
 
 
-def _encode_datetime(value: datetime) -> str:
+def encode_datetime(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
@@ -105,8 +105,8 @@ def _decode_datetime(value: datetime) -> datetime:
 
 _ENCODERS: Mapping[str, Callable[[Any], Any]] = {
     "int": _encode_int,
-    "float": _encode_float,
-    "datetime": _encode_datetime,
+    "float": encode_float,
+    "datetime": encode_datetime,
     "decimal": sort_key,
     "uuid": str,
     "json": encode_json,

@@ -77,7 +77,7 @@ class Search:
         args: list[Any] = []
         counts = ""
         for against, part in self._phrases:
-            counts += f", (SELECT COUNT(*) FROM {self._source} WHERE t.ps_tenant = %s AND {_HOLDS})"
+            counts += f", (SELECT COUNT(*) FROM {self._source} WHERE t.ps_tenant = %s AND {HOLDS})"
             args += [self._tenant, against, part]
         sql = f"SELECT COUNT(*), AVG(t.ps_length){counts} FROM {self._source} WHERE t.ps_tenant = %s"
         return sql, [*args, self._tenant]
@@ -103,7 +103,7 @@ class Search:
             weight = "GREATEST(LN((%s - %s + 0.5e0) / (%s + 0.5e0)), 0.000001e0)"
             scores.append(f"{weight} * {times} * {BM25_K1 + 1}e0 / ({times} + {norm})")
             args += [count, holding, holding, part, len(part), part, len(part), max(float(mean or 0), 1e-9)]
-        holds = " AND ".join(_HOLDS for _ in self._phrases)
+        holds = " AND ".join(HOLDS for _ in self._phrases)
         inner = (
             f"SELECT CAST(t.{self._key} AS CHAR) AS id, ({' + '.join(scores)}) + 0e0 AS score, t.ps_version AS version "
             f"FROM {self._source} WHERE t.ps_tenant = %s AND {holds} AND ({where[0]})"
@@ -117,4 +117,4 @@ class Search:
         return sql, [*args, limit]
 
 
-_HOLDS = "MATCH (t.ps_terms) AGAINST (%s IN BOOLEAN MODE) AND LOCATE(%s, t.ps_line) > 0"
+HOLDS = "MATCH (t.ps_terms) AGAINST (%s IN BOOLEAN MODE) AND LOCATE(%s, t.ps_line) > 0"

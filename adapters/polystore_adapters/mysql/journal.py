@@ -20,9 +20,10 @@ from polystore.model import (
     TargetRow,
     text_hash,
 )
-from polystore_adapters.mysql.commit import bucket, keep, lock
+from polystore_adapters.mysql.commit import keep
 from polystore_adapters.mysql.dialect import decode_json, encode_json, ident
 from polystore_adapters.mysql.graph import SNAPSHOT, slot_of
+from polystore_adapters.mysql.locks import bucket, lock
 from polystore_adapters.mysql.pool import Pool, Session
 from polystore_adapters.mysql.records import Tables, by_table
 from polystore_adapters.mysql.schema import TARGETS_LOCK, check_database

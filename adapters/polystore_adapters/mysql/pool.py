@@ -151,14 +151,16 @@ class Pool:
                 program_name="polystore",
             )
             session = Session(connection, self._packet_max)
+            asked = self._env.monotonic()
             version, packet_max, server_us = (await session.fetch(_SERVER))[0]
+            half_way = int((self._env.monotonic() - asked) * 5e5)
             if "MariaDB" not in version:
                 raise ConfigurationError(
                     f"{self.place}: the server is {version}, not MariaDB, and has no sequences; use MariaDB 10.6 or "
                     "later"
                 )
             self._packet_max = packet_max
-            self.clock.set(server_us)
+            self.clock.set(server_us + half_way)
             await session.run(_SETTINGS.format(lock_timeout_s=options.lock_timeout_s))
             await session.run(_ISOLATION)
         except BaseException as error:

@@ -27,16 +27,22 @@ from polystore.protocols import (
     SupportsCommit,
     SupportsFilter,
     SupportsJournal,
+    SupportsLog,
     SupportsSchema,
+    SupportsSpill,
     SupportsTextSearch,
+    SupportsTimeRange,
     SupportsTraversal,
     SupportsVectorSearch,
 )
+from polystore.relational import edges
 from polystore.text import Phrase
 from polystore_adapters.mysql import graph, records, vector
 from polystore_adapters.mysql.dialect import ident
+from polystore_adapters.mysql.fact_calls import FactCalls
 from polystore_adapters.mysql.full_text import Search
 from polystore_adapters.mysql.journal_calls import JournalCalls
+from polystore_adapters.mysql.log import LogTable, LogTables
 from polystore_adapters.mysql.options import Options, address
 from polystore_adapters.mysql.pool import Clock, Pool, Session
 from polystore_adapters.mysql.prepare import compare, prepare
@@ -48,7 +54,7 @@ VALUE_BYTES_MAX = 7 << 20
 """Half of the server's own max_allowed_packet, since each byte may be escaped, less the rest of a statement."""
 
 
-class MysqlRepository(JournalCalls):
+class MysqlRepository(JournalCalls, FactCalls):
     """Records, facets and journal in one database. Used from one event loop; any number of processes may share it."""
 
     capabilities: frozenset[type] = frozenset(
@@ -60,6 +66,9 @@ class MysqlRepository(JournalCalls):
             SupportsTextSearch,
             SupportsVectorSearch,
             SupportsTraversal,
+            SupportsTimeRange,
+            SupportsLog,
+            SupportsSpill,
         }
     )
     limits: Limits = Limits(value_bytes_max=VALUE_BYTES_MAX)
@@ -70,6 +79,7 @@ class MysqlRepository(JournalCalls):
         self._env = env
         self._pool = Pool(address(url), options, env)
         self._tables = Tables()
+        self._logs = LogTables()
 
     @property
     def place(self) -> str:
@@ -100,9 +110,11 @@ class MysqlRepository(JournalCalls):
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]
+        logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
+        all_of_them = [*tables, *(log.table for log in logs)]
         async with self._pool.session() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
-            difference = await compare(db, self.place, tables)
+            difference = await compare(db, self.place, all_of_them)
             if difference and not create:
                 raise SchemaMismatch(
                     f"{self.place}: {difference}; run `polystore init`, or open it with the right to create"
@@ -110,12 +122,14 @@ class MysqlRepository(JournalCalls):
             if difference:
                 await lock(db, self.place)
                 try:
-                    await prepare(db, self.place, tables)
+                    await prepare(db, self.place, all_of_them)
+                    for log in logs:
+                        await log.prepare(db)
                 finally:
                     if db.connection.connected:
                         await unlock(db)
-        for table in tables:
-            self._tables[table.etype] = table
+        self._tables.update({table.etype: table for table in tables})
+        self._logs.update({log.table.etype: log for log in logs})
 
     async def _check_writable(self, db: Session, *, home: bool) -> None:
         if home and await db.value("SELECT @@read_only"):
@@ -202,8 +216,9 @@ class MysqlRepository(JournalCalls):
         where: Checked | None,
         limit: int,
     ) -> list[Reached]:
-        edges = self._edges(etype, tenant, types, where)
-        return await graph.traverse(self._pool, edges, (etype, id), direction, depth, limit)
+        chosen = self._edges(etype, tenant, types, where)
+        async with self._pool.transaction(begin=graph.SNAPSHOT) as db:
+            return await edges.traverse(graph.around(db, chosen), (etype, id), direction, depth, limit)
 
     async def paths(
         self,
@@ -215,15 +230,16 @@ class MysqlRepository(JournalCalls):
         where: Checked | None,
         limit: int,
     ) -> list[list[Link]]:
-        edges = self._edges(start.etype, start.tenant, types, where)
+        chosen = self._edges(start.etype, start.tenant, types, where)
         ends = ((start.etype, start.id), (end.etype, end.id))
-        return await graph.paths(self._pool, edges, *ends, direction, depth_max, limit)
+        async with self._pool.transaction(begin=graph.SNAPSHOT) as db:
+            return await edges.paths(graph.around(db, chosen), *ends, direction, depth_max, limit)
 
-    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> edges.Edges:
         tables = [(name, table.edges) for name, table in self._tables.items() if table.edges is not None]
         if not tables:
             raise _not_served(etype, "relations")
-        return graph.Edges(tables, tenant, types, graph.condition(where))
+        return edges.Edges(tables, tenant, types, graph.condition(where))
 
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
         """The condition, and that the record's time is not over, by the clock of a connection."""

@@ -45,8 +45,18 @@ CREATE TABLE IF NOT EXISTS ps_op (tenant VARCHAR(128) NOT NULL, op_id VARCHAR(51
     request_hash LONGBLOB NOT NULL,
     answers LONGTEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (tenant, op_id), KEY (created_at));
 CREATE TABLE IF NOT EXISTS ps_mark (name VARCHAR(512) PRIMARY KEY, value LONGTEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ps_series (n BIGINT AUTO_INCREMENT PRIMARY KEY, slot BINARY(16) NOT NULL,
+    etype VARCHAR(64) NOT NULL, measure VARCHAR(255) NOT NULL, tenant VARCHAR(128) NOT NULL, id VARCHAR(512) NOT NULL,
+    UNIQUE KEY (slot), KEY (etype, measure));
+CREATE TABLE IF NOT EXISTS ps_point (series BIGINT NOT NULL, at BIGINT NOT NULL, i BIGINT, f DOUBLE, s LONGTEXT,
+    PRIMARY KEY (series, at));
+CREATE TABLE IF NOT EXISTS ps_spill (n BIGINT AUTO_INCREMENT PRIMARY KEY, store VARCHAR(255) NOT NULL,
+    kind VARCHAR(16) NOT NULL, {_KEY}, count INT NOT NULL, payload LONGBLOB NOT NULL, created_at BIGINT NOT NULL,
+    next_us BIGINT NOT NULL DEFAULT 0, attempts INT NOT NULL DEFAULT 0, aside TINYINT(1) NOT NULL DEFAULT 0,
+    error LONGTEXT NOT NULL, KEY (store, aside, n), KEY (tenant, etype, id));
 INSERT IGNORE INTO ps_lock SELECT seq FROM seq_0_to_{TARGETS_LOCK};
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('data_id', REPLACE(UUID(), '-', ''));
+INSERT IGNORE INTO ps_meta (k, v) VALUES ('spill_bytes', '0');
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('schema', '{SCHEMA_VERSION}');
 """
 
