@@ -16,11 +16,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cached, embedded, facade, facts, imports
+from benchmarks import cached, embedded, facade, facts, imports, networked
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
     6: imports.ten_thousand,
+    7: networked.get_by_id,
     8: cached.get_by_id,
     9: embedded.get_by_id,
     10: embedded.write_and_outbox,

@@ -38,23 +38,42 @@ class CachedRecords(Generic[T]):
 
     async def value(self, id: str) -> T | None:
         """The value, or None when there is no live record. Raises what the home raises, and DecodeError."""
-        entry = self._cache.lookup_now(self._prefix + part(id))
+        cache, name = self._cache, self._prefix + part(id)
+        entry, missed = cache.lookup_now(name), False
+        if not cache.inline:
+            try:
+                (entry,) = await cache.lookup((name,))
+            except Bypass:
+                return await self._bypassed(id)
+            missed = entry is None
+            cache.counts.hits += not missed
         if entry is not None:
             try:
                 return self._entries.value(entry)
             except ValueError:
-                self._cache.counts.bypassed += 1
-        (record,) = await self.records((Key(self._tenant, self._entity.name, id),))
+                return await self._bypassed(id)
+        return self._value((await self.records((self._key(id),), missed=missed))[0])
+
+    def _key(self, id: str) -> Key:
+        return Key(self._tenant, self._entity.name, id)
+
+    def _value(self, record: Record | None) -> T | None:
         return None if record is None or record.body is None else self._entity.decode(record.body)
 
-    async def records(self, keys: Sequence[Key]) -> list[Record | None]:
-        """As `Store.get`. What was absent, and remembered so, comes back as a tombstone."""
+    async def _bypassed(self, id: str) -> T | None:
+        self._cache.counts.bypassed += 1
+        return self._value((await self._home.get([self._key(id)]))[0])
+
+    async def records(self, keys: Sequence[Key], *, missed: bool = False) -> list[Record | None]:
+        """As `Store.get`. What was absent, and remembered so, comes back as a tombstone. missed: the cache was looked
+        into a moment ago, and had none of them."""
         wanted = {name_of(key): key for key in keys}
         found: dict[str, Record | None] = {}
         left = list(wanted)
         try:
-            for _ in range(LOOKS):
-                left = await self._look(left, wanted, found)
+            for look in range(LOOKS):
+                if look or not missed:
+                    left = await self._look(left, wanted, found)
                 if left:
                     left = await self._read(left, wanted, found)
                 if not left:

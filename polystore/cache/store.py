@@ -97,7 +97,7 @@ class CacheStore(Store):
 
     async def _lookup_all(self, asked: list[Sequence[str]]) -> Sequence[list[bytes | None] | Exception]:
         if len(asked) == 1:
-            return [await self.call(SupportsCache.lookup, asked[0])]
+            return [await self._run(Operation.of(SupportsCache.lookup, asked[0]), self._once)]
         names = list(dict.fromkeys(name for one in asked for name in one))
         found = dict(zip(names, await self.call(SupportsCache.lookup, names), strict=True))
         return [[found[name] for name in one] for one in asked]

@@ -29,6 +29,7 @@ class OnServers:
     @pytest.fixture(params=[*SERVERS, "redis under all layers"])
     def connect(self, request: pytest.FixtureRequest) -> Iterator[Connect]:
         self.place = Place(url_of(request.param.split()[0]))
+        self.place.keys()  # connected before the test, whose time it would take
 
         async def connected(env: Env) -> Repository:
             return await self.place.connect(env)

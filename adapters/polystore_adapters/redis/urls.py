@@ -21,6 +21,10 @@ Client = Redis | RedisCluster
 PLAIN = {"valkey": "redis", "valkeys": "rediss", "keydb": "redis"}
 """Schemes of servers that speak the same protocol."""
 OURS: Mapping[str, Any] = {"decode_responses": False, "encoding": "utf-8"}
+NO_DEADLINE: Mapping[str, Any] = {"socket_timeout": None}
+"""The store's layers have one; the driver's own, for each packet, takes a quarter of the time of a call."""
+SENTINEL_DEADLINE: Mapping[str, Any] = {"socket_timeout": 1.0}
+"""Another sentinel is asked while one does not answer."""
 
 
 def make_client(url: str, options: Mapping[str, Any], connections: int) -> Client:
@@ -34,7 +38,7 @@ def make_client(url: str, options: Mapping[str, Any], connections: int) -> Clien
             return _sentinel(plain, options, connections)
         if kind == "cluster":
             return _cluster(plain, options, connections)
-        pool: Any = ConnectionPool(max_connections=connections, **_known(plain, options))
+        pool: Any = ConnectionPool(max_connections=connections, **{**NO_DEADLINE, **_known(plain, options)})
         pool.make_connection()  # says whether it knows all options
         return Redis.from_pool(pool)
     except (ValueError, TypeError, LookupError) as e:
@@ -75,9 +79,9 @@ def _sentinel(url: str, options: Mapping[str, Any], connections: int) -> Redis:
     shared = {name: value for name, value in known.items() if name not in ("host", "port", "db")}
     if secured:
         shared["ssl"] = True
-    theirs = {**shared, **options.get("sentinel_kwargs", {})}
+    theirs = {**SENTINEL_DEADLINE, **shared, **options.get("sentinel_kwargs", {})}
     sentinels: Any = Sentinel  # the driver does not say its types
-    made = sentinels(addresses, sentinel_kwargs=theirs, **shared)
+    made = sentinels(addresses, sentinel_kwargs=theirs, **{**NO_DEADLINE, **shared})
     client: Redis = made.master_for(service, max_connections=connections, db=int(db[0]) if db else known.get("db", 0))
     return client
 
