@@ -121,6 +121,11 @@ class EntityType(Generic[T]):
         self._pydantic = is_pydantic(cls)
         self._plain_defaults: dict[str, Any] = {}
 
+    @property
+    def erases(self) -> bool:
+        """Whether points of a record go with it."""
+        return any(one.on_delete == "erase" for one in self.measures.values())
+
     # -- values -----------------------------------------------------------------------------------------------
 
     def encode(self, value: T) -> dict[str, Any]:

@@ -240,7 +240,10 @@ class Commits:
             self._claims[slot] = key.id
 
     def _make_way(self, holder: Key) -> bool:
-        """Whether the holder of a unique value has expired; then it is deleted now, not when the sweeper comes."""
+        """Whether the holder of a unique value has expired; then it is deleted now, not when the sweeper comes. Unless
+        its points are to be erased with it: the duty to do that comes with the sweeper's commit, which knows them."""
+        if self._tables[holder.etype].entity.erases:
+            return False
         self._read_keys([holder], bodies=False)
         h = key_hash(holder.tenant, holder.etype, holder.id)
         return self._decide(Write("expire", holder, h, None), None).changed

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
 
-from polystore import Embedding, FullText, HybridDataArchitecture, InvalidData, NotFound, Relation, entity
+from polystore import (
+    Embedding,
+    FullText,
+    HybridDataArchitecture,
+    IntegrityViolation,
+    InvalidData,
+    Measure,
+    NotFound,
+    Relation,
+    Unique,
+    entity,
+)
 from polystore.consistency.verify import Verifier
 from polystore.model import Key, Record
 from polystore.protocols import Repository
@@ -150,3 +161,36 @@ async def test_a_time_that_is_none_is_refused_before_anything_is_written(
         with pytest.raises(InvalidData, match="ttl_s="):
             await notes.touch("a", ttl_s=bad)
     assert await notes.count() == 0
+
+
+@entity()
+class Member(msgspec.Struct, kw_only=True):
+    id: str
+    mail: Annotated[str, Unique()]
+    steps: ClassVar[Measure[float]] = Measure(float, on_delete="erase")
+
+
+@pytest.mark.parametrize("profile", ["one memory", "sqlite", "embedded"])
+def test_an_expired_record_that_holds_a_unique_value_takes_its_points_along(profile: str, tmp_path: Path) -> None:
+    """Whoever gets the value next, no point of the old record is left where they are erased with it."""
+
+    async def main() -> None:
+        env = MovableEnv()
+        config = config_of(profile, tmp_path)
+        async with HybridDataArchitecture.open(config, entities=[Member], settings=PROMPT, env=env) as hda:
+            members = hda.collection(Member)
+            await members.put(Member(id="old", mail="m@x"), ttl_s=60)
+            at = datetime.now(UTC)
+            await members.append(Member.steps, "old", 1.0, at=at)
+            env.forward(61)
+            new = Member(id="new", mail="m@x")
+            try:
+                await members.put(new)
+            except IntegrityViolation:  # free when the sweeper, who knows of the points, has come
+                await hda.manager.line("member").step()
+                await members.put(new)
+            await hda.manager.line("member").step()
+            await hda.settle(10)
+            assert list(await members.series(Member.steps, "old", start=at - timedelta(days=1))) == []
+
+    asyncio.run(main())
