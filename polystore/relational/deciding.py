@@ -27,9 +27,11 @@ from polystore.model import (
     Write,
     Written,
     key_hash,
+    refs_of,
     text_hash,
 )
 from polystore.protocols import Layout
+from polystore.relational.claims import FileClaims
 
 
 class Draft(msgspec.Struct, gc=False):
@@ -90,7 +92,7 @@ class Standing(msgspec.Struct):
     """What a store holds, read under the locks of all keys, of the op ids, and of the unique values written.
 
     masks: entity -> copies that are owed its changes. holders: who has a unique value, and until when. known: what
-    embedders made, by record, field and embedder: hash of the text, and vector.
+    embedders made, by record, field and embedder: hash of the text, and vector. files_of, files: see `FileClaims`.
     """
 
     now_us: int
@@ -99,6 +101,8 @@ class Standing(msgspec.Struct):
     done: dict[tuple[str, str], Done] = {}
     holders: dict[Slot, tuple[str, int]] = {}
     known: dict[tuple[Key, str, str], tuple[bytes, bytes]] = {}
+    files_of: dict[Key, frozenset[str]] = {}
+    files: dict[str, tuple[str, Key | None]] = {}
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -136,12 +140,13 @@ class Decisions:
         self.ops: dict[tuple[str, str], Done] = {}
         self.marks: dict[str, str] = {}
         self.spills: list[Spill] = []
+        self.files = FileClaims(standing.files_of, standing.files)
         self._claims: dict[Slot, str] = {}
         self._before: list[tuple[Key, Draft | None]] = []
 
     def attempt(self, commit: Commit) -> Committed | Exception:
         """Decide the writes of a commit, or leave all as it was."""
-        outbox, vectors = len(self.outbox), len(self.vectors)
+        outbox, vectors, files = len(self.outbox), len(self.vectors), self.files.position
         self._before = []
         op = commit.op
         try:
@@ -155,6 +160,7 @@ class Decisions:
                 else:
                     self.drafts[key] = draft
             del self.outbox[outbox:], self.vectors[vectors:]
+            self.files.back(files)
             return error
         if op is not None:
             self.ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
@@ -193,6 +199,8 @@ class Decisions:
             draft = Draft(next(self._versions), write.h, b"", self._now, None, None)
         else:
             draft = self._draft(table, write, standing)
+        if table.entity.files:
+            self.files.claim(key, frozenset(ref.key for ref in refs_of(table.entity.files, draft.body or {})))
         self._before.append((key, self.drafts.get(key)))
         self.drafts[key] = draft
         mask = self._given.masks.get(key.etype, 0)

@@ -10,6 +10,7 @@ from polystore.testing.conformance import (
     CopyExpiryConformance,
     DurabilityConformance,
     ExpiryConformance,
+    FileClaimsConformance,
     FilterConformance,
     HistoriesConformance,
     HomeDurabilityConformance,
@@ -139,6 +140,10 @@ class TestDurabilityOfAHome(Bare, DurabilityConformance):
 
 
 class TestHomeDurability(Bare, HomeDurabilityConformance):
+    pass
+
+
+class TestFileClaims(BareAndLayered, FileClaimsConformance):
     pass
 
 

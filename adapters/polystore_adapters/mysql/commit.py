@@ -13,9 +13,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
-from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash
+from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
 from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
-from polystore_adapters.mysql import facts, graph
+from polystore_adapters.mysql import claims, facts, graph
 from polystore_adapters.mysql.graph import slot_of
 from polystore_adapters.mysql.locks import bucket, lock
 from polystore_adapters.mysql.pool import Pool, Session
@@ -88,7 +88,12 @@ def _buckets(tables: Tables, commits: Sequence[Commit], extra: Collection[Key]) 
     for (etype, tenant, field), values in _unique_values(tables, writes).items():
         form_of = tables[etype].form_of
         buckets |= {key_hash(tenant, f"{etype}.{field}", str(form_of(field, value))) % BUCKETS for value in values}
-    return buckets
+    return buckets | {claims.file_bucket(file) for file in _files(tables, writes)}
+
+
+def _files(tables: Tables, writes: Sequence[Write]) -> set[str]:
+    """The files that the writes name. Others that stay in a record, it has."""
+    return {ref.key for write in writes for ref in refs_of(tables[write.key.etype].entity.files, write.body or {})}
 
 
 def _unique_values(tables: Tables, writes: Sequence[Write]) -> dict[tuple[str, str, str], set[object]]:
@@ -133,6 +138,9 @@ async def _read(
             standing.done[tenant, id] = (request, json.loads(answers))
     await _read_holders(db, tables, writes, standing, {*bare, *whole})
     await _read_known(db, tables, writes, standing)
+    standing.files_of = await claims.files_of(db, {key for key in (*bare, *whole) if tables[key.etype].entity.files})
+    known = await claims.states(db, _files(tables, writes))
+    standing.files = {file: (state, holder) for file, (state, holder, _) in known.items()}
     return standing
 
 
@@ -213,6 +221,7 @@ async def _write(db: Session, tables: Tables, decisions: Decisions, standing: St
         sorted(decisions.marks.items()),
         "ON DUPLICATE KEY UPDATE value = VALUES(value)",
     )
+    await claims.write(db, decisions.files.holders, now)
     if decisions.spills:
         await facts.keep(db, decisions.spills, now)
 

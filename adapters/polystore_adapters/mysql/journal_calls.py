@@ -16,7 +16,7 @@ from polystore.model import (
     StoredVector,
     TargetRow,
 )
-from polystore_adapters.mysql import commit, journal
+from polystore_adapters.mysql import claims, commit, journal
 from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.records import Tables
 
@@ -96,6 +96,9 @@ class JournalCalls:
 
     async def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
         return await journal.forget_vectors(self._pool, etype, but_of, limit)
+
+    async def condemn(self, keys: Sequence[str], released_us: int, only_ask: bool) -> list[bool]:
+        return await claims.condemn(self._pool, keys, released_us, only_ask=only_ask)
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await journal.purge(self._pool, now_us, tombstone_ttl_us)

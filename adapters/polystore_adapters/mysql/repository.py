@@ -25,6 +25,7 @@ from polystore.model import (
 from polystore.protocols import (
     Layout,
     SupportsCommit,
+    SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
     SupportsLog,
@@ -69,6 +70,7 @@ class MysqlRepository(JournalCalls, FactCalls):
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsFileClaims,
         }
     )
     limits: Limits = Limits(value_bytes_max=VALUE_BYTES_MAX)

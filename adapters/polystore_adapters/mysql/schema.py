@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS ps_spill (n BIGINT AUTO_INCREMENT PRIMARY KEY, store 
     kind VARCHAR(16) NOT NULL, {_KEY}, count INT NOT NULL, payload LONGBLOB NOT NULL, created_at BIGINT NOT NULL,
     next_us BIGINT NOT NULL DEFAULT 0, attempts INT NOT NULL DEFAULT 0, aside TINYINT(1) NOT NULL DEFAULT 0,
     error LONGTEXT NOT NULL, KEY (store, aside, n), KEY (tenant, etype, id));
+CREATE TABLE IF NOT EXISTS ps_file (name VARCHAR(512) PRIMARY KEY, tenant VARCHAR(128), etype VARCHAR(64),
+    id VARCHAR(512), state VARCHAR(16) NOT NULL, since BIGINT NOT NULL, KEY (tenant, etype, id), KEY (state, since));
 INSERT IGNORE INTO ps_lock SELECT seq FROM seq_0_to_{TARGETS_LOCK};
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('data_id', REPLACE(UUID(), '-', ''));
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('spill_bytes', '0');
