@@ -255,8 +255,9 @@ class Decisions:
             for id in {self._claims.get(slot), stored} - {None, key.id}:
                 other = Key(key.tenant, key.etype, str(id))
                 draft = self.drafts.get(other)
-                if draft is None and id == stored and 0 < ends <= self._now:
-                    # Its time is over: it is deleted now, not when the sweeper comes.
+                if draft is None and id == stored and 0 < ends <= self._now and not table.entity.erases:
+                    # Its time is over: it is deleted now. Unless its points go with it: the duty to erase them
+                    # comes with the commit of the sweeper, which knows them.
                     self._decide(Write("expire", other, key_hash(other.tenant, other.etype, other.id), None), None)
                     continue
                 # A claim without a draft is of a commit of this group that was given up.
