@@ -165,7 +165,7 @@ class Decisions:
         if op is not None:
             self.ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         self.marks.update(commit.marks)
-        self.spills += commit.spills
+        self.spills += commit.owed(written)
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:

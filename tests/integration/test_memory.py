@@ -178,7 +178,7 @@ def test_an_impossible_url_is_a_configuration_error(url: str) -> None:
 
 
 def test_options_are_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match="remove size"):
+    with pytest.raises(ConfigurationError, match="unknown field `size`"):
         asyncio.run(connect("memory:", {"size": 1}, FakeEnv()))
 
 

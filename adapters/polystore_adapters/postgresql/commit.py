@@ -218,7 +218,7 @@ class Commits:
         if op is not None:
             self._ops[op.tenant, op.id] = (op.request_hash, [(one.version, one.existed) for one in written])
         self._marks.update(commit.marks)
-        self._spills += commit.spills
+        self._spills += commit.owed(written)
         return Committed(written)
 
     def _done_before(self, op: OpId) -> Committed | None:
@@ -304,7 +304,8 @@ class Commits:
             for id in {self._claims.get(slot), stored} - {None, key.id}:
                 other = Key(key.tenant, key.etype, str(id))
                 draft = self._drafts.get(other)
-                if draft is None and id == stored and 0 < ends <= self._now:
+                over = 0 < ends <= self._now and not table.entity.erases  # else the sweeper, who owes that, deletes it
+                if draft is None and id == stored and over:
                     self._decide(Write("expire", other, key_hash(other.tenant, other.etype, other.id), None), None)
                     continue
                 # A claim without a draft is of a commit of this group that was given up.

@@ -140,6 +140,18 @@ class SpillConformance(Conformance):
             await store.unspill([row.number for row in rows])
         assert kept == [b"payload 1", b"payload 3"]
 
+    async def test_a_record_that_lives_again_when_it_was_to_expire_keeps_its_points(self) -> None:
+        """The sweeper comes late: the duty to erase is only that of a commit that did delete the record."""
+        store: Keeping = await self.open()
+        await commit(store, put("r1"))
+        over = Write("expire", put("r1").key, put("r1").h, None)
+        await commit(store, over, spills=[spill(1, kind="erase", etype=over.key.etype)])
+        assert await store.spilled("facts", 100) == []
+        await commit(store, msgspec.structs.replace(put("r1"), ttl_us=60_000_000))
+        self.env.forward(61)
+        await commit(store, over, spills=[spill(1, kind="erase", etype=over.key.etype)])
+        assert [row.spill.id for row in await store.spilled("facts", 100)] == ["r1"]
+
     async def test_what_is_still_to_be_erased_is_known(self) -> None:
         store: Keeping = await self.open()
         await commit(store, put("a"), spills=[spill(1, kind="erase"), spill(1, kind="erase")])

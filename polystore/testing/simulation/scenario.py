@@ -23,6 +23,10 @@ CRASHPOINTS = (
     "retry.settled",
     "embed.stored",
     "backfill.step",
+    "expiry.committed",
+    "fact.spilled",
+    "spill.taken",
+    "spill.delivered",
     "drain",
 )
 """Where production code calls `Env.crashpoint`; the names of copies are the simulation's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from polystore_adapters.memory import MemoryRepository, MemoryServer
 
 from polystore.filters import Checked
@@ -23,6 +24,16 @@ from polystore.model import (
 from polystore.testing.conformance import LogConformance, SpillConformance, TimeRangeConformance
 from polystore.text import Phrase
 from tests.contract.broken.registry import fails
+
+
+@fails(SpillConformance, "test_a_record_that_lives_again_when_it_was_to_expire_keeps_its_points")
+class ErasesTheLiving(MemoryServer):
+    """What a commit brings is owed, whether its write was carried out or not."""
+
+    def _commit(self, commit: Commit) -> Committed:
+        done = super()._commit(msgspec.structs.replace(commit, spills=()))
+        self.kept.keep(list(commit.spills), self.env.now_us())
+        return done
 
 
 @fails(TimeRangeConformance, "test_a_point_appended_again_is_one_point")
