@@ -21,7 +21,7 @@ class Note:
     id: str
 
 text = describe(entity_type(Note)).json()
-served = msgspec.json.encode(prepare._Served(True, [], {}))
+served = msgspec.json.encode(prepare.Served(True, [], {}))
 sys.setswitchinterval(1e-7)
 begin = threading.Barrier(8)
 

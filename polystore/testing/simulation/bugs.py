@@ -245,9 +245,9 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "invalidation_dropped_when_down": ((CacheStore, "deliver", _dropped_when_down), 50),
     "leased_read_joins": ((Store, "get", _joins), 100),
     "expired_is_seen": ((MemoryServer, "expired", _never_over), 20),
-    "sweeps_what_was_written_again": ((MemoryServer, "_write", _swept_whatever_stands), 100),
+    "sweeps_what_was_written_again": ((MemoryServer, "_write", _swept_whatever_stands), 300),
     "facts_kept_in_memory": ((Facts, "_keep", _kept_in_memory), 50),
-    "facts_sent_anew": ((facts, "points_spill", _sent_anew), 50),
+    "facts_sent_anew": ((facts, "points_spill", _sent_anew), 300),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

@@ -180,6 +180,11 @@ class Client:
             self.history.note(f"{self.node.name} reads {key.id} at {name}: {type(e).__name__}")
             return
         found = 0 if record is None else record.version
+        newest = max((one for one in self.history.commits if one.key == key), key=lambda one: one.after)
+        if newest.deleted and (record is None or record.body is None):
+            # Deleted here and there: a copy that was out of service when it was written and deleted again is told
+            # nothing of it, and shows nothing older.
+            found = newest.after
         self.history.reads.append(Read(self.node.name, name, key, version, found))
 
 

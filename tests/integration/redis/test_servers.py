@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, TypeVar
@@ -33,6 +35,22 @@ T = TypeVar("T")
 KEY = Key("", "session", "a")
 MINUTE_US = 60_000_000
 NAMES = [f"/thing/{n}" for n in range(40)]
+
+
+pytestmark = [
+    # The driver forgets connections to nodes of a cluster that left it, without closing them.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:loop is closed:ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def forgotten_connections() -> Generator[None]:
+    """Collected here, where they are expected, and not in the middle of another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
