@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from polystore.filters import All, AnyOf, Checked, Compare, Not
-from polystore.relational.dialect import Bind, Dialect
+from polystore.relational.dialect import Bind, Dialect, Packing
 
 _ORDERED: Mapping[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
     "<": operator.lt,
@@ -51,7 +51,14 @@ def arguments(node: Checked, dialect: Dialect) -> list[Any]:
             if op != "in":
                 return [value if encode is None else encode(value)]
             encoded = [item if encode is None else encode(item) for item in value]
-            return [dialect.pack(encoded)] if encoded and kind in dialect.listed else encoded
+            packing = _packing(dialect, kind)
+            return [packing.pack(encoded)] if packing is not None and encoded else encoded
+
+
+def _packing(dialect: Dialect, kind: str) -> Packing | None:
+    """How the store takes a list of values of this kind as one parameter."""
+    packing = dialect.packing
+    return packing if packing is not None and kind in packing.listed else None
 
 
 def negation(inner: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -69,8 +76,8 @@ def _compare(column: sa.ColumnElement[Any], node: Compare, dialect: Dialect, bin
         case "in":
             if not value:
                 return sa.false()
-            packed = node.kind in dialect.listed
-            return dialect.among(column, bind(value)) if packed else column.in_([bind(item) for item in value])
+            packing = _packing(dialect, node.kind)
+            return packing.among(column, bind(value)) if packing else column.in_([bind(item) for item in value])
         case "contains":
             return dialect.position(column, bind(value)) > 0
         case "startswith":

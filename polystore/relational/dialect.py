@@ -14,6 +14,23 @@ Bind = Callable[[Any], sa.ColumnElement[Any]]
 """Makes the parameter that carries the next value of a comparison."""
 
 
+class Packing(Protocol):
+    """A list of any length as one parameter, so that it is always the same statement."""
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The kinds whose values can be packed."""
+        ...
+
+    def pack(self, values: Sequence[Any]) -> Any:
+        """Encoded values as one parameter."""
+        ...
+
+    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """The column has one of the packed values."""
+        ...
+
+
 class Dialect(Protocol):
     """One SQL store's types, value forms and functions.
 
@@ -40,16 +57,8 @@ class Dialect(Protocol):
         ...
 
     @property
-    def listed(self) -> frozenset[str]:
-        """The kinds whose values `pack` can put into one parameter."""
-        ...
-
-    def pack(self, values: Sequence[Any]) -> Any:
-        """Encoded values as one parameter, so that a list of any length is the same statement."""
-        ...
-
-    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-        """The column has one of the packed values."""
+    def packing(self) -> Packing | None:
+        """How a list of values is one parameter; None: each of them is one."""
         ...
 
     def position(self, text: sa.ColumnElement[Any], part: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:

@@ -151,16 +151,10 @@ class MysqlDialect:
         "uuid": mysql.CHAR(36),
         "json": mysql.LONGTEXT(),
     }
-    listed: frozenset[str] = frozenset()  # values are in the statement's text, of which the server keeps no plan
+    packing = None  # values are in the statement's text, of which the server keeps no plan
 
     def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
         return self.encoders.get(kind)
-
-    def pack(self, values: Sequence[Any]) -> Any:
-        raise NotImplementedError  # nothing is listed
-
-    def among(self, column: sa.ColumnElement[Any], packed: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-        raise NotImplementedError
 
     def position(self, text: sa.ColumnElement[Any], part: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
         return sa.func.locate(part, text, type_=sa.Integer)

@@ -30,7 +30,7 @@ from polystore.errors import DecodeError, InvalidData
 from polystore.filters import Compare
 from polystore.kinds import INT_MAX, INT_MIN
 from polystore.model import Body
-from polystore.relational.dialect import Bind
+from polystore.relational.dialect import Bind, Packing
 
 _POWER = re.compile(rb"\de\+?\d")
 """A float with a positive exponent, which JSONB would keep as an integer; or text that looks like one."""
@@ -104,6 +104,10 @@ class PostgresDialect:
 
     def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
         return self.encoders.get(kind)
+
+    @property
+    def packing(self) -> Packing:
+        return self
 
     def pack(self, values: Sequence[Any]) -> list[Any]:
         return list(values)

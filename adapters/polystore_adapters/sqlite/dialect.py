@@ -28,7 +28,7 @@ from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidFilter
 from polystore.filters import Compare
 from polystore.model import Body
-from polystore.relational.dialect import Bind
+from polystore.relational.dialect import Bind, Packing
 
 DECIMAL_COLLATION = "ps_decimal"
 _CLASSES: Mapping[type, tuple[str, ...]] = {
@@ -102,6 +102,10 @@ class SqliteDialect:
 
     def encoder(self, field: str, kind: str) -> Callable[[Any], Any] | None:
         return self.encoders.get(kind)
+
+    @property
+    def packing(self) -> Packing:
+        return self
 
     def pack(self, values: Sequence[Any]) -> str:
         return _encode_json(values)

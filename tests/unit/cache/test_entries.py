@@ -80,7 +80,7 @@ def test_what_a_class_with_other_fields_wrote_is_not_read() -> None:
 
 
 def test_a_struct_and_a_pydantic_model_come_back() -> None:
-    pydantic = pytest.importorskip("pydantic")
+    import pydantic
 
     @entity(name="one")
     class One(msgspec.Struct):
@@ -88,7 +88,7 @@ def test_a_struct_and_a_pydantic_model_come_back() -> None:
         n: int
 
     @entity(name="two")
-    class Two(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+    class Two(pydantic.BaseModel):
         id: str
         n: int
 
