@@ -8,7 +8,7 @@ from functools import partial
 
 from compose.native import cache, processes, server
 from compose.native.place import StackError
-from compose.native.recipes import mariadb, mongodb, pgbouncer, postgresql, redis, toxiproxy
+from compose.native.recipes import mariadb, mongodb, mysql, pgbouncer, postgresql, redis, toxiproxy
 from compose.native.server import Recipe
 
 RECIPES: Mapping[str, Recipe] = {
@@ -17,6 +17,7 @@ RECIPES: Mapping[str, Recipe] = {
         mongodb.RECIPE,
         postgresql.POSTGRESQL,
         postgresql.POSTGRESQL_OLD,
+        mysql.RECIPE,
         mariadb.RECIPE,
         redis.SINGLE,
         redis.SENTINEL,
