@@ -16,10 +16,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cached, embedded, facade, facts, imports, networked
+from benchmarks import cached, embedded, facade, facts, imports, networked, postgresql
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
+    1: postgresql.get_by_id,
+    3: postgresql.write_and_outbox,
+    5: postgresql.durable_write,
     6: imports.ten_thousand,
     7: networked.get_by_id,
     8: cached.get_by_id,
@@ -29,6 +32,7 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     12: embedded.full_text,
     14: facade.cpu_per_operation,
     15: facade.import_time,
+    19: postgresql.sqlalchemy,
     21: facts.points,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
@@ -60,6 +61,28 @@ async def per_operation(operation: Callable[[int], Awaitable[object]], count: in
     for i in range(count):
         await operation(i)
     return (time.perf_counter() - started) / count
+
+
+async def p50(operation: Callable[[int], Awaitable[object]], count: int) -> float:
+    """The median of the seconds that single operations of one task take."""
+    times: list[float] = []
+    for i in range(count):
+        started = time.perf_counter()
+        await operation(i)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+async def at_once(operation: Callable[[int], Awaitable[object]], tasks: int, count: int) -> float:
+    """Seconds per operation of tasks that do `count` each at the same time."""
+
+    async def task(first: int) -> None:
+        for i in range(first, first + count):
+            await operation(i)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(task(number * count) for number in range(tasks)))
+    return (time.perf_counter() - started) / (tasks * count)
 
 
 def at_most(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from redis.asyncio import Redis
 
 from benchmarks.data import Item
-from benchmarks.measure import Ratio, at_least, at_most, interleaved
+from benchmarks.measure import Ratio, at_least, at_most, at_once, interleaved, p50
 from polystore import HybridDataArchitecture
 
 URL = "POLYSTORE_TEST_REDIS_URL"
@@ -49,30 +45,16 @@ async def get_by_id(directory: Path) -> list[Ratio]:
             async def theirs(i: int) -> object:
                 return await client.get(f"{prefix}:v:{{/item/{IDS[i % len(IDS)]}}}")
 
-            alone = await interleaved({"ours": lambda: _p50(ours), "theirs": lambda: _p50(theirs)})
-            together = await interleaved({"ours": lambda: _at_once(ours), "theirs": lambda: _at_once(theirs)})
+            alone = await interleaved({"ours": lambda: p50(ours, COUNT), "theirs": lambda: p50(theirs, COUNT)})
+            together = await interleaved(
+                {
+                    "ours": lambda: at_once(ours, TASKS, COUNT // 4),
+                    "theirs": lambda: at_once(theirs, TASKS, COUNT // 4),
+                }
+            )
             assert hda.caches["item"].counts.bypassed == 0
             await client.unlink(*[key async for key in client.scan_iter(match=f"{prefix}:*")])
     return [
         at_most(7, "cached get, Redis, 1 task, p50", "redis-py GET", 1.2, alone["ours"], alone["theirs"]),
         at_least(7, f"cached get, Redis, {TASKS} tasks", "redis-py GET", 2.5, together["ours"], together["theirs"]),
     ]
-
-
-async def _p50(call: Callable[[int], Awaitable[object]]) -> float:
-    times: list[float] = []
-    for i in range(COUNT):
-        started = time.perf_counter()
-        await call(i)
-        times.append(time.perf_counter() - started)
-    return median(times)
-
-
-async def _at_once(call: Callable[[int], Awaitable[object]]) -> float:
-    async def task(first: int) -> None:
-        for i in range(first, first + COUNT // 4):
-            await call(i)
-
-    started = time.perf_counter()
-    await asyncio.gather(*map(task, range(TASKS)))
-    return (time.perf_counter() - started) / (TASKS * (COUNT // 4))
