@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -48,10 +49,27 @@ def start(*more: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_until_imported(child: subprocess.Popen[str], data: Path, count: int) -> None:
-    """Return when so many messages are committed at the home, or the child has ended."""
+def verify(data: Path) -> str:
+    """`polystore verify` finds no difference; what it says."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("polystore"), "-c", data / "polystore.toml", "verify"],
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 differences" in done.stdout
+    return done.stdout
+
+
+def wait_until_imported(
+    child: subprocess.Popen[str], data: Path, count: int, committed: Callable[[Path], int] | None = None
+) -> None:
+    """Return when so many messages are `committed` at the home, or the child has ended."""
+    committed = committed or imported
     deadline = time.monotonic() + 60
-    while imported(data) < count and child.poll() is None:
+    while committed(data) < count and child.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
 

@@ -1,7 +1,8 @@
 """The agent's import, ended by SIGKILL at random moments and started again each time: in the end nothing tells of it.
 
 By hand on a file of one's own:
-`PYTHONPATH=examples python -m tests.faults.test_import_killed FILE [KILLS [SEED [STORE]]]`.
+`PYTHONPATH=examples python -m tests.faults.test_import_killed FILE [KILLS [SEED [STORES]]]`,
+STORES one of `tests.agent_stores.AGENT_STORES`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import Any
 import pytest
 from agent.entities import Attachment, Person, Source
 from agent.learning import CARD_EVERY
+from agent.reading import read
 
 from polystore import Collection, HybridDataArchitecture, Measure
 from polystore.consistency.verify import Verifier
 from polystore.model import EVERYTHING, tenant_segment
 from polystore.protocols import Repository, SupportsObjects
 from tests import agent_child
+from tests.agent_stores import AGENT_STORES, ON_SERVERS, AgentStores
 
 Content = dict[tuple[str, str], dict[str, tuple[Any, ...]]]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,37 +89,50 @@ async def series(people: Collection[Person], measure: Measure[Any], name: str) -
         start = page[-1].at + timedelta(microseconds=1)
 
 
-def kill(source: Path, data: Path, store: str, count: int, delay_s: float) -> int:
+def kill(source: Path, data: Path, stores: AgentStores, count: int, delay_s: float) -> int:
     """Start the agent, end it some time after `count` messages are committed; how many are then."""
-    child = agent_child.start("--input", source, "--data", data, "--store", store)
-    agent_child.wait_until_imported(child, data, count)
+    child = agent_child.start("--input", source, "--data", data, *stores.arguments)
+    agent_child.wait_until_imported(child, data, count, stores.committed)
     time.sleep(delay_s)
     child.kill()
     child.communicate()
-    return agent_child.imported(data)
+    return stores.committed(data)
 
 
-def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, seed: int, store: str) -> list[int]:
+def imported(source: Path, data: Path, stores: AgentStores) -> Content:
+    """Import to the end; `polystore verify` finds no difference, and this is what the stores hold."""
+    began = time.monotonic()
+    agent_child.run("--input", source, "--data", data, *stores.arguments)
+    took_s = time.monotonic() - began
+    print(f"{data.name}: imported in {took_s:.1f} s; verify: {agent_child.verify(data).strip()}", flush=True)
+    return asyncio.run(content(data))
+
+
+def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, seed: int, on: str) -> list[int]:
     """Messages that were committed at each kill. The import is done afterwards, and equals the uninterrupted one."""
     rng = random.Random(seed)
-    data = folder / "killed"
     moments = [0, 0, *sorted(rng.randrange(total) for _ in range(kills - 2))]  # at first files are saved and named
-    reached = [kill(source, data, store, count, rng.uniform(0, 0.03 if count else 0.3)) for count in moments]
-    agent_child.run("--input", source, "--data", data, "--store", store)
-    agent_child.run("--input", source, "--data", folder / "uninterrupted", "--store", store)
-    killed, uninterrupted = asyncio.run(content(data)), asyncio.run(content(folder / "uninterrupted"))
-    assert len(killed["message", "home" if store == "embedded" else "main"]) == total
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
+    with AGENT_STORES[on](folder / "a") as stores, AGENT_STORES[on](folder / "b") as others:
+        data, whole = folder / "killed", folder / "uninterrupted"
+        stores.configure(data)
+        others.configure(whole)
+        reached = [kill(source, data, stores, count, rng.uniform(0, 0.03 if count else 0.3)) for count in moments]
+        killed, uninterrupted = imported(source, data, stores), imported(source, whole, others)
+    assert len(killed["message", stores.home]) == total
     assert sum(len(points) for points in killed["points", "valence"].values()) == total
     assert len(killed["files", ""]) == -(-total // CARD_EVERY)
     assert killed == uninterrupted
     return reached
 
 
-@pytest.mark.parametrize("store", ["embedded", "sqlite"])
-def test_an_import_that_was_killed_five_times_equals_one_that_was_not(store: str, tmp_path: Path) -> None:
-    said = agent_child.pairs(1500, seed=5)
+@pytest.mark.parametrize("on", AGENT_STORES)
+def test_an_import_that_was_killed_again_and_again_equals_one_that_was_not(on: str, tmp_path: Path) -> None:
+    kills, pairs = (3, 1000) if on in ON_SERVERS else (5, 1500)
+    said = agent_child.pairs(pairs, seed=5)
     source = agent_child.write_csv(tmp_path / "talk.csv", said)
-    reached = killed_again_and_again(source, tmp_path, 2 * len(said), kills=5, seed=5, store=store)
+    reached = killed_again_and_again(source, tmp_path, 2 * len(said), kills, seed=5, on=on)
     assert any(0 < count < 2 * len(said) for count in reached)
 
 
@@ -124,9 +140,8 @@ if __name__ == "__main__":
     path = Path(sys.argv[1])
     kills = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    store = sys.argv[4] if len(sys.argv) > 4 else "embedded"
+    on = sys.argv[4] if len(sys.argv) > 4 else "embedded"
     with tempfile.TemporaryDirectory() as name:
-        agent_child.run("--input", path, "--data", Path(name, "counted"), "--store", store)
-        messages = agent_child.imported(Path(name, "counted"))
-        reached = killed_again_and_again(path, Path(name), messages, kills, seed, store)
+        messages = len(read(path).lines)
+        reached = killed_again_and_again(path, Path(name), messages, kills, seed, on)
         print("committed at each kill:", reached, "of", messages)

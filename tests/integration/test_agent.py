@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -87,24 +86,12 @@ def test_samples_do_not_mix_with_a_conversation_of_the_user(tmp_path: Path) -> N
     assert "그런 이야기는 기억나지 않아요." in again
 
 
-def verify(data: Path) -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("polystore"), "-c", data / "polystore.toml", "verify"],
-        cwd=data.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 differences" in done.stdout
-
-
 def test_one_file_for_all_or_a_file_for_each_role_as_it_was_at_the_first_start(tmp_path: Path) -> None:
     first = agent_child.run("--data", tmp_path / "one", "--store", "sqlite")
     assert "korean: 31 new, 0 known" in first
     assert "main committed" in first
     assert sorted(path.name for path in (tmp_path / "one").glob("*.db")) == ["agent.db"]
-    verify(tmp_path / "one")
+    agent_child.verify(tmp_path / "one")
     assert "korean: 0 new, 31 known" in agent_child.run("--data", tmp_path / "one")
     shown = agent_child.run("--data", tmp_path / "one", "--store", "embedded", code=2)
     assert "polystore.toml says another store than embedded:.; leave --store out" in shown
@@ -113,7 +100,7 @@ def test_one_file_for_all_or_a_file_for_each_role_as_it_was_at_the_first_start(t
 def test_the_data_directory_may_be_moved_and_its_configuration_edited(tmp_path: Path) -> None:
     agent_child.run("--data", tmp_path / "data")
     (tmp_path / "data").rename(tmp_path / "moved")
-    verify(tmp_path / "moved")
+    agent_child.verify(tmp_path / "moved")
     config = tmp_path / "moved" / "polystore.toml"
     config.write_text(config.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
     assert "english: 0 new, 29 known" in agent_child.run("--data", tmp_path / "moved")
@@ -126,7 +113,7 @@ def test_the_data_directory_may_be_moved_and_its_configuration_edited(tmp_path: 
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
-def at_terminal(data: Path, typed: list[str], meanwhile: Callable[[], None] = lambda: None) -> tuple[int, str]:
+def at_terminal(data: Path, typed: list[str], meanwhile: Callable[[], object] = lambda: None) -> tuple[int, str]:
     """Type each line when the agent asks for one, the last after `meanwhile`; its exit code and what the terminal
     showed."""
     ours, theirs = pty.openpty()
@@ -161,7 +148,7 @@ def test_a_chat_at_a_terminal_beside_which_commands_work(tmp_path: Path) -> None
     code, shown = at_terminal(
         tmp_path,
         ["배고픈데 뭐 먹지?\n", "/why\n", "\n", "/help\n", "[bold]?[/bold] \udcec\n", "/quit\n"],
-        lambda: verify(tmp_path),
+        lambda: agent_child.verify(tmp_path),
     )
     assert code == 0
     assert "agent › 비 오는 날에는 칼국수가 최고지." in shown

@@ -1,0 +1,110 @@
+"""The agent of examples/ on different stores: unchanged, by what is said in the configuration of its data directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests import agent_child, mysql, postgresql
+from tests.agent_child import EXAMPLES
+from tests.homes import Stores
+from tests.redis_servers import Place
+from tests.stack import url_of
+
+COUNT = "SELECT count(*) FROM {} WHERE source != '/chat'"
+
+
+class AgentStores(msgspec.Struct, frozen=True):
+    """`home`: the store of the messages. `stores`: what the configuration says, nothing where the agent writes it
+    itself, started with `arguments`. `committed`: how many messages of files the home holds, -1 before there is one;
+    asked beside the agent, not through it."""
+
+    home: str
+    committed: Callable[[Path], int]
+    stores: Stores = {}
+    arguments: Sequence[str] = ()
+
+    def configure(self, data: Path) -> None:
+        """Write the configuration, as a user does before the first start."""
+        if not self.stores:
+            return
+        data.mkdir(parents=True, exist_ok=True)
+        lines = ['entities = ["agent.entities"]', f"import_paths = [{_toml(str(EXAMPLES))}]"]
+        for name, settings in self.stores.items():
+            lines += [f"[stores.{name}]", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
+        (data / "polystore.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"  # pyright: ignore[reportUnknownVariableType]
+    return json.dumps(value)
+
+
+@contextmanager
+def embedded(folder: Path) -> Generator[AgentStores]:
+    yield AgentStores("home", agent_child.imported, arguments=("--store", "embedded"))
+
+
+@contextmanager
+def sqlite(folder: Path) -> Generator[AgentStores]:
+    yield AgentStores("main", agent_child.imported, arguments=("--store", "sqlite"))
+
+
+@contextmanager
+def postgresql_alone(folder: Path) -> Generator[AgentStores]:
+    with postgresql.fresh_schema() as path:
+        yield AgentStores("main", _in_postgresql(path), {"main": postgresql.configured(path)})
+
+
+@contextmanager
+def mariadb_redis_and_a_directory(folder: Path) -> Generator[AgentStores]:
+    with mysql.fresh_database() as url, _redis() as redis:
+        files = {"url": f"file:{folder / 'files'}"}
+        yield AgentStores("main", _in_mariadb(url), {"main": {"url": url}, "live": redis, "files": files})
+
+
+@contextmanager
+def _redis() -> Generator[Mapping[str, Any]]:
+    """Settings of a Redis store under a prefix of its own."""
+    place = Place(url_of("redis"))
+    try:
+        yield {"url": place.url, "options": {"prefix": place.prefix}}
+    finally:
+        place.clear()
+
+
+def _in_postgresql(path: str) -> Callable[[Path], int]:
+    table = f"{path.partition(',')[0]}.message"
+
+    def committed(data: Path) -> int:
+        there = postgresql.server().value("SELECT to_regclass($1) IS NOT NULL", table)
+        return int(postgresql.server().value(COUNT.format(table))) if there else -1
+
+    return committed
+
+
+def _in_mariadb(url: str) -> Callable[[Path], int]:
+    database = url.rpartition("/")[2]
+
+    def committed(data: Path) -> int:
+        there = mysql.run(url, f"SHOW TABLES FROM {database} LIKE 'message'")
+        return int(mysql.run(url, COUNT.format(f"{database}.message"))[0][0]) if there else -1
+
+    return committed
+
+
+ON_SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[AgentStores]]] = {
+    "postgresql": postgresql_alone,
+    "mariadb+redis+file": mariadb_redis_and_a_directory,
+}
+AGENT_STORES: Mapping[str, Callable[[Path], AbstractContextManager[AgentStores]]] = {
+    "embedded": embedded,
+    "sqlite": sqlite,
+    **ON_SERVERS,
+}
