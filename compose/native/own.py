@@ -2,6 +2,7 @@
 while others use the servers of `make up`.
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -55,7 +56,9 @@ class OwnServer:
             if number is signal.SIGKILL:
                 processes.stop(one, number)
             elif processes.is_alive(one):
-                os.kill(one.pid, number)
+                for pid in [one.pid, *processes.descendants(one.pid)]:
+                    with contextlib.suppress(ProcessLookupError):  # a descendant that has just ended
+                        os.kill(pid, number)
 
 
 @contextmanager

@@ -8,13 +8,31 @@ from functools import partial
 
 from compose.native import cache, processes, server
 from compose.native.place import StackError
-from compose.native.recipes import mariadb, mongodb, mysql, pgbouncer, postgresql, redis, toxiproxy
+from compose.native.recipes import (
+    chromadb,
+    elasticsearch,
+    influxdb,
+    mariadb,
+    minio,
+    mongodb,
+    mysql,
+    neo4j,
+    pgbouncer,
+    postgresql,
+    redis,
+    toxiproxy,
+)
 from compose.native.server import Recipe
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (  # the slowest to have first
+        influxdb.RECIPE,
+        minio.RECIPE,
         mongodb.RECIPE,
+        neo4j.RECIPE,
+        chromadb.RECIPE,
+        elasticsearch.RECIPE,
         postgresql.POSTGRESQL,
         postgresql.POSTGRESQL_OLD,
         mysql.RECIPE,

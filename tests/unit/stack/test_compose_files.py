@@ -14,7 +14,7 @@ from compose import docker
 from compose.native import place, stack
 
 FILES = sorted(set(place.COMPOSE.glob("*.yaml")) - {docker.FILE})
-PORT = re.compile(r"127\.0\.0\.1:\$\{(POLYSTORE_[A-Z_]+_PORT):-(\d+)\}")
+PORT = re.compile(r"127\.0\.0\.1:\$\{(POLYSTORE_[A-Z0-9_]+_PORT):-(\d+)\}")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def test_file_holds_one_service_with_its_own_name(name: str) -> None:
 
 @every
 def test_image_is_pinned_to_a_version(name: str) -> None:
-    assert re.fullmatch(r"[\w/-]+:v?\d+\.\d+[\w.-]*", service(name)["image"])
+    assert re.fullmatch(r"[\w/-]+:(v?\d+\.\d+[\w.-]*|RELEASE\.[\dTZ-]+)", service(name)["image"])
 
 
 def test_what_is_built_starts_from_pinned_images() -> None:
