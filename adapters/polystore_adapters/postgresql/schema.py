@@ -46,9 +46,17 @@ INSERT INTO ps_meta (k, v) VALUES ('schema', '{SCHEMA_VERSION}'),
 """
 
 
+_EXISTS = """SELECT EXISTS (SELECT FROM pg_class WHERE relname = (parse_ident($1))[1]
+    AND relnamespace = quote_ident(current_schema())::regnamespace)"""
+
+
 async def exists(db: Session, name: str) -> bool:
-    """Whether the schema that new tables go to has one of this name, which is bare or in quotes."""
-    return bool(await db.value("SELECT to_regclass(quote_ident(current_schema()) || '.' || $1) IS NOT NULL", name))
+    """Whether the schema that new tables go to has one of this name, which is bare or in quotes.
+
+    The catalogue is read, not asked by `to_regclass`: that answers from what the session remembers, which a wait for
+    another's PREPARE_LOCK does not refresh.
+    """
+    return bool(await db.value(_EXISTS, name))
 
 
 async def check_database(db: Session, place: str) -> bool:

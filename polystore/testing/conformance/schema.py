@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, cast
@@ -174,6 +175,15 @@ class SchemaConformance(Conformance):
             assert gone is not None
             assert gone.deleted
             await store.aclose()
+
+    async def test_several_that_prepare_an_empty_store_at_once_all_may_work(self) -> None:
+        stores: list[Prepared] = [cast(Any, await self.connection()) for _ in range(4)]
+        given = layouts(stores[0], [noted(Note)], home=self.home)
+        await asyncio.gather(*(store.prepare(given, create=True) for store in stores))
+        await self.write(stores[0], [change(NOTE, note, i) for i, note in enumerate(NOTES, 1)])
+        for store in stores:
+            records = await store.get([key_of(NOTE, note.id) for note in NOTES])
+            assert [record is not None and record.deleted for record in records] == [False] * len(NOTES)
 
     async def test_nothing_is_made_unasked(self) -> None:
         for _ in range(2):
