@@ -39,6 +39,7 @@ def create(site: Site) -> None:
 def server(site: Site) -> Process:
     network = [f"--bind-address={HOST}", f"--port={site.port}", f"--socket={site.store / 'socket'}"]
     sizes = ["--max-connections=300", "--innodb-buffer-pool-size=128M", "--skip-name-resolve"]
+    sizes.append("--innodb-file-per-table=0")  # a test makes and drops a database: one file is three times as quick
     init = f"--init-file={COMPOSE / 'mariadb/create.sql'}"
     return Process(
         name="mariadbd",

@@ -38,7 +38,7 @@ def create(site: Site) -> None:
 def server(site: Site) -> Process:
     network = [f"--bind-address={HOST}", f"--port={site.port}", f"--socket={site.store / 'socket'}", "--mysqlx=OFF"]
     sizes = ["--max-connections=300", "--innodb-buffer-pool-size=128M", "--performance-schema=OFF"]
-    others = ["--skip-name-resolve", "--skip-log-bin", "--secure-file-priv=NULL"]
+    others = ["--skip-name-resolve", "--skip-log-bin", "--secure-file-priv=NULL", "--innodb-file-per-table=0"]
     init = f"--init-file={COMPOSE / 'mysql/create.sql'}"
     return Process(
         name="mysqld",
