@@ -8,19 +8,20 @@ Values have the forms that SQLAlchemy's types give them. There is one tenant, ""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from polystore.errors import DecodeError, SchemaMismatch
 from polystore.mapped import MappedClass
 from polystore.model import Body, Key
 from polystore.protocols import Layout
 from polystore.relational import Statements
+from polystore.relational.application import Convert, Form, FormCodec, check_columns, check_foreign_keys
 from polystore_adapters.sqlite.dialect import Codec, SqliteDialect
 from polystore_adapters.sqlite.facets import FacetRow
+from polystore_adapters.sqlite.many import Insert
 from polystore_adapters.sqlite.table import DIALECT, META_COLUMNS, Draft, RecordTable
 
 TABLES = (
@@ -34,53 +35,12 @@ TABLES = (
 _MOVES = ("CASCADE", "SET NULL", "SET DEFAULT")
 """What a foreign key can do to rows without anybody writing them."""
 
-Convert = Callable[[Any], Any]
 Noted = tuple[int, int, bytes, int]
 """Number of a row, version, content hash, and when it ends; 0: never."""
 
 
-class _Form:
-    """One column: between the plain value and the driver's, by SQLAlchemy's type."""
-
-    def __init__(self, mapped: MappedClass[Any], name: str) -> None:
-        one = mapped.columns[name]
-        type_ = one.column.type.dialect_impl(DIALECT.compiler)
-        self._bind: Convert | None = type_.bind_processor(DIALECT.compiler)
-        self._result: Convert | None = type_.result_processor(DIALECT.compiler, None)
-        self._revive, self._plain = one.revive, one.plain
-        self.default = one.column.server_default
-
-    def encode(self, value: Any) -> Any:
-        value = self._revive(value)
-        return value if value is None or self._bind is None else self._bind(value)
-
-    def decode(self, value: Any) -> Any:
-        if value is not None and self._result is not None:
-            value = self._result(value)
-        return None if value is None else self._plain(value)
-
-
-class _Codec(Codec):
+class _Codec(FormCodec, Codec):
     """For a table of the application: its columns' types decide."""
-
-    def __init__(self, etype: str, forms: Mapping[str, _Form]) -> None:
-        self._etype = etype
-        self._forms = forms
-        self.names = tuple(forms)
-
-    def encode(self, body: Body) -> list[Any]:
-        return [form.encode(body.get(name)) for name, form in self._forms.items()]
-
-    def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
-        body: dict[str, Any] = {}
-        for (name, form), value in zip(self._forms.items(), values, strict=True):
-            try:
-                body[name] = form.decode(value)
-            except (ValueError, TypeError, LookupError, ArithmeticError) as e:
-                raise DecodeError(
-                    f"{self._etype} {id!r}: the stored value of {name!r} does not fit its column's type; mend the row"
-                ) from e
-        return body
 
 
 class _Dialect(SqliteDialect):
@@ -88,7 +48,7 @@ class _Dialect(SqliteDialect):
 
     listed = SqliteDialect.listed - {"decimal"}  # kept as floats
 
-    def __init__(self, forms: Mapping[str, _Form]) -> None:
+    def __init__(self, forms: Mapping[str, Form]) -> None:
         self._forms = forms
 
     def encoder(self, field: str, kind: str) -> Convert | None:
@@ -105,7 +65,7 @@ class ApplicationTable(RecordTable):
         assert mapped is not None
         self.mapped: MappedClass[Any] = mapped
         self.name = mapped.table.name
-        self._forms = {name: _Form(mapped, name) for name in self.entity.fields}
+        self._forms = {name: Form(mapped.columns[name], DIALECT.compiler) for name in self.entity.fields}
         self.codec = _Codec(self.etype, self._forms)
         self._column = {name: _quoted(mapped.columns[name].column.name) for name in self._forms}
         self._table, self._pk = _quoted(self.name), self._column[self.key]
@@ -129,11 +89,10 @@ class ApplicationTable(RecordTable):
     def _write_sql(self) -> None:
         super()._write_sql()
         table, pk, of_type = self._table, self._pk, f"etype = '{self.etype}'"
-        columns, marks = ", ".join(self._column.values()), ", ".join("?" * len(self._column))
-        changes = ", ".join(f"{one} = excluded.{one}" for one in self._column.values() if one != pk)
-        self._upsert_sql = f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({pk}) DO " + (
-            f"UPDATE SET {changes}" if changes else "NOTHING"
-        )
+        columns = [*self._column.values()]
+        changes = ", ".join(f"{one} = excluded.{one}" for one in columns if one != pk)
+        action = f"UPDATE SET {changes}" if changes else "NOTHING"
+        self._upsert = Insert(table, columns, f" ON CONFLICT ({pk}) DO {action}")
         self._delete_sql = f"DELETE FROM {table} WHERE {pk} = ?"
         self._last_rid_sql = "SELECT coalesce(max(rid), 0) FROM ps_row"
         fields = ", ".join(f'"{name}"' for name in self.codec.names)
@@ -164,12 +123,7 @@ class ApplicationTable(RecordTable):
         return {**body, **{name: self._default(db, name) for name in lacking}} if lacking else body
 
     def _default(self, db: sqlite3.Connection, name: str) -> Any:
-        default = self._forms[name].default
-        assert isinstance(default, sa.DefaultClause)
-        if isinstance(default.arg, str):
-            sql = "'" + default.arg.replace("'", "''") + "'"
-        else:
-            sql = str(default.arg.compile(dialect=DIALECT.compiler))
+        sql = self._forms[name].default_sql(DIALECT.compiler)
         if self.entity.fields[name].kind.name in ("int", "float", "bool", "decimal"):
             sql = f"CAST({sql} AS NUMERIC)"  # as the column's own affinity does
         return self._forms[name].decode(db.execute(f"SELECT {sql}").fetchone()[0])
@@ -198,7 +152,7 @@ class ApplicationTable(RecordTable):
             db.executemany("DELETE FROM ps_row WHERE rid = ?", [(rids[key],) for key in gone])
         written = [tuple(one.columns) for _, one in live if one.columns]
         if written:
-            db.executemany(self._upsert_sql, written)
+            self._upsert.run(db, written)
         if live:
             self._note(db, rids, live)
         touched = [(self.etype, self.key_value(key.id)) for key in drafts]
@@ -232,25 +186,12 @@ class ApplicationTable(RecordTable):
         """Raises SchemaMismatch where the application's table is not what its class says, or is changed by foreign
         keys behind everybody's back."""
         found = {row[1] for row in db.execute(f"PRAGMA table_info({self._table})")}
-        if not found:
-            raise SchemaMismatch(
-                f"{path}: has no table {self.name!r} of {self.entity.cls.__name__}; the application makes its tables "
-                "itself (Base.metadata.create_all), and its home is the store that has them: pin it with "
-                f'[pins.{self.etype}] home = "..."'
-            )
-        if lacking := {one.column.name for one in self.mapped.columns.values()} - found:
-            raise SchemaMismatch(
-                f"{path}: the table {self.name!r} lacks columns of its class: {', '.join(sorted(lacking))}"
-            )
-        for row in db.execute(f"PRAGMA foreign_key_list({self._table})"):
-            rules = {"UPDATE": row[5], "DELETE": row[6]}
-            for event, rule in rules.items():
-                if rule in _MOVES and not self.has_trigger(db):
-                    raise SchemaMismatch(
-                        f"{path}: the foreign key of {self.name!r} to {row[2]!r} is ON {event} {rule}: the database "
-                        "changes rows that nobody hears of. Install the trigger, with "
-                        "polystore.sqlalchemy.install_trigger, or leave it to the ORM"
-                    )
+        check_columns(path, self.etype, self.mapped, found)
+        keys = db.execute(f"PRAGMA foreign_key_list({self._table})").fetchall()
+        rules = [(row[2], event, rule) for row in keys for event, rule in (("UPDATE", row[5]), ("DELETE", row[6]))]
+        moves = [one for one in rules if one[2] in _MOVES]
+        if moves and not self.has_trigger(db):
+            check_foreign_keys(path, self.name, moves)
 
     # -- the trigger ------------------------------------------------------------------------------------------
 
