@@ -4,6 +4,7 @@ value and control are evicted apart."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from polystore.collection import Collection
 from polystore.consistency import Settings
 from polystore.env import Env
 from tests.integration.cache.world import PROMPT, StoppingEnv, config, run, until
+from tests.postgresql import configured, fresh_schema
 from tests.redis_servers import Place
 from tests.stack import url_of
 
@@ -50,7 +52,7 @@ class World:
         self._evict(kind, name)
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture(params=["memory", "valkey", "postgresql before redis"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "memory":
         servers: list[MemoryServer] = []
@@ -69,10 +71,14 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         made.env = Remembering(remote=True)
         yield made
         return
-    place = Place(url_of(request.param))
+    home, _, cache = request.param.rpartition(" before ")
+    place = Place(url_of(cache))
     where = config(cache=place.url)
     where["stores"]["cache"]["options"] = {"prefix": place.prefix}
-    yield World(where, lambda kind, name: place.client.unlink(f"{place.prefix}:{kind}:{{{name}}}"))
+    with fresh_schema() if home else contextlib.nullcontext() as path:
+        if path:
+            where["stores"]["home"] = configured(path, roles=["home"])
+        yield World(where, lambda kind, name: place.client.unlink(f"{place.prefix}:{kind}:{{{name}}}"))
     place.clear()
 
 
