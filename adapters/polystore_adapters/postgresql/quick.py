@@ -14,10 +14,10 @@ from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.locks import LOCK_CLASS, bucket
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.records import Tables
-from polystore_adapters.postgresql.table import Draft, RecordTable
+from polystore_adapters.postgresql.table import RecordTable
 
 KINDS = ("put", "create")
-_KEPT = ("ps_version", "ps_updated_at", "ps_expires_at")
+_VERSION, _UPDATED, _EXPIRES = ident("ps_version"), ident("ps_updated_at"), ident("ps_expires_at")
 
 
 def is_quick(tables: Tables, commit: Commit) -> bool:
@@ -31,46 +31,52 @@ def is_quick(tables: Tables, commit: Commit) -> bool:
     return table.edges is None and not table.entity.embeddings and not table.entity.files
 
 
-def statement(table: RecordTable, kind: str) -> str:
-    """$1 buckets, $2 owners, $3 times to live, and the columns of `RecordTable.written`."""
+def statement(table: RecordTable, kind: str, *, one: bool) -> str:
+    """$1 buckets, $2 owners, $3 times to live, and the columns of `taken`: arrays, or values where it is for `one`
+    record, whose plan the server keeps; arrays of unknown length it plans for anew each time."""
     key = ident(table.key)
-    columns = list(table.written)
-    arrays = ", ".join(
-        f"${i}::{'text' if type_ == 'tsvector' else type_}[]" for i, type_ in enumerate(table.written.values(), 4)
-    )
-    own = {
-        "ps_version": "nextval('ps_version')",  # after the lock: the rows are made of what the locks answered
-        "ps_updated_at": "m.now",
-        "ps_expires_at": "m.now + u.ttl",
-    }
-    values = [
-        own.get(one.strip('"')) or (f"u.{one}::tsvector" if table.written[one] == "tsvector" else f"u.{one}")
-        for one in columns
-    ]
-    changes = table.changes.replace('"ps_version" = excluded."ps_version"', "\"ps_version\" = nextval('ps_version')")
+    types = {name: "text" if type_ == "tsvector" else type_ for name, type_ in taken(table).items()}
+    if one:
+        before, locks = "", f"(SELECT pg_advisory_xact_lock({LOCK_CLASS}, $1) IS NOT NULL AS held OFFSET 0) AS k"
+        given = {name: f"${i}::{type_}" for i, (name, type_) in enumerate(types.items(), 4)}
+        ttl, rows = "$3::bigint", ""
+        owners, of_row = "(SELECT $2::text AS owner) AS n", "TRUE"
+    else:
+        before = (
+            "k AS MATERIALIZED (SELECT count(l) >= 0 AS held FROM (SELECT "
+            f"pg_advisory_xact_lock({LOCK_CLASS}, b) AS l FROM (SELECT DISTINCT b FROM unnest($1::int[]) AS b ORDER BY "
+            "b) AS d OFFSET 0) AS s), "
+        )
+        locks = "k"
+        arrays = {name: f"${i}::{type_}[]" for i, (name, type_) in enumerate(types.items(), 4)}
+        given = {name: f"u.{name}" for name in types}
+        ttl, rows = "u.ttl", f"unnest($3::bigint[], {', '.join(arrays.values())}) AS u (ttl, {', '.join(arrays)}), "
+        owners = f"unnest($2::text[], {arrays[ident('ps_tenant')]}, {arrays[key]}) AS n (owner, tenant, id)"
+        of_row = "n.tenant = w.tenant AND n.id = w.id"
+    given |= {name: f"{given[name]}::tsvector" for name in types if table.written[name] == "tsvector"}
+    given[_VERSION] = "nextval('ps_version')"  # after the lock: the row is made of what the locks answered
+    given[_UPDATED] = "ps_now_us()"
+    given[_EXPIRES] = f"ps_now_us() + {ttl}"
+    changes = table.changes.replace(f"{_VERSION} = excluded.{_VERSION}", f"{_VERSION} = nextval('ps_version')")
     stands = "t.ps_expires_at > ps_now_us()"
     judged = f"t.ps_expires_at IS NULL OR {stands}" if kind == "put" else f"NOT ({stands})"
+    etype = "'" + table.etype.replace("'", "''") + "'"
     return (
-        "WITH k AS MATERIALIZED (SELECT count(l) AS n FROM (SELECT "
-        f"pg_advisory_xact_lock({LOCK_CLASS}, b) AS l FROM (SELECT DISTINCT b FROM unnest($1::int[]) AS b ORDER BY b) "
-        "AS d OFFSET 0) AS s), "
-        "m AS MATERIALIZED (SELECT ps_now_us() AS now, (SELECT coalesce(bit_or(1::bigint << bit), 0) FROM ps_target "
-        f"WHERE etype = {_text(table.etype)} AND status <> 'off') AS mask), "
-        f"w AS (INSERT INTO {table.name} AS t ({', '.join(columns)}) SELECT {', '.join(values)} FROM "
-        f"unnest($3::bigint[], {arrays}) AS u (ttl, {', '.join(columns)}), k, m WHERE k.n >= 0 "
-        f"ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {changes} WHERE {judged} "
-        f"RETURNING ps_tenant, {key} AS id, ps_h, ps_version, ps_updated_at, ps_expires_at, xmax <> 0 AS existed), "
-        "o AS (INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, created_at) SELECT "
-        f"w.ps_version, w.ps_tenant, {_text(table.etype)}, w.id::text, w.ps_h, m.mask, n.owner, "
-        "CASE WHEN n.owner IS NOT NULL THEN m.now END, m.now FROM w, m, unnest($2::text[], "
-        f"${4 + columns.index(ident('ps_tenant'))}::text[], ${4 + columns.index(key)}::{table.key_type}[]) "
-        "AS n (owner, tenant, id) WHERE m.mask <> 0 AND n.tenant = w.ps_tenant AND n.id = w.id) "
-        "SELECT w.ps_tenant, w.id, w.ps_version, w.existed, m.mask, w.ps_updated_at, w.ps_expires_at FROM w, m"
+        f"WITH {before}w AS (INSERT INTO {table.name} AS t ({', '.join(given)}) SELECT {', '.join(given.values())} "
+        f"FROM {rows}{locks} WHERE k.held ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {changes} WHERE {judged} "
+        f"RETURNING ps_tenant AS tenant, {key} AS id, ps_h AS h, ps_version AS version, xmax <> 0 AS existed, "
+        f"ps_updated_at AS now, ps_expires_at AS ends, (SELECT coalesce(bit_or(1::bigint << bit), 0) FROM ps_target "
+        f"WHERE etype = {etype} AND status <> 'off') AS mask), "
+        "o AS (INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, created_at) "
+        f"SELECT w.version, w.tenant, {etype}, w.id::text, w.h, w.mask, n.owner, "
+        f"CASE WHEN n.owner IS NOT NULL THEN w.now END, w.now FROM w, {owners} WHERE w.mask <> 0 AND {of_row}) "
+        "SELECT tenant, id, version, existed, mask, now, ends FROM w"
     )
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def taken(table: RecordTable) -> dict[str, str]:
+    """The columns that come from here; the server itself makes the others."""
+    return {name: type_ for name, type_ in table.written.items() if name not in (_VERSION, _UPDATED, _EXPIRES)}
 
 
 class Quick:
@@ -79,31 +85,31 @@ class Quick:
     def __init__(self, pool: Pool, tables: Tables) -> None:
         self._pool = pool
         self._tables = tables
-        self._statements: dict[tuple[int, str], str] = {}
+        self._statements: dict[tuple[int, str, bool], str] = {}
 
     async def run(self, etype: str, kind: str, commits: Mapping[Key, Commit]) -> dict[Key, Committed]:
         """Carry out these commits of one type and kind; those that are not in the answer were left alone. Raises
         IntegrityViolation or InvalidData when one of them cannot be: then none was."""
         table = self._tables[etype]
-        drafts: dict[Key, Draft] = {}
         keys = sorted(commits, key=lambda key: (key.tenant, key.id))
-        for key in keys:
-            (write,) = commits[key].writes
-            body = write.body or {}
-            vectors = table.layout.served(write.vectors)
-            drafts[key] = Draft(0, write.h, write.hash, 0, body, table.columns(key, body), vectors)
-        sql = self._statements.get((id(table), kind))
+        rows = [self._row(table, commits[key]) for key in keys]
+        one = len(rows) == 1
+        form = (id(table), kind, one)
+        sql = self._statements.get(form)
         if sql is None:
-            sql = self._statements[id(table), kind] = statement(table, kind)
-        rows = await self._pool.fetch(
-            sql,
-            [bucket(key) for key in keys],
-            [commits[key].owner for key in keys],
-            [commits[key].writes[0].ttl_us for key in keys],
-            *table.arrays(drafts),
-            writes=True,
-        )
-        return dict(self._answer(etype, commits, row) for row in rows)
+            sql = self._statements[form] = statement(table, kind, one=one)
+        given = rows[0] if one else map(list, zip(*rows, strict=True))
+        found = await self._pool.fetch(sql, *given, writes=True)
+        return dict(self._answer(etype, commits, row) for row in found)
+
+    @staticmethod
+    def _row(table: RecordTable, commit: Commit) -> list[Any]:
+        """What the statement takes of one commit."""
+        (write,) = commit.writes
+        key, body = write.key, write.body or {}
+        columns = table.columns(key, body)
+        facets = table.facet_values(body, table.layout.served(write.vectors))
+        return [bucket(key), commit.owner, write.ttl_us, key.tenant, write.h, write.hash, *columns, *facets]
 
     @staticmethod
     def _answer(etype: str, commits: Mapping[Key, Commit], row: Sequence[Any]) -> tuple[Key, Committed]:

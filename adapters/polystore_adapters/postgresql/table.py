@@ -126,8 +126,9 @@ class RecordTable:
         out = {
             ident("ps_h", self.etype): f"ON {name} (ps_tenant, ps_h)",
             ident("ps_expiry", self.etype): f"ON {name} (ps_expires_at) WHERE ps_expires_at IS NOT NULL",
-            ident("ps_version", self.etype): f"ON {name} (ps_version)",
         }
+        if not self.home:  # `newest` of a copy looks for the highest
+            out[ident("ps_version", self.etype)] = f"ON {name} (ps_version)"
         for field in self.unique:
             out[ident("ps_unique", self.etype, field)] = f"ON {name} (ps_tenant, {ident(field)})"
         for field in (*self.entity.index, *(self.entity.unique if not self.home else ())):
@@ -229,8 +230,12 @@ class RecordTable:
             columns = empty
         own = (key.tenant, one.h, one.version, one.hash, one.updated_us, one.expires_us or None)
         deleted = () if self.home else (one.columns is None,)
-        text = self.full_text.values(one.body) if self.full_text is not None else ()
-        return [*own, *columns, *deleted, *text, *(one.vectors.get(field) for field in self.vectors)]
+        return [*own, *columns, *deleted, *self.facet_values(one.body, one.vectors)]
+
+    def facet_values(self, body: Body | None, vectors: Vectors) -> list[Any]:
+        """Those of `facet_columns`."""
+        text = self.full_text.values(body) if self.full_text is not None else ()
+        return [*text, *(vectors.get(field) for field in self.vectors)]
 
     def arrays(self, drafts: Mapping[Key, Draft]) -> list[list[Any]]:
         """The arguments of `upsert_sql` and `apply_sql`, in the order of keys: all writers lock rows in one order."""
