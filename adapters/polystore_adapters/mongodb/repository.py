@@ -1,0 +1,179 @@
+"""A MongoDB database as a repository."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from polystore.env import Env
+from polystore.errors import UnsupportedOperation
+from polystore.filters import Checked, Sort, predicate
+from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
+from polystore.protocols import Layout, SupportsFilter, SupportsSchema, SupportsTextSearch
+from polystore.text import Phrase
+from polystore_adapters.mongodb import records
+from polystore_adapters.mongodb.conditions import Query, query, sorting
+from polystore_adapters.mongodb.documents import DOCUMENT_BYTES_MAX
+from polystore_adapters.mongodb.driver import Client, Document, each, listed
+from polystore_adapters.mongodb.full_text import holds, score
+from polystore_adapters.mongodb.held import META, AllHeld, Held
+from polystore_adapters.mongodb.prepare import DATA, prepare
+from polystore_adapters.mongodb.server import Server
+
+SAMPLE = 1_000
+"""Documents whose mean length stands for that of all."""
+
+
+class MongoRepository:
+    """Any number of processes may share a database. `client` is the driver's own object."""
+
+    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsFilter, SupportsTextSearch})
+    limits: Limits = Limits(value_bytes_max=DOCUMENT_BYTES_MAX - (1 << 10))
+
+    def __init__(self, server: Server, env: Env) -> None:
+        self._server = server
+        self._env = env
+        self._types = AllHeld()
+
+    @property
+    def client(self) -> Client:
+        return self._server.client
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._server.aclose()
+
+    async def ping(self) -> Instance:
+        hello = await self._server.hello()
+        with self._server.speaking():
+            build: Document = await self.client.admin.command("buildInfo")
+            data: Document | None = await self._server.collection(META).find_one({"_id": DATA})
+            run = str(hello.get("topologyVersion", {}).get("processId", "")) or await self._process()
+        name = "ferretdb" if "ferretdb" in build else "mongodb"
+        version = build["ferretdb"]["version"].removeprefix("v") if name == "ferretdb" else build["version"]
+        return Instance(name, version, run, "" if data is None else data["data_id"])
+
+    async def _process(self) -> str:
+        """Of a server that does not say in `hello` which process it is."""
+        status: Document = await self.client.admin.command("serverStatus")
+        return f"{status['host']} {status['pid']}"
+
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        others = [layout.entity.name for layout in layouts if layout.kind != "record"]
+        if others:
+            raise UnsupportedOperation(f"a mongodb: store holds records, and no facts or state of {', '.join(others)}")
+        await self._server.hello()
+        types = [Held(self._server, layout) for layout in layouts]
+        with self._server.speaking():
+            await prepare(self._server, types, create=create)
+        self._types.update({one.etype: one for one in types})
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await records.get(self._server, self._types, keys)
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        return await records.apply(self._server, self._types, changes)
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        return await records.scan(self._server, self._types[etype], tenant, span, cursor, limit)
+
+    async def tenants(self, etype: str) -> list[str]:
+        held = self._types[etype]
+        with self._server.speaking():
+            found: list[str] = await held.documents.distinct("ps_tenant", {"ps_tenant": {"$exists": True}})
+        return sorted(found)
+
+    async def newest(self, etype: str) -> int:
+        return await records.newest(self._server, self._types[etype])
+
+    # -- queries ----------------------------------------------------------------------------------------------
+
+    async def find(
+        self, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int
+    ) -> list[Record]:
+        held, now_us = self._types[etype], self._server.clock.now_us()
+        asked = query(where, held.entity)
+        steps = [{"$match": self._match(tenant, asked)}, *sorting(order, held.entity)]
+        found = self._found(held, steps, asked, where, limit)
+        return [held.codec.record(etype, document, now_us) async for document in found]
+
+    async def count(self, etype: str, tenant: str, where: Checked | None) -> int:
+        held = self._types[etype]
+        asked = query(where, held.entity)
+        if asked.exact:
+            with self._server.speaking():
+                return int(await held.documents.count_documents(self._match(tenant, asked)))
+        steps: list[Document] = [{"$match": self._match(tenant, asked)}]
+        return len([None async for _ in self._found(held, steps, asked, where, None)])
+
+    def _match(self, tenant: str, asked: Query, *more: Document) -> Document:
+        conditions = [one for one in (asked.find, *more) if one]
+        return records.live(tenant, self._server.clock.now_us()) | ({"$and": conditions} if conditions else {})
+
+    async def _found(
+        self, held: Held, steps: list[Document], asked: Query, where: Checked | None, limit: int | None
+    ) -> AsyncGenerator[Document]:
+        """The first documents of a pipeline, judged once more where the query finds more than was meant."""
+        if limit is not None and limit <= 0:
+            return
+        meant = None if asked.exact or where is None else predicate(where)
+        bound = [{"$limit": limit}] if limit is not None and meant is None else []
+        left = limit
+        with self._server.speaking():
+            async with aclosing(each(held.documents.aggregate([*steps, *bound], allowDiskUse=True))) as documents:
+                async for document in documents:
+                    if meant is None or meant(held.codec.decode(document)):
+                        yield document
+                        left = left and left - 1
+                    if left == 0:
+                        return
+
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        held = self._types[etype]
+        if held.full_text is None:
+            raise UnsupportedOperation(f"{etype}: this store was not prepared for full text")
+        if not phrases:
+            return []
+        scored = await self._score(held, tenant, phrases)
+        asked = query(where, held.entity)
+        steps: list[Document] = [
+            {"$match": self._match(tenant, asked, *map(holds, phrases))},
+            {"$set": {"ps_score": scored}},
+            {"$sort": {"ps_score": -1, "_id.id": 1}},
+        ]
+        if after is not None:
+            worse, equal = {"ps_score": {"$lt": after[0]}}, {"ps_score": after[0], "_id.id": {"$gt": after[1]}}
+            steps.insert(2, {"$match": {"$or": [worse, equal]}})
+        found = self._found(held, steps, asked, where, limit)
+        return [Match(one["_id"]["id"], one["ps_score"], one["ps_version"]) async for one in found]
+
+    async def _score(self, held: Held, tenant: str, phrases: Sequence[Phrase]) -> Document:
+        """How a hit is rated: the tenant's records, their mean length and how often the phrases occur are asked for."""
+        everyone = records.live(tenant, self._server.clock.now_us())
+        mean = {"$group": {"_id": None, "mean": {"$avg": "$ps_length"}}}
+
+        async def counted(*more: Document) -> int:
+            return int(await held.documents.count_documents(everyone | ({"$and": list(more)} if more else {})))
+
+        async def mean_length() -> float:
+            steps = [{"$match": everyone}, {"$limit": SAMPLE}, mean]
+            found = await listed(held.documents.aggregate(steps))
+            return float(found[0]["mean"] or 0) if found else 0.0
+
+        with self._server.speaking():
+            count, length, *often = await asyncio.gather(
+                counted(), mean_length(), *(counted(holds(phrase)) for phrase in phrases)
+            )
+        return score(phrases, [int(one) for one in often], int(count), length)
