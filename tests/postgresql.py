@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import sqlalchemy as sa
+
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import MovableEnv
@@ -104,6 +106,14 @@ def follow_clock(env: Env, search_path: str) -> None:
         server().run(f"UPDATE {table} SET ahead = '{env.ahead_us} microseconds'")
 
     env.forward = both  # type: ignore[method-assign]
+
+
+def sqlalchemy_url(search_path: str, driver: str = "psycopg") -> str:
+    """SQLAlchemy's URL of the schema, for an application."""
+    url = sa.make_url(url_of("postgresql")).set(drivername=f"postgresql+{driver}")
+    if driver == "asyncpg":
+        return url.render_as_string(hide_password=False)  # the path goes into its `server_settings`
+    return url.set(query={"options": f"-csearch_path={search_path}"}).render_as_string(hide_password=False)
 
 
 def configured(search_path: str, **settings: Any) -> dict[str, Any]:

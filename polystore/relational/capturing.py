@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -21,20 +21,21 @@ _OURS = "polystore"
 class Known(Generic[T]):
     """The tables of the application's own types, as the databases that a process writes are prepared for them.
 
-    `ready_sql`: whether a database has polystore's tables; `meta_sql`: the values of two keys of `ps_meta`, which it
-    takes in the driver's own way; `make`: the table of a layout, for the driver of a connection.
+    `ready_sql`: whether a database has polystore's tables. `meta`: what it was last prepared for of an entity: the
+    values of `schema:...` and `served:...` in `ps_meta`, and of what else `make` needs to know, which makes the table
+    of a layout for the driver of a connection.
     """
 
     def __init__(
         self,
         ready_sql: str,
-        meta_sql: Callable[[sa.Connection, str, str], tuple[str | None, str | None]],
-        make: Callable[[Layout, sa.Connection], T],
+        meta: Callable[[sa.Connection, str], Sequence[str | None]],
+        make: Callable[[Layout, sa.Connection, Sequence[str]], T],
     ) -> None:
         self._ready_sql = ready_sql
-        self._meta_sql = meta_sql
+        self._meta_of = meta
         self._make = make
-        self._made: dict[tuple[type[Any], str, str, str], T] = {}
+        self._made: dict[tuple[object, ...], T] = {}
 
     def knows(self, connection: sa.Connection, entity: EntityType[Any]) -> bool:
         """See `CapturesTables.knows`."""
@@ -42,7 +43,7 @@ class Known(Generic[T]):
 
     def bare(self, connection: sa.Connection, entity: EntityType[Any]) -> T:
         """The table for what needs no facets."""
-        return self._make(Layout(entity, True, frozenset()), connection)
+        return self._make(Layout(entity, True, frozenset()), connection, ())
 
     def table(self, connection: sa.Connection, entity: EntityType[Any]) -> T | None:
         """The table as the database is prepared for it; None: it is not. Raises SchemaMismatch when it is for another
@@ -53,23 +54,23 @@ class Known(Generic[T]):
         place = (entity.cls, *meta, connection.dialect.driver)
         known = self._made.get(place)
         if known is None:
-            schema, served = meta
+            schema, served, *more = meta
             if plan(load(schema), entity).needed:
                 raise SchemaMismatch(
                     f"{entity.cls.__name__}: the database is prepared for the class as it was; open an architecture "
                     "with the class as it is now, or run `polystore init`, before it is written"
                 )
             one = load_served(served)
-            known = self._made[place] = self._make(
-                Layout(entity, one.home, frozenset(one.facets), one.vectors), connection
-            )
+            facets: Any = frozenset(one.facets)
+            layout = Layout(entity, one.home, facets, one.vectors)
+            known = self._made[place] = self._make(layout, connection, more)
         return known
 
-    def _meta(self, connection: sa.Connection, entity: EntityType[Any]) -> tuple[str, str] | None:
-        """How the database was last prepared for the type: its fields, and what it serves."""
+    def _meta(self, connection: sa.Connection, entity: EntityType[Any]) -> tuple[str, ...] | None:
+        """How the database was last prepared for the type: its fields, what it serves, and more."""
         if not connection.info.get(_OURS):  # once there, the tables stay
             if not connection.exec_driver_sql(self._ready_sql).scalar():
                 return None
             connection.info[_OURS] = True
-        schema, served = self._meta_sql(connection, f"schema:{entity.name}", f"served:{entity.name}")
-        return None if schema is None or served is None else (schema, served)
+        schema, *others = self._meta_of(connection, entity.name)
+        return None if schema is None else (schema, *(one or "" for one in others))

@@ -7,7 +7,7 @@ disturbs nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -73,7 +73,7 @@ class Table(Protocol):
         ...
 
     @property
-    def vectors(self) -> Sequence[str]:
+    def vectors(self) -> Collection[str]:
         """Fields whose vectors the home serves itself."""
         ...
 

@@ -7,6 +7,7 @@ import pytest
 from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
+    ApplicationTablesConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -37,7 +38,7 @@ from polystore.testing.conformance import (
 )
 from polystore.testing.conformance.facade import Config, FacadeConformance
 from polystore.testing.conformance.facade_state import StateFacadeConformance
-from tests.postgresql import configured, connected, fresh_schema
+from tests.postgresql import configured, connected, fresh_schema, sqlalchemy_url
 
 
 class Bare:
@@ -122,6 +123,34 @@ class TestVectorAtHome(Bare, VectorConformance):
     home = True
 
 
+class TestVectorInPlainColumns(VectorConformance):
+    @pytest.fixture
+    def connect(self) -> Generator[Connect]:
+        with fresh_schema() as path:
+            yield lambda env: connected(env, path, vectors="bytes")
+
+
+class TestVectorByIndex(VectorConformance):
+    """Of so few vectors the index looks at each."""
+
+    home = True
+
+    @pytest.fixture(params=["hnsw", "hnsw_half"])
+    def connect(self, request: pytest.FixtureRequest) -> Generator[Connect]:
+        with fresh_schema() as path:
+            yield lambda env: connected(env, path, vectors="pgvector", vector_index=request.param, approximate_min=0)
+
+    async def test_equals_are_ordered_by_id(self) -> None:
+        """Of more equals than were asked for an index finds any."""
+        ids = [f"{(i * 7) % 30:02}" for i in range(30)]
+        store = await self.ready({id: (1, 2, 3, 4) if id < "20" else (-1, 0, 0, 1) for id in ids})
+        assert await self.every(store, (1, 2, 3, 4)) == sorted(ids)
+        found = await self.nearest(store, "by_cosine", (1, 2, 3, 4), limit=5)
+        assert found == sorted(found)
+        assert len(set(found)) == 5
+        assert set(found) < set(sorted(ids)[:20])
+
+
 class TestTraversal(BareAndLayered, TraversalConformance):
     pass
 
@@ -184,6 +213,24 @@ class TestState(BareAndLayered, StateConformance):
 
 class TestTimeRange(BareAndLayered, TimeRangeConformance):
     pass
+
+
+class TestApplicationTables(ApplicationTablesConformance):
+    @pytest.fixture
+    def path(self) -> Generator[str]:
+        with fresh_schema() as path:
+            yield path
+
+    @pytest.fixture(params=["bare", "under all layers"])
+    def connect(self, request: pytest.FixtureRequest, path: str) -> Connect:
+        def connecting(env: Env) -> Awaitable[Repository]:
+            return connected(env, path)
+
+        return connecting if request.param == "bare" else layered(connecting)
+
+    @pytest.fixture
+    def database(self, path: str) -> str:
+        return sqlalchemy_url(path)
 
 
 class ThroughTheFacade:

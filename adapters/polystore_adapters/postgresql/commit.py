@@ -25,16 +25,17 @@ from polystore.model import (
     refs_of,
     text_hash,
 )
-from polystore_adapters.postgresql import facts, graph
+from polystore_adapters.postgresql import application, facts, graph
+from polystore_adapters.postgresql.application import ApplicationTable
 from polystore_adapters.postgresql.claims import Claims, file_bucket
 from polystore_adapters.postgresql.dialect import decode_json, encode_json
-from polystore_adapters.postgresql.locks import BUCKETS, begin_sql, bucket
+from polystore_adapters.postgresql.locks import BUCKETS, Again, begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables, by_table
 from polystore_adapters.postgresql.table import Draft, RecordTable, Row
 
 MASKS_SQL = (
-    "(SELECT jsonb_object_agg(etype, mask) FROM (SELECT etype, bit_or(1::bigint << bit) AS mask FROM ps_target "
+    "(SELECT jsonb_object_agg(etype, mask)::text FROM (SELECT etype, bit_or(1::bigint << bit) AS mask FROM ps_target "
     "WHERE status <> 'off' GROUP BY etype) AS targets)"
 )
 _BEGIN_SQL = f"SELECT ps_now_us(), {MASKS_SQL}, ARRAY(SELECT nextval('ps_version') FROM generate_series(1, $1))"
@@ -42,12 +43,12 @@ _OPS_SQL = (
     "SELECT tenant, op_id, request_hash, answers FROM ps_op "
     "WHERE (tenant, op_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 )
-_OUTBOX_SQL = (
+OUTBOX_SQL = (
     "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, created_at) SELECT * FROM "
     "unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], "
     "$9::bigint[])"
 )
-_BURY_SQL = (
+BURY_SQL = (
     "INSERT INTO ps_tombstone (tenant, etype, id, version, h, deleted_at) SELECT * FROM unnest($1::text[], $2::text[], "
     "$3::text[], $4::bigint[], $5::bigint[], $6::bigint[]) ON CONFLICT (tenant, etype, id) DO UPDATE SET "
     "version = excluded.version, deleted_at = excluded.deleted_at"
@@ -65,13 +66,6 @@ MARK_SQL = "INSERT INTO ps_mark (name, value) VALUES ($1, $2) ON CONFLICT (name)
 
 Done = tuple[bytes, Sequence[tuple[int, bool]]]
 """Request hash, and (version, existed) of each write."""
-
-
-class _Again(Exception):
-    """The transaction has to begin anew with the locks of these keys too."""
-
-    def __init__(self, keys: Collection[Key]) -> None:
-        self.keys = keys
 
 
 async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
@@ -93,19 +87,35 @@ async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Com
 async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
     extra: set[Key] = set()
     while True:
-        keys = {write.key for commit in commits for write in commit.writes} | extra
-        buckets = {bucket(key) for key in keys}
-        buckets |= {file_bucket(file) for file in _files(tables, commits)}
-        buckets |= {key_hash(one.op.tenant, "ps_op", one.op.id) % BUCKETS for one in commits if one.op is not None}
         try:
-            async with pool.transaction(begin=begin_sql(buckets), name="commit") as db:
-                group = Commits(db, tables)
-                await group.read(commits, extra)
-                answers = [group.attempt(commit) for commit in commits]
-                await group.write()
-            return answers
-        except _Again as again:
+            begin = begin_sql(buckets_of(tables, commits, extra))
+            async with pool.transaction(begin=begin, name="commit") as db:
+                return await carry_out(db, tables, commits, extra)
+        except Again as again:
             extra |= set(again.keys)
+
+
+def buckets_of(tables: Tables, commits: Sequence[Commit], extra: Collection[Key]) -> set[int]:
+    """What is to be locked before `carry_out`. Rows of the application are locks themselves."""
+    keys = {write.key for commit in commits for write in commit.writes} | set(extra)
+    buckets = {bucket(key) for key in keys if not tables[key.etype].shared}
+    buckets |= {file_bucket(file) for file in _files(tables, commits)}
+    return buckets | {key_hash(one.op.tenant, "ps_op", one.op.id) % BUCKETS for one in commits if one.op is not None}
+
+
+async def carry_out(
+    db: Session, tables: Tables, commits: Sequence[Commit], extra: Collection[Key] = ()
+) -> list[Committed | Exception]:
+    """The answers, in a transaction that holds the locks. Raises Again, and what the database does."""
+    commits = await application.settled(db, tables, commits)
+    locked = await application.locked(db, tables, (write.key for commit in commits for write in commit.writes))
+    group = Commits(db, tables)
+    await group.read(commits, extra)
+    if any(tables[key.etype].shared and key not in locked for key in group.standing):
+        raise Again(())  # a row of the application came meanwhile
+    answers = [group.attempt(commit) for commit in commits]
+    await group.write()
+    return answers
 
 
 def _files(tables: Tables, commits: Sequence[Commit]) -> set[str]:
@@ -193,7 +203,12 @@ class Commits:
                 if ends is not None and ends <= self._now:
                     expired.add(Key(tenant, etype, str(id)))
         if expired.difference(locked):
-            raise _Again(expired.difference(locked))
+            raise Again(expired.difference(locked))
+
+    @property
+    def standing(self) -> Collection[Key]:
+        """The records that were there."""
+        return self._stored
 
     # -- one commit -------------------------------------------------------------------------------------------
 
@@ -347,11 +362,11 @@ class Commits:
             if one.columns is None
         ]
         if buried:
-            await db.run(_BURY_SQL, *map(list, zip(*buried, strict=True)))
+            await db.run(BURY_SQL, *map(list, zip(*buried, strict=True)))
         for sql, parameters in self._vectors:
             await db.run(sql, *parameters)
         if self._outbox:
-            await db.run(_OUTBOX_SQL, *map(list, zip(*self._outbox, strict=True)))
+            await db.run(OUTBOX_SQL, *map(list, zip(*self._outbox, strict=True)))
         for (tenant, id), (request, answers) in self._ops.items():
             sql = "INSERT INTO ps_op (tenant, op_id, request_hash, answers, created_at) VALUES ($1, $2, $3, $4, $5)"
             await db.run(sql, tenant, id, request, encode_json(answers), self._now)
@@ -364,6 +379,9 @@ class Commits:
 
 async def write_drafts(db: Session, table: RecordTable, drafts: Mapping[Key, Draft], stored: Collection[Key]) -> None:
     """Bring the rows of a home and their edges to the drafts, under the keys' locks."""
+    if isinstance(table, ApplicationTable):
+        await table.write(db, drafts, stored)
+        return
     gone: dict[str, list[object]] = {}
     for key, one in drafts.items():
         if one.columns is None and key in stored:

@@ -82,9 +82,13 @@ def translate(error: Exception, place: str, *, sent: bool = False, closed: bool 
             return OutcomeUnknown(f"{place}: {LOST} before the answer; read the records before writing again")
         return Unavailable(f"{place}: {LOST}, or none could be made")
     if isinstance(error, asyncpg.PostgresError):
-        state = state_of(error)
-        make, text = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or (StoreError, f"SQLSTATE {state}")
-        return make(f"{place}: {text}" if issubclass(make, (StoreError, ConfigurationError, SchemaMismatch)) else text)
+        return by_state(state_of(error), place)
     if isinstance(error, (asyncpg.InterfaceError, OverflowError, UnicodeError)):
         return InvalidData("a value that PostgreSQL cannot keep: an integer beyond 64 bits, or text that is no Unicode")
     return error
+
+
+def by_state(state: str, place: str) -> PolystoreError:
+    """The error for a SQLSTATE, whichever driver told it."""
+    make, text = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or (StoreError, f"SQLSTATE {state}")
+    return make(f"{place}: {text}" if issubclass(make, (StoreError, ConfigurationError, SchemaMismatch)) else text)

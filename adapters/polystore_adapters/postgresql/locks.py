@@ -3,12 +3,19 @@ no two transactions wait for one another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from polystore.model import Key, key_hash
 
 LOCK_CLASS = 1886614644
 BUCKETS = 1024
+
+
+class Again(Exception):
+    """The transaction has to begin anew, with the locks of these keys too."""
+
+    def __init__(self, keys: Collection[Key]) -> None:
+        self.keys = keys
 
 
 def bucket(key: Key) -> int:
@@ -17,6 +24,10 @@ def bucket(key: Key) -> int:
 
 def begin_sql(buckets: Iterable[int]) -> str:
     """Begin a transaction with these buckets locked: what it reads afterwards is what stands."""
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock_sql(buckets)}"
+
+
+def lock_sql(buckets: Iterable[int]) -> str:
+    """Lock these buckets in the transaction under way."""
     wanted = ",".join(map(str, sorted(set(buckets))))
-    lock = f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, b) FROM unnest('{{{wanted}}}'::int[]) AS b"
-    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}"
+    return f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, b) FROM unnest('{{{wanted}}}'::int[]) AS b"

@@ -77,11 +77,14 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
         id = table.id_of(row, 1)
         body = table.codec.decode(id, row[1 + len(META) : fields])
         vectors = table.vectors_of(row[fields : fields + len(table.vectors)])
-        fault = ""
+        hash = table.entity.content_hash(body)
+        changed = table.shared and hash != row[2]
+        fault = "the row was changed by somebody else, and not taken over yet" if changed else ""
         if table.full_text is not None and row[-1] != table.full_text.expected(body):
-            fault = "full text: the indexed terms are not those of the text"
+            text = "full text: the indexed terms are not those of the text"
+            fault = f"{fault}; {text}" if fault else text
         digests = {field: vector_digest(one) for field, one in vectors.items()}
-        stamps.append(Stamp(id, row[0], row[1], table.entity.content_hash(body), False, digests, fault))
+        stamps.append(Stamp(id, row[0], row[1], hash, False, digests, fault))
         bodies.append((id, body))
     if table.edges is not None:
         stamps = await graph.compared(pool, table, tenant, stamps, bodies)

@@ -20,12 +20,11 @@ _READY_SQL = "SELECT 1 FROM sqlite_master WHERE name = 'ps_meta'"
 _META_SQL = "SELECT (SELECT v FROM ps_meta WHERE k = ?), (SELECT v FROM ps_meta WHERE k = ?)"
 
 
-def _meta(connection: sa.Connection, schema: str, served: str) -> tuple[str | None, str | None]:
-    found = connection.exec_driver_sql(_META_SQL, (schema, served)).one()
-    return found[0], found[1]
+def _meta(connection: sa.Connection, etype: str) -> Sequence[str | None]:
+    return connection.exec_driver_sql(_META_SQL, (f"schema:{etype}", f"served:{etype}")).one()
 
 
-def _make(layout: Layout, connection: sa.Connection) -> ApplicationTable:
+def _make(layout: Layout, connection: sa.Connection, more: Sequence[str]) -> ApplicationTable:
     return ApplicationTable(layout, 0)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from polystore import HybridDataArchitecture
 from polystore.consistency.verify import Difference, Verifier
+from tests.postgresql import configured, fresh_schema, sqlalchemy_url
 
 HERE = Path(__file__).parent
 SOURCE = (HERE / "blog.py").read_text(encoding="utf-8")
@@ -54,16 +56,41 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def placed(directory: Path, kind: str) -> str | Mapping[str, Any]:
-    """Where polystore keeps things: all in the application's file, or copies in files of their own."""
-    home = f"sqlite:{directory}/blog.db"
-    if kind == "facets at the home":
-        return home
-    copies = {role: {"url": f"sqlite:{directory}/{role}.db", "roles": [role]} for role in ("full_text", "vector")}
-    return {"stores": {"app": {"url": home, "roles": ["home", "journal"]}, **copies}}
+class Place(NamedTuple):
+    """Where a test's application has its database, a file or a server's schema, and where polystore keeps things: all
+    there, or copies in files of their own."""
+
+    directory: Path
+    schema: str | None
+    copies: bool
+
+    @property
+    def database(self) -> str:
+        """As the application takes it."""
+        return f"{self.directory}/blog.db" if self.schema is None else sqlalchemy_url(self.schema)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        home = {"url": f"sqlite:{self.directory}/blog.db"} if self.schema is None else configured(self.schema)
+        if not self.copies:
+            return {"stores": {"main": home}}
+        roles = ("full_text", "vector")
+        copies = {role: {"url": f"sqlite:{self.directory}/{role}.db", "roles": [role]} for role in roles}
+        return {"stores": {"main": {**home, "roles": ["home", "journal"]}, **copies}}
 
 
-KINDS = ["facets at the home", "copies in other files"]
+PLACES = ["SQLite", "SQLite, copies in other files", "PostgreSQL", "PostgreSQL, copies in other files"]
+
+
+@contextmanager
+def placed(directory: Path, name: str) -> Generator[Place]:
+    """One of PLACES."""
+    copies = name.endswith("files")
+    if name.startswith("SQLite"):
+        yield Place(directory, None, copies)
+    else:
+        with fresh_schema() as schema:
+            yield Place(directory, schema, copies)
 
 
 async def differences(hda: HybridDataArchitecture) -> list[Difference]:
@@ -74,11 +101,11 @@ async def differences(hda: HybridDataArchitecture) -> list[Difference]:
     return [one for etype in hda.types for one in [found async for found in verifier.differences(etype)]]
 
 
-def child(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+def child(place: Place, *arguments: str) -> subprocess.Popen[str]:
     """A process of the application, as its users start it."""
     return subprocess.Popen(
-        [sys.executable, "blog.py", "--db", "blog.db", *arguments],
-        cwd=directory,
+        [sys.executable, "blog.py", "--db", place.database, *arguments],
+        cwd=place.directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

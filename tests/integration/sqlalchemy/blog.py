@@ -1,4 +1,4 @@
-"""A small publishing desk: authors, articles, comments and tags in one SQLite file.
+"""A small publishing desk: authors, articles, comments and tags in one database, a file of SQLite or a server's.
 
 python blog.py --db blog.db init
 python blog.py --db blog.db import articles.jsonl
@@ -106,9 +106,12 @@ class Tag(Base):
 Sessions = sessionmaker(expire_on_commit=False)
 
 
-def connect(path: str | Path) -> None:
-    """Use this file from now on; tables that are missing are made."""
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+def connect(database: str | Path) -> None:
+    """Use this database from now on, a file or a URL; tables that are missing are made."""
+    if "://" in str(database):
+        engine = sa.create_engine(str(database))
+    else:
+        engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 30})
     Base.metadata.create_all(engine)
     Sessions.configure(bind=engine)
 

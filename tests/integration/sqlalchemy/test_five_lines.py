@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,8 +19,9 @@ import pytest
 from polystore import HybridDataArchitecture
 from tests.integration.sqlalchemy.application import (
     DIFF,
-    KINDS,
+    PLACES,
     SOURCE,
+    Place,
     child,
     differences,
     load,
@@ -38,25 +40,34 @@ def test_it_is_an_application_of_300_lines_and_five_are_added() -> None:
     assert not [line for line in DIFF.splitlines()[2:] if line.startswith("-")]
 
 
-@pytest.fixture(params=["as it was", "with five lines", "with five lines and an open architecture"])
-def blog(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The application in each of its lives; the last has polystore's tables in its file."""
-    (tmp_path / "blog.py").write_text(SOURCE if request.param == "as it was" else with_five_lines(), encoding="utf-8")
-    module: Any = load(tmp_path / "blog.py")
-    module.connect(tmp_path / "blog.db")
-    if "open" in request.param:
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Place]:
+    with placed(tmp_path, request.param) as one:
+        yield one
+
+
+LIVES = ["as it was", "with five lines", "with five lines and an open architecture"]
+
+
+@pytest.mark.parametrize("life", LIVES)
+@pytest.mark.parametrize("place", ["SQLite", "PostgreSQL"], indirect=True)
+def test_the_application_does_what_it_did(place: Place, life: str) -> None:
+    """In each of its lives; in the last one polystore's tables are in its database."""
+    source = SOURCE if life == "as it was" else with_five_lines()
+    (place.directory / "blog.py").write_text(source, encoding="utf-8")
+    blog: Any = load(place.directory / "blog.py")
+    blog.connect(place.database)
+    if "open" in life:
 
         async def open_once() -> None:
-            async with HybridDataArchitecture.open(
-                f"sqlite:{tmp_path}/blog.db", entities=[module.Article, module.Comment]
-            ):
+            async with HybridDataArchitecture.open(place.config, entities=[blog.Article, blog.Comment]):
                 pass
 
         asyncio.run(open_once())
-    return module
+    desk(blog)
 
 
-def test_the_application_does_what_it_did(blog: Any) -> None:
+def desk(blog: Any) -> None:
     first = blog.write("첫 글", "학교에 갔다", author="지민", tags=["일상", "학교"], fee=Decimal("12.50"))
     second = blog.write("둘째 글", "바다에 갔다", author="지민", tags=["일상"])
     blog.comment(first.id, "좋아요", by="민수")
@@ -75,17 +86,16 @@ def test_the_application_does_what_it_did(blog: Any) -> None:
         blog.edit(first.id, title="x")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_that_its_services_write_is_found(tmp_path: Path, kind: str) -> None:
+def test_all_that_its_services_write_is_found(place: Place) -> None:
     """Sessions, cascades, updates and deletes of many rows: nobody tells polystore anything."""
-    asyncio.run(services(tmp_path, kind))
+    asyncio.run(services(place))
 
 
-async def services(tmp_path: Path, kind: str) -> None:
-    blog: Any = load(write_application(tmp_path))
-    blog.connect(tmp_path / "blog.db")
+async def services(place: Place) -> None:
+    blog: Any = load(write_application(place.directory))
+    blog.connect(place.database)
     older = blog.write("먼저 있던 글", "기차를 탔다", author="지민")
-    async with HybridDataArchitecture.open(placed(tmp_path, kind), entities=[blog.Article, blog.Comment]) as hda:
+    async with HybridDataArchitecture.open(place.config, entities=[blog.Article, blog.Comment]) as hda:
         found, said = hda.collection(blog.Article), hda.collection(blog.Comment)
         new = blog.write("새 글", "시장에서 사과를 샀다", author="지민", fee=Decimal("3.20"))
         blog.comment(new.id, "맛있었나요", by="민수")
@@ -129,39 +139,38 @@ def rows(writer: int, count: int) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_three_writers_one_killed_nothing_lost(tmp_path: Path, kind: str) -> None:
+def test_three_writers_one_killed_nothing_lost(place: Place) -> None:
     """Three processes of the application, of which none knows of an architecture, and one that only delivers."""
-    write_application(tmp_path)
+    directory = place.directory
+    write_application(directory)
     count = 40
     for writer in range(3):
-        (tmp_path / f"{writer}.jsonl").write_text(rows(writer, count), encoding="utf-8")
-    with child(tmp_path, "init") as init:
+        (directory / f"{writer}.jsonl").write_text(rows(writer, count), encoding="utf-8")
+    with child(place, "init") as init:
         assert init.wait(30) == 0
-    where = placed(tmp_path, kind)
-    settings = {"url": where} if isinstance(where, str) else dict(where)
-    (tmp_path / "polystore.toml").write_text(toml({**settings, "entities": ["blog"], "import_paths": ["."]}))
+    settings = {**place.config, "entities": ["blog"], "import_paths": ["."]}
+    (directory / "polystore.toml").write_text(toml(settings), encoding="utf-8")
     with subprocess.Popen(
         [sys.executable, "-c", "from polystore.cli import main; main()", "worker"],
-        cwd=tmp_path,
+        cwd=directory,
         stdout=subprocess.PIPE,
         text=True,
     ) as worker:
         try:
             assert worker.stdout is not None
             assert worker.stdout.readline() == "delivering article, comment\n"
-            printed = three_writers(tmp_path)
+            printed = three_writers(place)
         finally:
             worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     assert [len(lines) for lines in printed[:2]] == [count, count]
     assert 5 <= len(printed[2]) < count
-    asyncio.run(nothing_is_lost(tmp_path, where, [line for lines in printed for line in lines]))
+    asyncio.run(nothing_is_lost(place, [line for lines in printed for line in lines]))
 
 
-def three_writers(directory: Path) -> list[list[str]]:
+def three_writers(place: Place) -> list[list[str]]:
     """What each printed: articles whose transactions were over. The third is killed after a few."""
-    writers = [child(directory, "import", f"{i}.jsonl") for i in range(3)]
+    writers = [child(place, "import", f"{i}.jsonl") for i in range(3)]
     victim = writers[2].stdout
     assert victim is not None
     seen = [victim.readline() for _ in range(5)]
@@ -171,12 +180,12 @@ def three_writers(directory: Path) -> list[list[str]]:
     return [(out if i < 2 else "".join(seen) + out).splitlines() for i, (out, _) in enumerate(printed)]
 
 
-async def nothing_is_lost(directory: Path, where: Any, printed: list[str]) -> None:
-    blog: Any = load(directory / "blog.py")
-    blog.connect(directory / "blog.db")
+async def nothing_is_lost(place: Place, printed: list[str]) -> None:
+    blog: Any = load(place.directory / "blog.py")
+    blog.connect(place.database)
     standing = blog.articles()
     assert {int(line.split()[0]) for line in printed} <= {one.id for one in standing}
-    async with HybridDataArchitecture.open(where, entities=[blog.Article, blog.Comment]) as hda:
+    async with HybridDataArchitecture.open(place.config, entities=[blog.Article, blog.Comment]) as hda:
         assert await differences(hda) == []
         articles = hda.collection(blog.Article)
         assert await articles.count() == len(standing)
@@ -195,7 +204,9 @@ def toml(settings: dict[str, Any]) -> str:
     stores = settings.pop("stores", {})
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     for name, one in stores.items():
-        lines += [f"[stores.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in one.items())]
+        options = one.get("options", {})
+        lines += [f"[stores.{name}]", *(f"{key} = {json.dumps(one[key])}" for key in one if key != "options")]
+        lines += [f"[stores.{name}.options]", *(f"{key} = {json.dumps(value)}" for key, value in options.items())]
     return "\n".join(lines) + "\n"
 
 
