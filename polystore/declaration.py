@@ -16,7 +16,7 @@ from polystore.classes import Constant, UnsupportedType, check_class, defaults_o
 from polystore.conditions import nearest
 from polystore.errors import EntityError, InvalidData
 from polystore.facets import Edge, Embedding, Facet, FullText, Index, Measure, Needs, Relation, Unique
-from polystore.kinds import Kind, encode_id, encode_reference, kind_of, list_of, optional
+from polystore.kinds import Kind, encode_id, encode_reference, encode_str, kind_of, list_of, optional
 from polystore.model import FileRef
 
 NAME_MAX = 48
@@ -239,7 +239,9 @@ class Declared:
             if key in facets:
                 raise self.fail(key, "the key is unique and found by itself: it takes no facets")
         if spec.kind.name == "str" and mapped_class(self.cls) is None:  # a table has its keys as they are
-            kind = msgspec.structs.replace(spec.kind, encode=_then(spec.kind.encode, encode_id))
+            encode = spec.kind.encode
+            encode = encode_id if encode is encode_str else _then(encode, encode_id)
+            kind = msgspec.structs.replace(spec.kind, encode=encode)
             self.fields[key] = FieldSpec(key, kind, spec.default)
 
     def _check_renamed(self) -> None:

@@ -223,6 +223,11 @@ class EntityType(Generic[T]):
         except InvalidData as e:
             raise type(e)(f"{self.cls.__name__}.{self.key}: {e}") from None
 
+    def id_of(self, body: Body) -> str:
+        """The text form of the key in a body that `encode` made. Raises InvalidData for an empty key."""
+        value = body[self.key]
+        return value if type(value) is str and value else self.key_id(value)
+
     def key_value(self, id: str) -> str | int | UUID:
         """The plain key of its text form."""
         kind = self.fields[self.key].kind.name
@@ -246,7 +251,7 @@ class EntityType(Generic[T]):
         `bounded`, for what is to be written: raises ValueTooLarge when that MessagePack has more than `VALUE_BYTES_MAX`
         bytes, which costs nothing here.
         """
-        known = {name: body[name] for name in self.fields if name in body}
+        known = body if body.keys() == self.fields.keys() else {n: body[n] for n in self.fields if n in body}
         content = _hash_encoder.encode(known)
         if bounded and len(content) > VALUE_BYTES_MAX:
             raise ValueTooLarge(

@@ -79,9 +79,11 @@ def encode_str(value: Any) -> str:
 def encode_id(value: Any) -> str:
     """A key as text in NFC, so that the same word is the same key however it was typed."""
     text = encode_str(value)
-    if not text.isascii():
+    if text.isascii():
+        size = len(text)
+    else:
         text = unicodedata.normalize("NFC", text)
-    size = len(text.encode())
+        size = len(text.encode())
     if size > KEY_BYTES_MAX:
         raise ValueTooLarge(f"the key has {size} bytes of UTF-8, the limit is {KEY_BYTES_MAX}")
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Generic, Literal, NoReturn, TypeVar
 
 import msgspec
@@ -43,11 +44,9 @@ class _Chunk:
         self.writes.append(write)
         self.positions.append(position)
         self.keys.add(write.key)
-        self.chars += sum(len(v) for v in (write.body or {}).values() if isinstance(v, (str, bytes)))
-
-    @property
-    def full(self) -> bool:
-        return self.chars >= CHUNK_CHARS_MAX
+        for value in (write.body or {}).values():
+            if isinstance(value, (str, bytes)):
+                self.chars += len(value)
 
 
 class Import(Generic[T]):
@@ -84,25 +83,24 @@ class Import(Generic[T]):
         chunk = _Chunk()
         sending: asyncio.Task[None] | None = None
         try:
-            async for value in _each(source):
-                position = self._read
-                self._read += 1
-                if position < done:
-                    self._skipped += 1
-                    continue
-                write = self._prepare(value, position)
-                if isinstance(write, InvalidData):
-                    if self._stop:
-                        await self._flush(sending, chunk)
-                        self._raise(write, position)
-                    self._reject(write, position)
-                else:
-                    if write.key in chunk.keys or len(chunk.writes) >= self._size or chunk.full:
-                        sending, chunk = await self._next(sending, chunk), _Chunk()
-                    chunk.add(write, position)
-                chunk.end = self._read
-                if self._read % YIELD_EVERY == 0:
-                    await asyncio.sleep(0)
+            async for some in _some(source):
+                for value in some:
+                    position = self._read
+                    self._read = position + 1
+                    if position < done:
+                        self._skipped += 1
+                        continue
+                    write = self._prepare(value)
+                    if isinstance(write, InvalidData):
+                        if self._stop:
+                            await self._flush(sending, chunk)
+                            self._raise(write, position)
+                        self._reject(write, position)
+                    else:
+                        if not self._fits(write, chunk):
+                            sending, chunk = await self._next(sending, chunk), _Chunk()
+                        chunk.add(write, position)
+                    chunk.end = position + 1
             await self._flush(sending, chunk)
             sending = None
         finally:
@@ -110,7 +108,10 @@ class Import(Generic[T]):
                 await asyncio.gather(sending, return_exceptions=True)
         return self.report()
 
-    def _prepare(self, value: T | InvalidData, position: int) -> Write | InvalidData:
+    def _fits(self, write: Write, chunk: _Chunk) -> bool:
+        return len(chunk.writes) < self._size and chunk.chars < CHUNK_CHARS_MAX and write.key not in chunk.keys
+
+    def _prepare(self, value: T | InvalidData) -> Write | InvalidData:
         if isinstance(value, InvalidData):
             return value
         try:
@@ -179,10 +180,17 @@ def mark_name(tenant: str, etype: str, resume: str) -> str:
     return msgspec.json.encode(["import", tenant, etype, resume]).decode()
 
 
-async def _each(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+async def _some(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[Iterable[T]]:
+    """The values of the source, none read before it is asked for. In between other tasks get their turn."""
     if isinstance(source, AsyncIterable):
+        read = 0
         async for value in source:
-            yield value
+            yield (value,)
+            read += 1
+            if read % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
     else:
-        for value in source:
-            yield value
+        values = iter(source)
+        for first in values:
+            yield chain((first,), islice(values, YIELD_EVERY - 1))
+            await asyncio.sleep(0)

@@ -139,7 +139,9 @@ class Scope(Generic[T]):
                 f"{entity.cls.__name__} is a table of the application, which has one tenant; leave out hda.tenant()"
             )
         self.placement = wiring.placements[entity.name]
-        self.home = wiring.store(self.placement.home)
+        self.home = wiring.store(self.placement.authority)
+        self.found_at = self.home if not self.placement.journal else wiring.store(self.placement.home)
+        """Who answers conditions: a home that cannot commit does that itself, and may be a moment behind."""
         cache = wiring.caches.get(entity.name)
         self.cached = None if cache is None else CachedRecords(cache, self.home, entity, tenant)
         self.results = None if wiring.result_cache is None else Results(wiring.result_cache, tenant)
@@ -164,10 +166,10 @@ class Scope(Generic[T]):
     ) -> Write:
         """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
         check_version(expect_version)
-        ttl_us = microseconds(self.entity.ttl_s if ttl_s is None else ttl_s)
         entity = self.entity
+        ttl_us = microseconds(entity.ttl_s if ttl_s is None else ttl_s)
         body = entity.encode(value)
-        id = entity.key_id(body[entity.key])
+        id = entity.id_of(body)
         given = self._given(vectors, body) if vectors else {}
         return Write(
             kind,

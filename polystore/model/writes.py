@@ -87,6 +87,8 @@ class Commit(Value, frozen=True, gc=False):
     def owed(self, written: Sequence[Written]) -> list[Spill]:
         """The spills that are due after this: points of a record that was to expire and had not are not erased, since
         somebody has written it again meanwhile."""
+        if not self.spills:
+            return []
         lives = {
             (one.key.etype, one.key.tenant, one.key.id)
             for one, result in zip(self.writes, written, strict=True)

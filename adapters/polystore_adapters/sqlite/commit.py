@@ -34,12 +34,13 @@ from polystore.model import (
 )
 from polystore_adapters.sqlite import facts, records
 from polystore_adapters.sqlite.claims import Claims
+from polystore_adapters.sqlite.many import Insert
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.table import Draft, RecordTable, Row
 
-_OUTBOX_SQL = (
-    "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, claims, created_at) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
+_OUTBOX = Insert(
+    "ps_outbox",
+    ("version", "tenant", "etype", "id", "h", "targets", "owner", "claimed_at", "claims", "created_at"),
 )
 _OP_SQL = "INSERT INTO ps_op (tenant, op_id, request_hash, answers, created_at) VALUES (?, ?, ?, ?, ?)"
 FORGET_SQL = "DELETE FROM ps_vector WHERE tenant = ? AND etype = ? AND id = ?"
@@ -104,7 +105,7 @@ class Commits:
             db.execute(sql, parameters)
         self._files.write()
         if self._outbox:
-            db.executemany(_OUTBOX_SQL, self._outbox)
+            _OUTBOX.run(db, self._outbox)
         for (tenant, id), (request, answers) in self._ops.items():
             db.execute(_OP_SQL, (tenant, id, request, json.dumps(answers), self._now))
         if self._marks:
@@ -182,7 +183,7 @@ class Commits:
         mask = self._masks.get(key.etype, 0)
         if mask:
             claimed = now if owner is not None else None
-            self._outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, now))
+            self._outbox.append((version, key.tenant, key.etype, key.id, write.h, mask, owner, claimed, 0, now))
         if table.entity.embeddings:
             self._keep(table, write, draft, existed=standing is not None or key in self._stored)
         existed = standing is not None

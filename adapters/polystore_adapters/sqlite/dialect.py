@@ -190,18 +190,18 @@ class Codec:
         self._entity = entity
         self.names = tuple(entity.fields)
         kinds = [spec.kind for spec in entity.fields.values()]
-        self._encoders = [(name, _ENCODERS.get(kind.name)) for name, kind in zip(self.names, kinds, strict=True)]
+        self._encoders = [(i, _ENCODERS[kind.name]) for i, kind in enumerate(kinds) if kind.name in _ENCODERS]
         named = list(zip(self.names, kinds, strict=True))
         self._decoders = [(name, _DECODERS[kind.name]) for name, kind in named if kind.name in _DECODERS]
         self._needed = [name for name, kind in named if not kind.optional and kind.shape != "any"]
 
     def encode(self, body: Body) -> list[Any]:
         """The columns' values."""
-        get = body.get
-        return [
-            value if (value := get(name)) is None or encode is None else encode(value)
-            for name, encode in self._encoders
-        ]
+        values = list(map(body.get, self.names))
+        for i, encode in self._encoders:
+            if (value := values[i]) is not None:
+                values[i] = encode(value)
+        return values
 
     def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
         """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""

@@ -85,7 +85,7 @@ class Following(Commits):
     def _note(self, key: Key, draft: Draft) -> None:
         self._drafts[key] = draft
         if mask := self._masks.get(key.etype, 0):
-            self._outbox.append((draft.version, "", key.etype, key.id, draft.h, mask, None, None, self._now))
+            self._outbox.append((draft.version, "", key.etype, key.id, draft.h, mask, None, None, 0, self._now))
 
 
 def unknown(

@@ -16,6 +16,7 @@ from polystore_adapters.sqlite.facets import FacetRow, RowFacet
 from polystore_adapters.sqlite.facets.full_text import FullTextFacet
 from polystore_adapters.sqlite.facets.graph import GraphFacet
 from polystore_adapters.sqlite.facets.vector import VectorFacet
+from polystore_adapters.sqlite.many import Insert
 
 DIALECT = SqliteDialect()
 META_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
@@ -99,11 +100,7 @@ class RecordTable:
         columns = [*TABLE_COLUMNS, *(f'"{name}"' for name in self.codec.names)]
         kept = {"ps_rid", "ps_tenant", "ps_h", f'"{self.key}"'}
         assignments = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in kept)
-        marks = ", ".join("?" * len(columns))
-        self._upsert_sql = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) "
-            f"ON CONFLICT (ps_rid) DO UPDATE SET {assignments}"
-        )
+        self._upsert = Insert(table, columns, f" ON CONFLICT (ps_rid) DO UPDATE SET {assignments}")
         nulls = ", ".join(f'"{name}" = NULL' for name in self.unique)
         self._free_sql = f"UPDATE {table} SET {nulls} WHERE ps_rid = ?" if nulls else None
         self._delete_sql = f"DELETE FROM {table} WHERE ps_rid = ?"
@@ -193,8 +190,8 @@ class RecordTable:
         if self._free_sql is not None and len(placed) > 1:
             # Values go from record to record in one commit, in an order that the final rows do not show.
             db.executemany(self._free_sql, [(rids[key],) for _, key, _ in placed if key in rids])
-        db.executemany(
-            self._upsert_sql,
+        self._upsert.run(
+            db,
             [
                 (
                     *(rid, key.tenant, one.version, one.h, one.hash, one.updated_us, one.expires_us or None),
