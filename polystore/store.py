@@ -127,8 +127,8 @@ class Store:
         self._clock = env.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._gets = Together(self._get_all, detached=False)
-        self._commits = Together(self._commit_all, detached=True)
+        self._gets = Together(self._get_all, self._get_alone)
+        self._commits = Together(self._commit_all)
         inline = self.supports(SupportsInlineGet)
         self._inline = cast(SupportsInlineGet, repository).get_now if inline else None
 
@@ -269,14 +269,18 @@ class Store:
         if tracer := tracing.current.get():
             tracer.record(tracing.Step(self.name, "get", seconds * 1000, 1, type(error).__name__ if error else ""))
 
+    def _get_alone(self, keys: Sequence[Key]) -> Awaitable[Records]:
+        return self._read(keys) if len(keys) == 1 else self._get_many(keys)
+
+    async def _get_many(self, keys: Sequence[Key]) -> Records:
+        (answer,) = await self._get_all([keys])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     async def _get_all(self, asked: list[Sequence[Key]]) -> Sequence[Records | Exception]:
         """One call for each type and tenant and `batch_max` keys. An outage is everybody's; after another error those
         who asked for that part are answered apart. Who asks for the same record gets a copy of his own."""
-        if len(asked) == 1 and len(asked[0]) == 1:
-            try:
-                return [await self._read(asked[0])]
-            except Exception as error:  # noqa: BLE001 -- it is raised where the key was asked for
-                return [error]
         wanted = [key for keys in asked for key in keys]
         parts = list(_by_type_and_tenant(dict.fromkeys(wanted), self.limits.batch_max))
         results = await asyncio.gather(*map(self._read_part, parts))

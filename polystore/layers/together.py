@@ -16,50 +16,47 @@ R = TypeVar("R")
 class Together(Generic[A, R]):
     """Hand over to `run` all that was asked within one tick of the loop; it answers or refuses each by itself.
 
-    A task of its own does so: nobody's cancellation touches another. `detached`: for a single call too, so that what
-    was asked is carried out even if its caller is cancelled; else a single call runs in its caller's task, which costs
-    less.
+    A task of its own does so: nobody's cancellation touches another. `alone` is what a single call is handed to in its
+    caller's task, which costs less; without it a single call has a task of its own, too, so that what was asked is
+    carried out even if its caller is cancelled.
     """
 
-    def __init__(self, run: Callable[[list[A]], Awaitable[Sequence[R | Exception]]], *, detached: bool) -> None:
+    def __init__(
+        self,
+        run: Callable[[list[A]], Awaitable[Sequence[R | Exception]]],
+        alone: Callable[[A], Awaitable[R]] | None = None,
+    ) -> None:
         self._run = run
-        self._detached = detached
+        self._alone = alone
         self._tick: list[tuple[A, asyncio.Future[R]]] | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def ask(self, asked: A) -> R:
         """The answer, or the error, that `run` has for this."""
-        tick = self._tick
+        tick, loop = self._tick, asyncio.get_running_loop()
         if tick is None:
-            if not self._detached:
-                return await self._lead(asked)
+            if self._alone is not None:
+                return await (self._alone(asked) if _is_last(loop) else self._lead(asked, self._alone))
             tick = self._tick = []
             self._start(tick)
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[R] = loop.create_future()
         tick.append((asked, future))
         return await future
 
-    async def _lead(self, asked: A) -> R:
-        """The first call of a tick: let the others come; run by itself when nobody did."""
-        loop = asyncio.get_running_loop()
-        if not _is_last(loop):
-            tick = self._tick = list[tuple[A, asyncio.Future[R]]]()
-            future: asyncio.Future[R] | None = None
-            try:
-                await asyncio.sleep(0)
-                if tick:
-                    future = loop.create_future()
-                    tick.append((asked, future))
-            finally:  # those who came are answered also when the first is cancelled
-                self._tick = None
-                if tick:
-                    self._start(tick)
-            if future is not None:
-                return await future
-        (answer,) = await self._run([asked])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def _lead(self, asked: A, alone: Callable[[A], Awaitable[R]]) -> R:
+        """The first call of a tick: let the others come; by itself when nobody did."""
+        tick = self._tick = list[tuple[A, asyncio.Future[R]]]()
+        future: asyncio.Future[R] | None = None
+        try:
+            await asyncio.sleep(0)
+            if tick:
+                future = asyncio.get_running_loop().create_future()
+                tick.append((asked, future))
+        finally:  # those who came are answered also when the first is cancelled
+            self._tick = None
+            if tick:
+                self._start(tick)
+        return await (alone(asked) if future is None else future)
 
     def _start(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
         self._tasks[id(tick)] = asyncio.get_running_loop().create_task(self._answer(tick))

@@ -40,17 +40,27 @@ class Connections(Generic[C]):
         """Connections that are in use now, or being made."""
         return len(self._out) + self._connecting
 
+    def check(self) -> None:
+        """Raises Unavailable after `end`."""
+        if self.closed:
+            raise Unavailable(f"{self.place}: closed; connect again")
+
+    def rested(self) -> C | None:
+        """A connection for the caller alone; None: it has to be made or waited for, see `take`."""
+        while self._idle:
+            connection = self._idle.pop()
+            if self._alive(connection):
+                self._out.add(connection)
+                return connection
+            self._close(connection)
+        return None
+
     async def take(self) -> C:
         """A connection for the caller alone; waits while all are in use. Raises Unavailable after `end`."""
         while True:
-            if self.closed:
-                raise Unavailable(f"{self.place}: closed; connect again")
-            while self._idle:
-                connection = self._idle.pop()
-                if self._alive(connection):
-                    self._out.add(connection)
-                    return connection
-                self._close(connection)
+            self.check()
+            if (connection := self.rested()) is not None:
+                return connection
             if self.checked_out < self._size:
                 return await self._new()
             waiter = asyncio.get_running_loop().create_future()
@@ -73,7 +83,7 @@ class Connections(Generic[C]):
             self._connecting -= 1
         if self.closed:
             self._close(connection)
-            raise Unavailable(f"{self.place}: closed; connect again")
+            self.check()
         self._out.add(connection)
         return connection
 

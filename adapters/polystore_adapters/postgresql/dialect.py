@@ -238,7 +238,7 @@ class Codec:
                     ) from e
         if values[-1] is not None:
             self._restore(body, decode_json(values[-1]))
-        if None in values:
+        if None in values[:-1]:
             # A missing value of a field that must have one is left out: its default takes its place, or it is reported.
             for name in self._needed:
                 if body[name] is None:

@@ -1,4 +1,4 @@
-"""Connections to one database: bounded, the last one used first, so that few are warm and the others can rest.
+"""Calls and transactions on connections to one database.
 
 asyncpg's own pool asks the server to reset each connection that is given back, which costs as much as the call itself;
 nothing here leaves anything behind that would have to be reset: no session settings, no locks but a transaction's.
@@ -6,14 +6,13 @@ nothing here leaves anything behind that would have to be reset: no session sett
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from polystore.env import Env
 from polystore.errors import ConfigurationError, Unavailable
+from polystore.relational.pool import Connections
 from polystore_adapters.postgresql.driver import asyncpg
 from polystore_adapters.postgresql.errors import lost, state_of, translate
 from polystore_adapters.postgresql.options import Options
@@ -63,58 +62,28 @@ class Pool:
         self._url = url
         self._env = env
         self.place = _place(url)
-        self._idle: list[Any] = []
-        self._open: set[Any] = set()
-        self._connecting = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._closed = False
         self._pooled = options.pooler == "transaction"
+        self._connections: Connections[Any] = Connections(
+            self.place, options.pool_size, self._connect, lambda one: one.terminate(), lambda one: not one.is_closed()
+        )
 
     # -- connections ------------------------------------------------------------------------------------------
 
     @property
     def checked_out(self) -> int:
         """Connections that are in use now."""
-        return len(self._open) - len(self._idle) + self._connecting
+        return self._connections.checked_out
 
     def check(self) -> None:
         """Raises Unavailable after `aclose`."""
-        if self._closed:
-            raise Unavailable(f"{self.place}: closed; connect again")
-
-    async def _take(self) -> Any:
-        while True:
-            self.check()
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.is_closed():
-                    return connection
-                self._open.discard(connection)
-            if len(self._open) + self._connecting < self._options.pool_size:
-                return await self._connect()
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except BaseException:
-                if waiter.done() and not waiter.cancelled():
-                    self._wake()  # our turn came: it is the next one's
-                raise
-
-    def _wake(self) -> None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._connections.check()
 
     async def _connect(self) -> Any:
-        self._connecting += 1
         settings = {} if self._pooled else {"application_name": "polystore"}
         if self._options.schema is not None:
             settings["search_path"] = self._options.schema
         try:
-            connection: Any = await asyncpg.connect(
+            return await asyncpg.connect(
                 self._url,
                 timeout=self._options.connect_timeout_s,
                 statement_cache_size=0 if self._pooled else 512,
@@ -132,52 +101,22 @@ class Pool:
             if isinstance(e, asyncpg.PostgresError) and state_of(e).startswith("42704"):
                 raise ConfigurationError(f"{self.place}: the server does not know a setting of the URL") from e
             raise translate(e, self.place) from e
-        finally:
-            self._connecting -= 1
-            if self._waiting and not self._idle:
-                self._wake()
-        if self._closed:
-            connection.terminate()
-            raise Unavailable(f"{self.place}: closed; connect again")
-        self._open.add(connection)
-        return connection
-
-    def _give(self, connection: Any) -> None:
-        if self._closed or connection.is_closed():
-            self._drop(connection)
-            return
-        self._idle.append(connection)
-        self._wake()
-
-    def _drop(self, connection: Any) -> None:
-        self._open.discard(connection)
-        connection.terminate()
-        self._wake()
 
     def _failed(self, connection: Any, error: BaseException) -> None:
         """Give back what an error came from. After a lost connection those that rest are not trusted either: a server
         that restarts ends them all."""
         if isinstance(error, Exception) and not lost(error) and state_of(error) not in _DEAD_STATES:
-            self._give(connection)
+            self._connections.give(connection)
             return
-        self._drop(connection)
+        self._connections.drop(connection)
         if isinstance(error, Exception):
-            idle, self._idle = self._idle, []
-            for one in idle:
-                self._drop(one)
+            self._connections.drop_idle()
 
     async def aclose(self) -> None:
         """Calls under way end with an error. Idempotent."""
-        self._closed = True
-        idle, self._idle = self._idle, []
-        for connection in [*idle]:
-            self._open.discard(connection)
+        for connection in self._connections.end():
             with contextlib.suppress(Exception):
                 await connection.close(timeout=CLOSE_TIMEOUT_S)
-        for connection in list(self._open):
-            self._drop(connection)
-        while self._waiting:
-            self._wake()
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -187,7 +126,7 @@ class Pool:
         if self._pooled:
             async with self.transaction() as db:
                 return await db.fetch(sql, *args)
-        connection = await self._take()
+        connection = self._connections.rested() or await self._connections.take()
         try:
             rows: Sequence[Row] = await connection.fetch(sql, *args)
         except Exception as error:
@@ -199,7 +138,7 @@ class Pool:
         except BaseException as error:
             self._failed(connection, error)
             raise
-        self._give(connection)
+        self._connections.give(connection)
         return rows
 
     async def value(self, sql: str, *args: Any, writes: bool = False) -> Any:
@@ -241,7 +180,7 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def _session(self, *, sent: bool = False) -> AsyncGenerator[Session]:
-        connection = await self._take()
+        connection = await self._connections.take()
         try:
             yield Session(connection)
         except Exception as error:
@@ -253,7 +192,7 @@ class Pool:
         except BaseException as error:
             self._failed(connection, error)
             raise
-        self._give(connection)
+        self._connections.give(connection)
 
 
 def _place(url: str) -> str:

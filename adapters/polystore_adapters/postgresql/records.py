@@ -49,20 +49,34 @@ def by_table(keys: Iterable[Key]) -> dict[tuple[str, str], list[str]]:
 
 async def get(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | None]:
     """See `Repository.get`. A tombstone counts only where there is no row: a row is newer than it."""
+    if len(keys) == 1:
+        return [await _get_one(pool, tables, keys[0])]
     found: dict[Key, Record] = {}
     for (etype, tenant), ids in by_table(keys).items():
         table = tables[etype]
-        wanted = [table.key_value(id) for id in ids]
-        one = len(wanted) == 1
-        sql, asked = (table.get_one_sql, wanted[0]) if one else (table.get_sql, wanted)
-        for row in await pool.fetch(sql, tenant, asked):
+        for row in await pool.fetch(table.get_sql, tenant, [table.key_value(id) for id in ids]):
             key = Key(tenant, etype, table.id_of(row))
-            found[key] = Record(key, row[0], None, b"", row[2]) if row[-1] else table.record(key, row)
+            found[key] = _record(table, key, row)
         if table.home and len(missing := [id for id in ids if Key(tenant, etype, id) not in found]):
             for id, version, deleted_us in await pool.fetch(TOMBSTONES_SQL, tenant, etype, missing):
                 key = Key(tenant, etype, id)
                 found[key] = Record(key, version, None, b"", deleted_us)
     return [found.get(key) for key in keys]
+
+
+async def _get_one(pool: Pool, tables: Tables, key: Key) -> Record | None:
+    """The same for the most frequent call."""
+    table = tables[key.etype]
+    rows = await pool.fetch(table.get_one_sql, key.tenant, table.key_value(key.id))
+    if not rows and table.home:
+        buried = await pool.fetch(TOMBSTONES_SQL, key.tenant, key.etype, [key.id])
+        return Record(key, buried[0][1], None, b"", buried[0][2]) if buried else None
+    return _record(table, key, rows[0]) if rows else None
+
+
+def _record(table: RecordTable, key: Key, row: Any) -> Record:
+    """The record of a row of `get_sql`, which ends with whether it is gone."""
+    return Record(key, row[0], None, b"", row[2]) if row[-1] else table.record(key, row)
 
 
 async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:

@@ -56,7 +56,7 @@ async def waiting(store: PostgresRepository, count: int) -> None:
     """Until so many calls of this store wait for a lock."""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[]) AND wait_event_type = 'Lock'"
     for _ in range(500):
-        pids = [one.get_server_pid() for one in store._pool._open]  # pyright: ignore[reportPrivateUsage]
+        pids = [one.get_server_pid() for one in store._pool._connections._out]  # pyright: ignore[reportPrivateUsage]
         if await asyncio.to_thread(server().value, sql, pids) >= count:
             return
         await asyncio.sleep(0.01)

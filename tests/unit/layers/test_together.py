@@ -15,7 +15,7 @@ class Doubler:
     """Doubles numbers, refuses odd ones, fails as told. Takes two ticks."""
 
     def __init__(self, detached: bool) -> None:
-        self.together = Together(self.run, detached=detached)
+        self.together = Together(self.run, None if detached else self.alone)
         self.runs = list[list[int]]()
         self.running = asyncio.Event()
         self.error: Exception | None = None
@@ -28,6 +28,12 @@ class Doubler:
         if self.error is not None:
             raise self.error
         return [ValueError(f"{one} is odd") if one % 2 else one * 2 for one in asked]
+
+    async def alone(self, asked: int) -> int:
+        (answer,) = await self.run([asked])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def ask_all(self, *asked: int) -> list[int | BaseException]:
         return await asyncio.gather(*map(self.together.ask, asked), return_exceptions=True)
@@ -102,7 +108,10 @@ def test_a_wrong_number_of_answers_is_an_error_for_all_not_a_wait_for_ever(detac
         async def forgetful(asked: list[int]) -> list[int]:
             return asked[1:]
 
-        together: Together[int, int] = Together(forgetful, detached=detached)
+        async def alone(asked: int) -> int:
+            return asked
+
+        together: Together[int, int] = Together(forgetful, None if detached else alone)
         answers = await asyncio.wait_for(
             asyncio.gather(together.ask(1), together.ask(2), return_exceptions=True), timeout=10
         )
