@@ -4,20 +4,26 @@ from types import ModuleType
 
 import pytest
 from polystore_adapters.memory import MemoryRepository
+from polystore_adapters.mongodb.repository import MongoRepository
 from polystore_adapters.postgresql.repository import PostgresRepository
 from polystore_adapters.sqlite.repository import SqliteRepository
 
 from polystore.protocols import Repository
 from polystore.testing import conformance
 from polystore.testing.conformance import Conformance
-from tests.contract import test_memory, test_postgresql, test_sqlite
+from tests.contract import test_memory, test_mongodb, test_postgresql, test_sqlite
 
 KIT = {one for one in vars(conformance).values() if isinstance(one, type) and issubclass(one, Conformance)}
 
 
 @pytest.mark.parametrize(
     ("module", "repository"),
-    [(test_memory, MemoryRepository), (test_sqlite, SqliteRepository), (test_postgresql, PostgresRepository)],
+    [
+        (test_memory, MemoryRepository),
+        (test_sqlite, SqliteRepository),
+        (test_postgresql, PostgresRepository),
+        (test_mongodb, MongoRepository),
+    ],
 )
 def test_every_class_of_the_kit_and_every_claim_is_run(module: ModuleType, repository: type) -> None:
     run = [one for name, one in vars(module).items() if name.startswith("Test") and issubclass(one, Conformance)]

@@ -49,8 +49,8 @@ _BY_CODE: Mapping[int, tuple[type[PolystoreError], str]] = {
     NO_SUCH_COMMAND: (UnsupportedOperation, "the server has no such command"),
     DUPLICATE: (IntegrityViolation, "a unique index of this collection has the value already"),
 }
-_UNKNOWN_CODES = frozenset({64, 79, 100, 133, 50})
-"""Of a write that was carried out here, and perhaps nowhere else."""
+_UNKNOWN_CODES = frozenset({1, 8, 50, 64, 79, 100, 133})
+"""After these a write may be done, here or on too few servers."""
 
 
 def by_code(code: int | None, place: str) -> PolystoreError:
@@ -73,7 +73,7 @@ def translate(error: Exception, place: str, *, sent: bool) -> Exception:
         case driver.ConnectionFailure():
             return Unavailable(f"{place}: the connection was lost, or none could be made")
         case driver.OperationFailure() if sent and error.code in _UNKNOWN_CODES:
-            return OutcomeUnknown(f"{place}: the write is not on enough servers yet; read before writing again")
+            return OutcomeUnknown(f"{place}: the server does not say whether it is done; read before writing again")
         case driver.OperationFailure():
             return by_code(error.code, place)
         case driver.InvalidOperation():

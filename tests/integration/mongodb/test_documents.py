@@ -1,0 +1,171 @@
+"""What another program finds in the collections, read with PyMongo itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import pytest
+from bson import Decimal128
+from polystore_adapters.mongodb import connect
+from pymongo import MongoClient
+
+from polystore.entity import EntityType, entity, entity_type
+from polystore.env import Env
+from polystore.errors import DecodeError
+from polystore.facets import FullText, Index
+from polystore.filters import Condition, F
+from polystore.model import EVERYTHING, Change, Key
+from polystore.protocols import Layout
+from polystore.testing.conformance.base import change, key_of, removal
+from polystore.text import query
+from tests.mongodb import forgotten_connections, fresh_database
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+UUID_1 = UUID(int=1)
+
+
+@dataclass
+class Message:
+    role: str
+    text: str
+    at: datetime
+
+
+@entity(data_type="conversation")
+@dataclass(kw_only=True)
+class Conversation:
+    id: str
+    topic: Annotated[str, FullText(), Index()]
+    begun: Annotated[datetime, Index()]
+    day: date
+    price: Decimal
+    number: int
+    code: UUID
+    messages: list[Message] = field(default_factory=list[Message])
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+CONVERSATION: EntityType[Conversation] = entity_type(Conversation)
+BEGUN = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)
+EXTRA = {"$name": "$topic", "a.b": {"$set": {"x": 1}}, "": 1, "__proto__": [None, "$$ROOT", {"$literal": "\x01"}]}
+
+
+def conversation(id: str, version: int = 1, **fields: Any) -> Change:
+    given: dict[str, Any] = {
+        "topic": "우리 학교",
+        "begun": BEGUN,
+        "day": date(2024, 2, 29),
+        "price": Decimal("1.10"),
+        "number": 7,
+    }
+    return change(CONVERSATION, Conversation(id=id, **{**given, "code": UUID_1, **fields}), version)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Generator[None]:
+    with forgotten_connections():
+        yield
+
+
+@pytest.fixture
+def url() -> Generator[str]:
+    with fresh_database() as url:
+        yield url
+
+
+def stored(url: str, *changes: Change, where: Condition | None = None) -> Sequence[Any]:
+    """Write the changes; the records that are found under the condition, and the ids of those with 학교."""
+
+    async def main() -> Sequence[Any]:
+        mongo = await connect(url, {}, Env())
+        try:
+            await mongo.prepare([Layout(CONVERSATION, False, frozenset({"full_text"}))], create=True)
+            assert [one.status for one in await mongo.apply(changes)] == ["applied"] * len(changes)
+            by = CONVERSATION.sort([F.id])
+            found = await mongo.find("conversation", "", CONVERSATION.condition(where), by, 100)
+            matches = await mongo.search("conversation", "", query("학교"), None, 10, None)
+            await mongo.scan("conversation", "", EVERYTHING, None, 10)
+            return found, [one.id for one in matches], await mongo.newest("conversation")
+        finally:
+            await mongo.aclose()
+
+    return asyncio.run(main())
+
+
+def documents(url: str) -> dict[str, dict[str, Any]]:
+    with MongoClient[dict[str, Any]](url, tz_aware=True, uuidRepresentation="standard") as client:
+        return {one["_id"]["id"]: one for one in client.get_default_database().conversation.find()}
+
+
+def test_fields_have_their_own_names_and_the_types_that_mongodb_has_for_them(url: str) -> None:
+    messages = [Message("user", "안녕", BEGUN), Message("agent", "$text", BEGUN)]
+    stored(url, conversation("가", messages=messages, extra=EXTRA))
+    (found,) = documents(url).values()
+    assert found["_id"] == {"tenant": "", "id": "가"}
+    assert (found["id"], found["topic"], found["number"]) == ("가", "우리 학교", 7)
+    assert (found["begun"], found["ps_us_begun"]) == (BEGUN.replace(microsecond=123_000), 456)
+    assert (found["day"], found["price"]) == (datetime(2024, 2, 29, tzinfo=UTC), Decimal128("1.10"))
+    assert found["code"] == UUID_1
+    said = [
+        {"role": role, "text": text, "at": BEGUN.isoformat()} for role, text in (("user", "안녕"), ("agent", "$text"))
+    ]
+    assert found["messages"] == said
+    assert found["extra"] == EXTRA
+    assert (found["ps_tenant"], found["ps_version"], found["ps_terms"]) == ("", 1, ["교", "리", "우리", "학교"])
+
+
+def test_names_and_values_that_are_words_of_queries_are_neither_carried_out_nor_lost(url: str) -> None:
+    ids = ("$name", "a.b", "__proto__", "$$ROOT", "{$ne:1}")
+    found, _, _ = stored(url, *(conversation(id, topic=id, extra=EXTRA) for id in ids), where=F.topic.in_(ids))
+    assert [(one.key.id, one.body["topic"], one.body["extra"]) for one in found] == [
+        (id, id, EXTRA) for id in sorted(ids)
+    ]
+    for where in (
+        F.topic == "$name",
+        F.topic.startswith("$n"),
+        F.extra["__proto__"].contains("$$ROOT") & (F.topic < "$o"),
+    ):
+        found, _, _ = stored(url, where=where)
+        assert [one.key.id for one in found] in (["$name"], ["$$ROOT", "$name"])
+    assert stored(url, where=F.extra["$name"] == "$topic")[0]
+    assert not stored(url, where=F.extra["$name"] == "$name")[0]
+
+
+def test_a_deleted_record_leaves_what_the_server_removes_one_day_and_its_version_stays_known(url: str) -> None:
+    stored(url, conversation("a", 1), conversation("b", 1))
+    assert stored(url, removal(key_of(CONVERSATION, "b"), 9))[1:] == (["a"], 9)
+    gone = documents(url)["b"]
+    assert gone.keys() == {"_id", "ps_version", "ps_h", "ps_updated_us", "ps_deleted", "ps_purge_at"}
+    assert 6 < (gone["ps_purge_at"] - datetime.now(UTC)).days + 1 <= 7
+    with MongoClient[dict[str, Any]](url) as client:
+        index = client.get_default_database().conversation.index_information()["ps_purge"]
+        assert (index["key"], index["expireAfterSeconds"]) == ([("ps_purge_at", 1)], 0)
+        client.get_default_database().conversation.delete_one({"_id": gone["_id"]})  # as the server does
+    assert stored(url)[2] == 9
+
+
+def test_what_another_program_spoils_is_told_and_never_taken_for_missing(url: str) -> None:
+    stored(url, conversation("a"))
+    with MongoClient[dict[str, Any]](url) as client:
+        conversations = client.get_default_database().conversation
+        conversations.update_one({}, {"$set": {"number": "seven"}})
+        with pytest.raises(DecodeError, match="'number' is no int") as caught:
+            stored(url)
+        assert "seven" not in str(caught.value)
+        conversations.update_one({}, {"$set": {"number": 7, "ps_terms": ["other"]}})
+
+    async def faults() -> list[str]:
+        mongo = await connect(url, {}, Env())
+        await mongo.prepare([Layout(CONVERSATION, False, frozenset({"full_text"}))], create=False)
+        page = await mongo.scan("conversation", "", EVERYTHING, None, 10)
+        assert await mongo.get([Key("", "conversation", "a")]) != [None]
+        await mongo.aclose()
+        return [one.fault for one in page.stamps]
+
+    assert asyncio.run(faults()) == ["full text: the indexed terms are not those of the text"]
