@@ -20,12 +20,14 @@ from polystore.model import (
     TargetRow,
     text_hash,
 )
+from polystore_adapters.postgresql import application
 from polystore_adapters.postgresql.commit import KEEP_SQL
 from polystore_adapters.postgresql.dialect import decode_json, encode_json, ident
 from polystore_adapters.postgresql.locks import begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables, by_table
 from polystore_adapters.postgresql.schema import check_database
+from polystore_adapters.postgresql.table import sent
 
 TAKEOVER_US = 60_000_000
 """Outbox rows claimed longer ago than this are anybody's."""
@@ -328,12 +330,14 @@ async def put_vectors(pool: Pool, tables: Tables, found: Sequence[StoredVector])
     if not found:
         return
     async with pool.transaction(begin=begin_sql(bucket(one.key) for one in found)) as db:
+        locked = await application.locked(db, tables, {one.key for one in found})
         texts: dict[Key, Mapping[str, Any]] = {}
         for (etype, tenant), ids in by_table(one.key for one in found).items():
             table = tables[etype]
             for row in await db.fetch(table.rows_sql, tenant, [table.key_value(id) for id in ids]):
                 key = Key(tenant, etype, table.id_of(row))
-                texts[key] = table.record(key, row).body or {}
+                if not table.shared or key in locked:
+                    texts[key] = table.record(key, row).body or {}
         for one in sorted(found, key=lambda one: (one.key.tenant, one.key.etype, one.key.id, one.field)):
             text = texts.get(one.key, {}).get(one.field)
             if isinstance(text, str) and text_hash(text) == one.text_hash:  # else made of a text that is gone
@@ -347,9 +351,11 @@ async def _put_vector(db: Session, tables: Tables, one: StoredVector) -> None:
     spec = table.layout.vectors.get(one.field) if one.field in table.vectors else None
     if spec is None or spec.embedder != one.embedder:
         return
-    vector = table.layout.served({one.field: one.vector})[one.field]
+    column = table.vectors[one.field]
+    vector = column.sent(table.layout.served({one.field: one.vector})[one.field])
+    given = f"$3::{sent(column.type)}::{column.type}"
     await db.run(
-        f"UPDATE {table.name} SET {ident('ps_vec', one.field)} = $3 WHERE ps_tenant = $1 AND {ident(table.key)} = $2 "
+        f"UPDATE {table.name} SET {column.name} = {given} WHERE ps_tenant = $1 AND {ident(table.key)} = $2 "
         "AND NOT EXISTS (SELECT 1 FROM ps_vector WHERE tenant = $1 AND etype = $4 AND id = $5 AND field = $6 "
         "AND embedder = $7)",
         *(key.tenant, table.key_value(key.id), vector, key.etype, key.id, one.field, CALLER),

@@ -14,27 +14,28 @@ from polystore.embedding import pack
 from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Body, Key, Vectors, text_hash
-from polystore.protocols import VectorSpec
-from polystore_adapters.postgresql import graph
+from polystore.protocols import Layout, VectorSpec
+from polystore.relational.serving import Served, differences, load_served, same
+from polystore_adapters.postgresql import graph, touching
+from polystore_adapters.postgresql.application import table_of
 from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.driver import asyncpg
+from polystore_adapters.postgresql.options import Options
+from polystore_adapters.postgresql.pgvector import (
+    BYTES,
+    Kept,
+    VectorColumn,
+    chosen,
+    extension,
+    load_kept,
+    make_extension,
+)
 from polystore_adapters.postgresql.pool import Session
 from polystore_adapters.postgresql.schema import check_database, create_tables, exists
-from polystore_adapters.postgresql.table import RecordTable, vector_column
+from polystore_adapters.postgresql.table import RecordTable, sent, vector_column
 
 PAGE = 500
 """Records in memory while facets are made anew."""
-
-
-class Served(msgspec.Struct, frozen=True):
-    """What a database was last asked to serve of one entity type."""
-
-    home: bool
-    facets: list[str]
-    vectors: Mapping[str, VectorSpec]
-
-
-_served_decoder = msgspec.json.Decoder(Served)
 
 
 class _Record(NamedTuple):
@@ -47,6 +48,30 @@ async def prepare(db: Session, place: str, tables: Sequence[RecordTable]) -> Non
     await create_tables(db, place)
     for table in tables:
         await (await _of(db, place, table)).carry_out()
+
+
+async def described(
+    db: Session, place: str, options: Options, layouts: Sequence[Layout], *, make: bool
+) -> list[RecordTable]:
+    """The tables of these types; their vectors as the database keeps them, or as the options ask for. `make`: the
+    extension too, where they ask for it. Raises SchemaMismatch where that cannot be."""
+    there = await extension(db)
+    if there is None and make and options.vectors == "pgvector":
+        await make_extension(db, place)
+        there = await extension(db)
+    stored: dict[str, str] = {}
+    if await check_database(db, place):
+        names = [f"{name}:{layout.entity.name}" for name in ("served", "vectors") for layout in layouts]
+        stored = dict(await db.fetch("SELECT k, v FROM ps_meta WHERE k = ANY($1::text[])", names))
+    tables: list[RecordTable] = []
+    for layout in layouts:
+        etype = layout.entity.name
+        served, was = stored.get(f"served:{etype}"), stored.get(f"vectors:{etype}")
+        before = load_kept(was) if was else BYTES if served and load_served(served).vectors else None
+        specs = list(layout.vectors.values()) if "vector" in layout.facets else []
+        kept = chosen(options, before, specs, there, place, etype) if specs else BYTES
+        tables.append(table_of(layout, kept, there or ""))
+    return tables
 
 
 async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str:
@@ -63,46 +88,44 @@ async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str
 
 async def _of(db: Session, place: str, table: RecordTable) -> _Preparation:
     sql = "SELECT k, v FROM ps_meta WHERE k = ANY($1::text[])"
-    found = dict(await db.fetch(sql, [f"{name}:{table.etype}" for name in ("schema", "served")]))
-    return _Preparation(db, place, table, found.get(f"schema:{table.etype}"), found.get(f"served:{table.etype}"))
+    names = ("schema", "served", "vectors")
+    found = dict(await db.fetch(sql, [f"{name}:{table.etype}" for name in names]))
+    return _Preparation(db, place, table, *(found.get(f"{name}:{table.etype}") for name in names))
 
 
 class _Preparation:
     """One entity type in one database."""
 
-    def __init__(self, db: Session, place: str, table: RecordTable, schema: str | None, served: str | None) -> None:
+    def __init__(
+        self, db: Session, place: str, table: RecordTable, schema: str | None, served: str | None, kept: str | None
+    ) -> None:
         self._db = db
         self._place = place
         self._table = table
         layout = table.layout
         self._serves = Served(layout.home, sorted(layout.facets), layout.vectors)
         self._schema: StoredSchema | None = None if schema is None else load(schema)
-        self._served = None if served is None else _served_decoder.decode(served)
+        self._served = None if served is None else load_served(served)
+        self._kept = BYTES if kept is None else load_kept(kept)
         self._migration: Migration | None = None if self._schema is None else plan(self._schema, table.entity)
 
     def difference(self) -> str:
         """What is not as declared; empty when everything is."""
-        migration = self._migration
-        if migration is None:
-            return "nothing is stored of it"
         if self._served is not None and self._served.home != self._serves.home:
             raise SchemaMismatch(
                 f"{self._place}: has the {'home' if self._served.home else 'copy'} of {self._table.etype!r}; a copy "
                 "cannot become a home here, or a home a copy: use another database or the option schema"
             )
-        parts = [
-            ("renamed", [new for _, new in migration.rename]),
-            ("new", [field for field, _ in migration.add]),
-            ("to be filled", [field for field, _ in migration.fill]),
-            ("back", migration.revived),
-            ("gone", migration.retired),
-            ("of another type", migration.widened),
-            ("with other facets", {one.field for one in (*migration.facets_added, *migration.facets_removed)}),
-        ]
-        told = [f"{word}: {', '.join(sorted(fields))}" for word, fields in parts if fields]
-        if not told and self._served != self._serves:
-            told.append("it serves other facets, or vectors of another kind")
-        return "; ".join(told)
+        told = differences(self._migration, self._served, self._serves)
+        if self._keeps != self._kept and self._migration is not None:
+            vectors = f"vectors are kept in {self._kept}, to be kept in {self._keeps}"
+            told = f"{told}; {vectors}" if told else vectors
+        return told
+
+    @property
+    def _keeps(self) -> Kept:
+        """How vectors are to be kept; as they are where there are none."""
+        return self._table.kept if self._table.vectors else self._kept
 
     async def carry_out(self) -> None:
         if not self.difference():
@@ -110,17 +133,28 @@ class _Preparation:
         migration, table, db = self._migration, self._table, self._db
         if migration is not None:
             await self._drop_indexes(migration)
-            await self._columns(migration)
+            if not table.shared:
+                await self._columns(migration)
+            elif migration.changes_content:
+                await self._hash_anew()
         elif await exists(db, table.name):
             raise SchemaMismatch(
                 f"{self._place}: has a table {table.etype!r} of another program; pass another @entity(name=...)"
             )
         else:
             await db.run(table.create_sql())
+            if table.shared:
+                await db.run(touching.TABLES)
         await self._facets(migration)
         await self._create_indexes()
+        if any(column.indexed for column in table.vectors.values()):
+            await db.run(f"ANALYZE {table.name}")  # a planner that knows nothing would look at each vector
         schema = describe(table.entity) if migration is None else migration.schema
-        values = {"schema": schema.json(), "served": msgspec.json.encode(self._serves).decode()}
+        values = {
+            "schema": schema.json(),
+            "served": msgspec.json.encode(self._serves).decode(),
+            "vectors": self._keeps.json(),
+        }
         await db.each(
             "INSERT INTO ps_meta (k, v) VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
             [(f"{name}:{table.etype}", value) for name, value in values.items()],
@@ -134,7 +168,7 @@ class _Preparation:
             "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND tablename = $1 "
             "AND indexname LIKE 'ps\\_%' AND indexname NOT LIKE 'ps\\_key\\_%'"
         )
-        for (name,) in await self._db.fetch(sql, self._table.etype):
+        for (name,) in await self._db.fetch(sql, self._table.bare):
             if ident(name) not in wanted or migration.changes_content:
                 await self._db.run(f"DROP INDEX {ident(name)}")
 
@@ -177,7 +211,7 @@ class _Preparation:
             "SELECT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = current_schema() "
             "AND table_name = $1 AND column_name = $2)"
         )
-        return bool(await self._db.value(sql, self._table.etype, name))
+        return bool(await self._db.value(sql, self._table.bare, name))
 
     async def _hash_anew(self) -> None:
         entity = self._table.entity
@@ -186,10 +220,9 @@ class _Preparation:
 
     async def _set(self, records: Sequence[_Record], column: str, type_: str, values: Sequence[Any]) -> None:
         table, key = self._table, ident(self._table.key)
-        array = "text" if type_ == "tsvector" else type_
         await self._db.run(
             f"UPDATE {table.name} t SET {column} = u.value::{type_} FROM unnest($1::text[], $2::{table.key_type}[], "
-            f"$3::{array}[]) AS u (tenant, id, value) WHERE t.ps_tenant = u.tenant AND t.{key} = u.id",
+            f"$3::{sent(type_)}[]) AS u (tenant, id, value) WHERE t.ps_tenant = u.tenant AND t.{key} = u.id",
             [one.key.tenant for one in records],
             [table.key_value(one.key.id) for one in records],
             values,
@@ -248,17 +281,43 @@ class _Preparation:
         for field in {*before, *(new for new, old in was.items() if old in before)}:
             if field not in specs:
                 await db.run(f"ALTER TABLE {table.name} DROP COLUMN IF EXISTS {ident('ps_vec', field)}")
-        fresh = {field for field, spec in specs.items() if not _same(before.get(was.get(field, field)), spec)}
-        for field in sorted(fresh):
-            await db.run(f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {ident('ps_vec', field)} bytea")
+        fresh = {field for field, spec in specs.items() if not same(before.get(was.get(field, field)), spec)}
+        for field, column in sorted(table.vectors.items()):
+            if field in fresh:
+                await db.run(f"ALTER TABLE {table.name} DROP COLUMN IF EXISTS {column.name}")
+                await db.run(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.definition}")
+            elif self._kept.form != table.kept.form:
+                await self._convert(column)
         if not fresh or migration is None:
             return
         async for records in self._pages():
             found = [await self._known(one, fresh) for one in records]
             for field in sorted(fresh):
-                await self._set(records, ident("ps_vec", field), "bytea", [one.get(field) for one in found])
+                column = table.vectors[field]
+                await self._set(records, column.name, column.type, [column.sent(one.get(field)) for one in found])
         if not table.home:
             await db.run(f"UPDATE {table.name} SET ps_version = 0 WHERE NOT ps_deleted")
+
+    async def _convert(self, column: VectorColumn) -> None:
+        """Into a column of the other form: the same vectors."""
+        table, db, key, new = self._table, self._db, ident(self._table.key), ident("ps_new", column.field)
+        old = column._replace(kept=self._kept)
+        await db.run(f"ALTER TABLE {table.name} ADD COLUMN {new} {column.definition}")
+        last: tuple[Any, ...] = ()
+        while True:
+            after = f"(ps_tenant, {key}) > ($1, $2)" if last else "TRUE"
+            rows = await db.fetch(
+                f"SELECT ps_tenant, {key}, {old.read()} FROM {table.name} WHERE {old.name} IS NOT NULL AND {after} "
+                f"ORDER BY ps_tenant, {key} LIMIT {PAGE}",
+                *last,
+            )
+            if not rows:
+                break
+            last = (rows[-1][0], rows[-1][1])
+            records = [_Record(Key(tenant, table.etype, str(id)), {}) for tenant, id, _ in rows]
+            await self._set(records, new, column.type, [column.sent(old.packed(row[2])) for row in rows])
+        await db.run(f"ALTER TABLE {table.name} DROP COLUMN {old.name}")
+        await db.run(f"ALTER TABLE {table.name} RENAME COLUMN {new} TO {column.name}")
 
     async def _known(self, one: _Record, fields: set[str]) -> Vectors:
         """The vectors that can be had of what the database holds."""
@@ -283,7 +342,11 @@ class _Preparation:
     # -- small things -----------------------------------------------------------------------------------------
 
     async def _pages(self) -> AsyncGenerator[list[_Record]]:
-        """All live records, some at a time."""
+        """All live records, some at a time. Rows of the application are none: they count as changed and are taken over
+        anew, while the application goes on writing."""
+        if self._table.shared:
+            await self._db.run(f"UPDATE {self._table.name} SET ps_hash = ''::bytea")
+            return
         table, key = self._table, ident(self._table.key)
         fields = ", ".join([*(ident(one) for one in table.codec.names), "ps_exact"])
         live = "TRUE" if table.home else "NOT ps_deleted"
@@ -301,8 +364,3 @@ class _Preparation:
             yield [
                 _Record(Key(row[0], table.etype, str(row[1])), table.codec.decode(str(row[1]), row[2:])) for row in rows
             ]
-
-
-def _same(before: VectorSpec | None, now: VectorSpec) -> bool:
-    """Whether the same vectors serve both: how they are compared is not in them."""
-    return before is not None and (before.dimension, before.embedder) == (now.dimension, now.embedder)

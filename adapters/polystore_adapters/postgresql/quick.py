@@ -14,7 +14,7 @@ from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.locks import LOCK_CLASS, bucket
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.records import Tables
-from polystore_adapters.postgresql.table import RecordTable
+from polystore_adapters.postgresql.table import RecordTable, sent
 
 KINDS = ("put", "create")
 _VERSION, _UPDATED, _EXPIRES = ident("ps_version"), ident("ps_updated_at"), ident("ps_expires_at")
@@ -28,6 +28,8 @@ def is_quick(tables: Tables, commit: Commit) -> bool:
     if write.kind not in KINDS or write.expect_version is not None:
         return False
     table = tables[write.key.etype]
+    if table.shared:
+        return False
     return table.edges is None and not table.entity.embeddings and not table.entity.files
 
 
@@ -35,7 +37,7 @@ def statement(table: RecordTable, kind: str, *, one: bool) -> str:
     """$1 buckets, $2 owners, $3 times to live, and the columns of `taken`: arrays, or values where it is for `one`
     record, whose plan the server keeps; arrays of unknown length it plans for anew each time."""
     key = ident(table.key)
-    types = {name: "text" if type_ == "tsvector" else type_ for name, type_ in taken(table).items()}
+    types = {name: sent(type_) for name, type_ in taken(table).items()}
     if one:
         before, locks = "", f"(SELECT pg_advisory_xact_lock({LOCK_CLASS}, $1) IS NOT NULL AS held OFFSET 0) AS k"
         given = {name: f"${i}::{type_}" for i, (name, type_) in enumerate(types.items(), 4)}
@@ -53,7 +55,7 @@ def statement(table: RecordTable, kind: str, *, one: bool) -> str:
         ttl, rows = "u.ttl", f"unnest($3::bigint[], {', '.join(arrays.values())}) AS u (ttl, {', '.join(arrays)}), "
         owners = f"unnest($2::text[], {arrays[ident('ps_tenant')]}, {arrays[key]}) AS n (owner, tenant, id)"
         of_row = "n.tenant = w.tenant AND n.id = w.id"
-    given |= {name: f"{given[name]}::tsvector" for name in types if table.written[name] == "tsvector"}
+    given |= {name: f"{given[name]}::{type_}" for name, type_ in taken(table).items() if type_ != types[name]}
     given[_VERSION] = "nextval('ps_version')"  # after the lock: the row is made of what the locks answered
     given[_UPDATED] = "ps_now_us()"
     given[_EXPIRES] = f"ps_now_us() + {ttl}"

@@ -24,6 +24,7 @@ from polystore.model import (
 )
 from polystore.protocols import (
     Layout,
+    SupportsApplicationTables,
     SupportsCommit,
     SupportsFileClaims,
     SupportsFilter,
@@ -40,6 +41,7 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 from polystore_adapters.postgresql import graph, records, vector
+from polystore_adapters.postgresql.application_calls import ApplicationCalls
 from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.fact_calls import FactCalls
 from polystore_adapters.postgresql.full_text import needle, search_sql, tsquery
@@ -49,7 +51,7 @@ from polystore_adapters.postgresql.objects import PART_BYTES, ObjectCalls
 from polystore_adapters.postgresql.options import Options
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
-from polystore_adapters.postgresql.prepare import compare, prepare
+from polystore_adapters.postgresql.prepare import compare, described, prepare
 from polystore_adapters.postgresql.quick import Quick
 from polystore_adapters.postgresql.records import Tables
 from polystore_adapters.postgresql.schema import PREPARE_LOCK
@@ -60,14 +62,16 @@ _PING_SQL = """
 SELECT current_setting('server_version'), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,
     to_regclass(quote_ident(current_schema()) || '.ps_meta') IS NOT NULL
 """
+_DATA_ID_SQL = "SELECT v FROM ps_meta WHERE k = 'data_id'"
 
 
-class PostgresRepository(JournalCalls, FactCalls, ObjectCalls, StateCalls):
+class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one database. Used from one event loop; any number of processes may share it."""
 
     capabilities: frozenset[type] = frozenset(
         {
             SupportsSchema,
+            SupportsApplicationTables,
             SupportsCommit,
             SupportsJournal,
             SupportsFilter,
@@ -106,16 +110,19 @@ class PostgresRepository(JournalCalls, FactCalls, ObjectCalls, StateCalls):
 
     async def ping(self) -> Instance:
         ((version, started, ready),) = await self._pool.fetch(_PING_SQL)
-        sql = "SELECT v FROM ps_meta WHERE k = 'data_id'"
-        return Instance("postgresql", version, started, await self._pool.value(sql) if ready else "")
+        return Instance("postgresql", version, started, await self._pool.value(_DATA_ID_SQL) if ready else "")
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]
+        wanted = [layout for layout in layouts if layout.kind == "record"]
         logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
-        every = [*tables, *(log.table for log in logs)]
         async with self._pool.transaction() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
-            difference = await compare(db, self.place, every)
+            if create:
+                await db.run(PREPARE_LOCK)
+            tables = await described(db, self.place, self._options, wanted, make=create)
+            for table in tables:
+                await table.check(db, self.place)
+            difference = await compare(db, self.place, [*tables, *(log.table for log in logs)])
         if difference and not create:
             raise SchemaMismatch(
                 f"{self.place}: {difference}; run `polystore init`, or open it with the right to create"
@@ -123,9 +130,12 @@ class PostgresRepository(JournalCalls, FactCalls, ObjectCalls, StateCalls):
         if difference:
             async with self._pool.transaction() as db:
                 await db.run(PREPARE_LOCK)
-                await prepare(db, self.place, every)
+                tables = await described(db, self.place, self._options, wanted, make=True)
+                await prepare(db, self.place, [*tables, *(log.table for log in logs)])
                 for log in logs:
                     await log.prepare(db)
+        if any(table.shared for table in tables):
+            self._data_id = str(await self._pool.value(_DATA_ID_SQL))
         self._tables.update({table.etype: table for table in tables})
         self._logs.update({log.table.etype: log for log in logs})
 
@@ -194,8 +204,7 @@ class PostgresRepository(JournalCalls, FactCalls, ObjectCalls, StateCalls):
         if field not in table.vectors:
             raise _not_served(etype, f"vectors of {field!r}")
         return await nearest(
-            *(self._pool, table, tenant, field, vector, self._where(table, where), limit),
-            self._options.exact_vectors_max,
+            *(self._pool, table, tenant, field, vector, self._where(table, where), limit), self._options
         )
 
     async def traverse(

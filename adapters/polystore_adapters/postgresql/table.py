@@ -6,11 +6,10 @@ tombstone, `ps_deleted`: so one statement compares versions and writes, whatever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn, CreateTable
 
@@ -18,8 +17,12 @@ from polystore.errors import EntityError
 from polystore.model import Body, Key, Record, Vectors
 from polystore.protocols import Layout
 from polystore.relational import Statements
+from polystore.relational.deciding import Draft as Draft
+from polystore.relational.deciding import Row as Row
 from polystore_adapters.postgresql.dialect import Codec, PostgresDialect, ident
 from polystore_adapters.postgresql.full_text import FullText
+from polystore_adapters.postgresql.pgvector import BYTES, Kept, VectorColumn
+from polystore_adapters.postgresql.pool import Session
 
 DIALECT = PostgresDialect()
 META = {"ps_version": "bigint", "ps_hash": "bytea", "ps_updated_at": "bigint", "ps_expires_at": "bigint"}
@@ -40,35 +43,16 @@ _TYPES = {
 }
 
 
-class Draft(msgspec.Struct, gc=False):
-    """What a row is to become. `columns` None: deleted; else the fields' values and `ps_exact`."""
-
-    version: int
-    h: int
-    hash: bytes
-    updated_us: int
-    body: Body | None
-    columns: Sequence[Any] | None
-    vectors: Vectors = {}
-    expires_us: int = 0
-
-
-class Row(msgspec.Struct, gc=False):
-    """A live row as it stands. `body` and `vectors` are read only where they are asked for."""
-
-    version: int
-    hash: bytes
-    updated_us: int
-    expires_us: int = 0
-    body: Body | None = None
-    vectors: Vectors = {}
-
-
 class RecordTable:
     """SQL and value forms of one entity type; holds no data."""
 
-    def __init__(self, layout: Layout) -> None:
+    shared = False
+    """Whether the rows are the application's own, see `ApplicationTable`."""
+
+    def __init__(self, layout: Layout, kept: Kept = BYTES, schema: str = "") -> None:
         self.layout = layout
+        self.kept = kept
+        self.schema = schema
         self.home = layout.home
         self.entity = entity = layout.entity
         self.etype = entity.name
@@ -76,12 +60,14 @@ class RecordTable:
         if entity.name.startswith("pg_"):
             raise EntityError(f"{entity.cls.__name__}: tables cannot be named {entity.name!r}; pass @entity(name=...)")
         kind = entity.fields[entity.key].kind.name
-        self._key_of = {"int": int, "uuid": UUID}.get(kind, str)
+        self._key_of: Callable[[str], Any] = {"int": int, "uuid": UUID}.get(kind, str)
         self.key_type = _TYPES[kind]
         self.codec = Codec(entity)
-        self.name = ident(self.etype)
+        self.name = self.rows = ident(self.etype)
+        self.lookup = ident(self.key)
         self.full_text = FullText(entity) if "full_text" in layout.facets and entity.full_text else None
-        self.vectors = tuple(layout.vectors) if "vector" in layout.facets else ()
+        fields = layout.vectors.items() if "vector" in layout.facets else ()
+        self.vectors = {field: VectorColumn(self.etype, field, spec, kept, schema) for field, spec in fields}
         self.edges = ident("ps_edge", self.etype) if "graph" in layout.facets and entity.relations else None
         self.unique = entity.unique if layout.home else ()
         self._key_index = self.codec.names.index(entity.key)
@@ -113,10 +99,15 @@ class RecordTable:
         self.statements = Statements(source, (*META, *self.codec.names, "ps_exact"), self.key, DIALECT)
 
     @property
+    def bare(self) -> str:
+        """The table's name as the catalog has it."""
+        return self.name[1:-1]
+
+    @property
     def facet_columns(self) -> dict[str, str]:
         """Columns of the facets: name -> type."""
         columns = dict(self.full_text.columns) if self.full_text is not None else {}
-        return {**columns, **{vector_column(field): "bytea" for field in self.vectors}}
+        return {**columns, **{one.name[1:-1]: one.type for one in self.vectors.values()}}
 
     @property
     def indexes(self) -> dict[str, str]:
@@ -136,6 +127,8 @@ class RecordTable:
                 out[ident("ps_index", self.etype, field)] = f"ON {name} (ps_tenant, {ident(field)}, {key}){live}"
         if self.full_text is not None:
             out[ident("ps_text", self.etype)] = f"ON {name} USING gin (ps_terms)"
+        for one in self.vectors.values():
+            out |= one.indexes(name)
         return out
 
     def _write_sql(self) -> None:
@@ -145,13 +138,18 @@ class RecordTable:
         live = "" if self.home else " AND NOT ps_deleted"
         gone = "(ps_expires_at IS NOT NULL AND ps_expires_at <= ps_now_us())"
         gone += "" if self.home else " OR ps_deleted"
-        vectors = "".join(f", {ident(vector_column(one))}" for one in self.vectors)
-        among = f"FROM {name} WHERE ps_tenant = $1 AND {key} = ANY($2::{self.key_type}[])"
+        vectors = "".join(f", {one.read()}" for one in self.vectors.values())
+        among = f"FROM {self.rows} WHERE ps_tenant = $1 AND {self.lookup} = ANY($2::{self.key_type}[])"
         self.get_sql = f"SELECT {read}, {gone} {among}"
         # A list of unknown length is planned anew each time, one key is not.
-        self.get_one_sql = f"SELECT {read}, {gone} FROM {name} WHERE ps_tenant = $1 AND {key} = $2"
+        self.get_one_sql = f"SELECT {read}, {gone} FROM {self.rows} WHERE ps_tenant = $1 AND {self.lookup} = $2"
         self.versions_sql = f"SELECT {key}, {', '.join(META)} {among}{live} "
-        self.rows_sql = f"SELECT {read}{vectors} {among}{live}"
+        # Every driver gives text alike, of what is JSON some make objects: a caller's connection may have any.
+        texts = [
+            f"{one}::text" if spec.kind.name == "json" and not self.shared else one
+            for one, spec in zip(fields, self.entity.fields.values(), strict=True)
+        ]
+        self.rows_sql = f"SELECT {', '.join([*META, *texts, 'ps_exact::text'])}{vectors} {among}{live}"
         self.holders_sql = {
             one: f"SELECT {ident(one)}, {key}, ps_expires_at FROM {name} WHERE ps_tenant = $1 AND {ident(one)} = "
             f"ANY($2::{_TYPES[self.entity.fields[one].kind.name]}[])"
@@ -159,8 +157,8 @@ class RecordTable:
         }
         text = f'({key}::text COLLATE "C")' if self.key_type != "text" else key
         self.scan_sql = (
-            f"SELECT ps_h, {read}{vectors}{self._text_columns} FROM {name} WHERE ps_tenant = $1 AND ps_h >= $2 AND "
-            f"ps_h < $3 AND (ps_h, {text}) > ($4, $5) AND {self.live} ORDER BY ps_h, {text} LIMIT $6"
+            f"SELECT ps_h, {read}{vectors}{self._text_columns} FROM {self.rows} WHERE ps_tenant = $1 AND "
+            f"ps_h >= $2 AND ps_h < $3 AND (ps_h, {text}) > ($4, $5) AND {self.live} ORDER BY ps_h, {text} LIMIT $6"
         )
         self.tenants_sql = f'SELECT DISTINCT ps_tenant COLLATE "C" FROM {name} WHERE TRUE{live} ORDER BY 1'
         self.expired_sql = f"SELECT ps_tenant, {key} FROM {name} WHERE ps_expires_at <= ps_now_us(){live} LIMIT $1"
@@ -177,6 +175,12 @@ class RecordTable:
         self._upsert(name, key)
 
     @property
+    def field_columns(self) -> dict[str, str]:
+        """Columns of the body: name -> type."""
+        columns = {ident(one): _TYPES[spec.kind.name] for one, spec in self.entity.fields.items()}
+        return {**columns, "ps_exact": "jsonb"}
+
+    @property
     def _text_columns(self) -> str:
         return ", ps_line" if self.full_text is not None else ""
 
@@ -184,17 +188,16 @@ class RecordTable:
         """`written`: the columns that a write sets, with their types, in the order of `values`."""
         self.written: dict[str, str] = {
             **{ident(one): OWN[one] for one in ("ps_tenant", "ps_h", *META)},
-            **{ident(one): _TYPES[spec.kind.name] for one, spec in self.entity.fields.items()},
-            "ps_exact": "jsonb",
+            **self.field_columns,
             **({} if self.home else {"ps_deleted": "boolean"}),
             **{ident(one): type_ for one, type_ in self.facet_columns.items()},
         }
         kept = {'"ps_tenant"', '"ps_h"', key}
         self.changes = ", ".join(f"{one} = excluded.{one}" for one in self.written if one not in kept)
-        arrays = ", ".join(f"${i}::{self._array(type_)}[]" for i, type_ in enumerate(self.written.values(), 1))
+        arrays = ", ".join(f"${i}::{sent(type_)}[]" for i, type_ in enumerate(self.written.values(), 1))
         columns = ", ".join(self.written)
         rows = ", ".join(
-            f"u.{column}::tsvector" if type_ == "tsvector" else f"u.{column}" for column, type_ in self.written.items()
+            f"u.{column}" if sent(type_) == type_ else f"u.{column}::{type_}" for column, type_ in self.written.items()
         )
         self.upsert_sql = (
             f"INSERT INTO {name} AS t ({columns}) SELECT {rows} FROM unnest({arrays}) AS u ({columns}) "
@@ -204,10 +207,6 @@ class RecordTable:
         self.apply_sql = (
             f"{self.upsert_sql} WHERE t.ps_version < excluded.ps_version RETURNING ps_tenant, {key}, ps_version"
         )
-
-    @staticmethod
-    def _array(type_: str) -> str:
-        return "text" if type_ == "tsvector" else type_  # asyncpg has no form of tsvector
 
     # -- keys and values --------------------------------------------------------------------------------------
 
@@ -235,7 +234,7 @@ class RecordTable:
     def facet_values(self, body: Body | None, vectors: Vectors) -> list[Any]:
         """Those of `facet_columns`."""
         text = self.full_text.values(body) if self.full_text is not None else ()
-        return [*text, *(vectors.get(field) for field in self.vectors)]
+        return [*text, *(column.sent(vectors.get(field)) for field, column in self.vectors.items())]
 
     def arrays(self, drafts: Mapping[Key, Draft]) -> list[list[Any]]:
         """The arguments of `upsert_sql` and `apply_sql`, in the order of keys: all writers lock rows in one order."""
@@ -252,7 +251,15 @@ class RecordTable:
         return str(row[first + len(META) + self._key_index])
 
     def vectors_of(self, values: Sequence[Any]) -> dict[str, bytes]:
-        return {field: one for field, one in zip(self.vectors, values, strict=True) if one is not None}
+        found = zip(self.vectors.items(), values, strict=True)
+        return {field: column.packed(one) for (field, column), one in found if one is not None}
+
+    def vector_values(self, one: Draft) -> list[bytes | str | None]:
+        """What the parameters of the vectors' columns are given."""
+        return [column.sent(one.vectors.get(field)) for field, column in self.vectors.items()]
+
+    async def check(self, db: Session, place: str) -> None:
+        """Raises SchemaMismatch where the database cannot hold it."""
 
     # -- definition -------------------------------------------------------------------------------------------
 
@@ -268,3 +275,8 @@ class RecordTable:
 
 def vector_column(field: str) -> str:
     return ident("ps_vec", field)[1:-1]
+
+
+def sent(type_: str) -> str:
+    """The type of a parameter for columns of this one: drivers have no forms of some."""
+    return "text" if type_ == "tsvector" or type_.endswith(".vector") else type_
