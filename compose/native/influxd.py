@@ -51,6 +51,7 @@ class Influxd:
         capped.write_text(CAPPED)
         capped.chmod(0o755)
         rust = {"PKG_CONFIG": str(work / "pkg-config"), "RUSTC_WRAPPER": str(capped), "CGO_ENABLED": "1"}
+        rust["RUSTUP_TOOLCHAIN"] = "stable"  # where there is rustup: Flux asks for an old compiler
         linked = ["-ldflags", f"-s -w -X main.version=v{self.version}", "-tags", "sqlite_foreign_keys,sqlite_json"]
         program = folder / "bin" / "influxd"
         go(work, environment | rust, "build", "-trimpath", *linked, "-o", program, COMMAND)

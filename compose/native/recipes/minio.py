@@ -19,7 +19,7 @@ def minio(site: Site) -> Process:
         name="minio",
         command=[cache.folder(MINIO) / "bin/minio", "server", site.store / "db", "--address", f"{HOST}:{site.port}"],
         environment={"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"},
-        ready=lambda: answers(site.port, b"GET /minio/health/live HTTP/1.0\r\n\r\n", b"200 OK"),
+        ready=lambda: answers(site.port, b"GET /minio/health/live HTTP/1.1\r\nHost: minio\r\n\r\n", b"200 OK"),
     )
 
 
