@@ -86,6 +86,7 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
     """The stores that the configuration itself chooses for an entity; None leaves the choice to the selector."""
 
     home: str | None = None
+    journal: str | None = None
     full_text: str | None = None
     vector: str | None = None
     graph: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -32,9 +32,11 @@ from polystore.protocols import (
     Repository,
     SupportsCache,
     SupportsCommit,
+    SupportsFilter,
     SupportsInlineGet,
     SupportsJournal,
     SupportsObjects,
+    SupportsSchema,
     SupportsState,
     SupportsTextSearch,
     SupportsTimeRange,
@@ -50,7 +52,7 @@ Records = list[Record | None]
 ROLE_NEEDS: dict[str, tuple[type, ...]] = {
     "home": (SupportsCommit, SupportsJournal),
     "journal": (SupportsCommit, SupportsJournal),
-    "document": (SupportsCommit, SupportsJournal),
+    "document": (SupportsFilter, SupportsSchema),
     "full_text": (SupportsTextSearch,),
     "vector": (SupportsVectorSearch,),
     "graph": (SupportsTraversal,),
@@ -72,6 +74,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS = Settings()
+
+
+class Bodies(Protocol):
+    """What a journal's store needs of homes that cannot commit, see `polystore.journaled`."""
+
+    def lends(self, etype: str) -> bool: ...
+
+    async def completed(
+        self, keys: Sequence[Key], read: Callable[[Sequence[Key]], Awaitable[Records]]
+    ) -> Records: ...
+
+    async def committed(
+        self,
+        commit: Commit,
+        send: Callable[[Commit], Awaitable[Committed]],
+        read: Callable[[Sequence[Key]], Awaitable[Records]],
+    ) -> Committed: ...
 
 
 async def open_store(name: str, config: StoreConfig, env: Env) -> Store:
@@ -115,6 +134,7 @@ class Store:
         self.capabilities = repository.capabilities
         self.limits = repository.limits
         self.roles = self._possible(roles)
+        self.bodies: Bodies | None = None
         self.metrics = Metrics(env.monotonic)
         self._timeout = Timeout(settings.timeout_s)
         limit = Limit(name, settings.calls_max, settings.waiting_max)
@@ -177,11 +197,15 @@ class Store:
         """The records in the order asked, as `Repository.get`; keys may be of several types and tenants.
 
         Calls of one loop tick travel as one per type and tenant, each key once; neither a cancelled call nor one that
-        fails for its own reasons disturbs the others. A single key is read inline where the repository can.
+        fails for its own reasons disturbs the others. A single key is read inline where the repository can. Of records
+        whose home cannot commit, the body may be their home's.
         """
+        return await (self._get(keys) if self.bodies is None else self.bodies.completed(keys, self._get))
+
+    async def _get(self, keys: Sequence[Key]) -> Records:
         if self._inline is not None and len(keys) == 1:
             try:
-                return [self.get_now(keys[0])]
+                return [self._get_now(keys[0])]
             except Unavailable:
                 pass  # it would have to be waited for
         if tracing.current.get() is None:  # as `_run`, without what the most frequent call does not need
@@ -197,6 +221,11 @@ class Store:
     def get_now(self, key: Key) -> Record | None:
         """`SupportsInlineGet.get_now`. Raises Unavailable when the record has to be waited for: use `get`."""
         self._require(SupportsInlineGet, "get")
+        if self.bodies is not None and self.bodies.lends(key.etype):
+            raise Unavailable("its body may be elsewhere; use get", store=self.name, operation="get", key=key.id)
+        return self._get_now(key)
+
+    def _get_now(self, key: Key) -> Record | None:
         assert self._inline is not None
         if self.breaker.open:
             raise Unavailable("it kept failing; use get", store=self.name, operation="get", key=key.id)
@@ -217,6 +246,11 @@ class Store:
     async def commit(self, commit: Commit) -> Committed:
         """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
         together. A commit whose caller is cancelled is carried out all the same."""
+        if self.bodies is not None:
+            return await self.bodies.committed(commit, self._commit, self._get)
+        return await self._commit(commit)
+
+    async def _commit(self, commit: Commit) -> Committed:
         self._require(SupportsCommit, "commit")
         about: Operation[Committed] = Operation("commit", (commit.writes,), SupportsCommit)
         return await self._run(about, lambda _: self._commits.ask(commit))

@@ -108,8 +108,8 @@ def run(context: Context, command: Callable[[], Coroutine[Any, Any, int | None]]
 
 
 def homes_of(hda: HybridDataArchitecture) -> list[Store]:
-    """The stores that are home to an entity, each once: their journals say what is owed."""
-    names = dict.fromkeys(placement.home for placement in hda.manager.placements.values())
+    """The stores that commit records, each once: their journals say what is owed."""
+    names = dict.fromkeys(placement.authority for placement in hda.manager.placements.values())
     return [hda.stores[name] for name in names]
 
 

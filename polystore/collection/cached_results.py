@@ -122,7 +122,7 @@ async def _items(scope: Scope[Any], kind: str, asked: Mapping[str, Any], kept: S
         condition = entity.condition(asked.get("where"))
         holds = None if condition is None else predicate(condition)
         keys = [Key(scope.tenant, etype, row.id) for row in kept if row.etype == etype]
-        home = scope.wiring.store(scope.wiring.placements[etype].home)
+        home = scope.wiring.store(scope.wiring.placements[etype].authority)
         for key, record in zip(keys, await home.get(keys), strict=True):
             if record is not None and (body := live(record, holds)) is not None:
                 found[etype, key.id] = (entity.decode(body), record.version, body)

@@ -189,7 +189,7 @@ async def _records(scope: Scope[Any], keys: Iterable[Key]) -> Mapping[Key, Recor
     for key in keys:
         if key.etype in wiring.types:  # a store may be shared with another application
             by_type.setdefault(key.etype, []).append(key)
-    homes = [wiring.store(wiring.placements[etype].home) for etype in by_type]
+    homes = [wiring.store(wiring.placements[etype].authority) for etype in by_type]
     answers = await asyncio.gather(*(home.get(group) for home, group in zip(homes, by_type.values(), strict=True)))
     return {
         key: record

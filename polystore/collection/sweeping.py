@@ -210,14 +210,14 @@ async def open_files(
             raise ConfigurationError(
                 f"{etype}: {name!r}, which holds its files, does not answer; it cannot be optional"
             )
-        home = stores[placements[etype].home]
+        home = stores[placements[etype].authority]
         if not home.supports(SupportsFileClaims):
             raise ConfigurationError(
                 f"{etype}: its home {home.name!r} cannot keep who names which file; give it another home"
             )
     if not placed or journal is None:
         return None
-    homes = [one for one in stores.values() if "home" in one.roles and one.supports(SupportsFileClaims)]
+    homes = [one for one in stores.values() if one.roles & {"home", "journal"} and one.supports(SupportsFileClaims)]
     settings = manager.settings
     store = stores[next(iter(placed.values()))]
     room = FileRoom(env, store, homes, journal, manager.types, settings.tombstone_ttl_s)

@@ -25,6 +25,7 @@ from polystore.filters import Condition, Field, Order
 from polystore.model import Key, Record
 from polystore.protocols import SupportsFilter, SupportsInlineGet
 from polystore.results import Ack, Found, Hit, ImportReport, Stored, Token, WriteResult
+from polystore.store import Store
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         self._home = scope.home
         self._key_id = scope.entity.key_id
         self._decode = scope.entity.decode
-        self._inline = scope.home.supports(SupportsInlineGet)
+        self._inline = scope.home.supports(SupportsInlineGet) and not scope.placement.lent
         self._cached = scope.cached
 
     def __repr__(self) -> str:
@@ -228,11 +229,20 @@ class Collection(Measures[T], Walks[T], Generic[T]):
                 pass
         return (await self._home.get((key,)))[0]
 
+    async def _found_at(self, after: Token | None) -> Store:
+        """Who answers conditions, once it holds what `after` names. Raises StalenessTimeout, Unavailable."""
+        store = self._scope.found_at
+        if store is self._home:
+            check_token(after)
+        else:
+            await self._scope.ready(store, after)
+        return store
+
     async def count(self, where: Condition | None = None, *, after: Token | None = None) -> int:
         """How many live records satisfy the condition; of all, without one."""
-        check_token(after)
         checked = self._scope.entity.condition(where)
-        return await self._home.call(SupportsFilter.count, self._etype, self._tenant, checked)
+        home = await self._found_at(after)
+        return await home.call(SupportsFilter.count, self._etype, self._tenant, checked)
 
     async def find(
         self,
@@ -247,7 +257,6 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         directions. `cursor` of the page before continues behind its last record, whatever was written since; with
         another condition or order it is InvalidFilter."""
         check_limit(limit)
-        check_token(after)
         entity = self._scope.entity
         checked = entity.condition(where)
         order = total_order(entity, entity.sort(order_by))
@@ -255,7 +264,8 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         rest = checked
         if cursor is not None:
             rest = both(checked, behind(entity, order, read_cursor(cursor, of, position_types(entity, order))))
-        records = await self._home.call(SupportsFilter.find, self._etype, self._tenant, rest, order, limit + 1)
+        home = await self._found_at(after)
+        records = await home.call(SupportsFilter.find, self._etype, self._tenant, rest, order, limit + 1)
         bodies = [record.body for record in records[:limit] if record.body is not None]
         values = [self._decode(body) for body in bodies]
         more = len(records) > limit

@@ -17,7 +17,8 @@ POLL_FIRST_S, POLL_MAX_S = 0.01, 0.1
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Write number `index` of a call waits for copy `store`."""
+    """Write number `index` of a call waits for copy `store`. `once`: for what the first attempt to bring it there comes
+    to, and as long as a call to a store may take."""
 
     index: int
     store: str
@@ -25,15 +26,22 @@ class Wait(msgspec.Struct, frozen=True):
     h: int
     version: int
     told: asyncio.Future[StoreStatus]
+    once: bool = False
 
 
 async def await_all(line: Line, waits: Sequence[Wait], timeout_s: float) -> dict[int, dict[str, StoreStatus]]:
     """Write number -> store -> how far it got when it was there, failed, or the time was over. Raises nothing."""
     deadline = line.context.env.monotonic() + timeout_s
     statuses: dict[int, dict[str, StoreStatus]] = {}
+    attempts = [wait for wait in waits if wait.once]
     try:
+        if attempts:
+            await asyncio.wait([wait.told for wait in attempts], timeout=line.context.settings.call_timeout_s)
+        for wait in attempts:
+            statuses.setdefault(wait.index, {})[wait.store] = wait.told.result() if wait.told.done() else "pending"
         for wait in waits:
-            statuses.setdefault(wait.index, {})[wait.store] = await _holds(line, wait, deadline)
+            if not wait.once:
+                statuses.setdefault(wait.index, {})[wait.store] = await _holds(line, wait, deadline)
     finally:
         for wait in waits:
             line.waiters.forget(wait.store, wait.key, wait.told)

@@ -38,7 +38,7 @@ class Answers:
     def later(self, etype: str) -> set[str]:
         """The pseudo-targets that complete a record at a home which serves its vectors itself."""
         placement = self._placements[etype]
-        own = placement.facets.get("vector") == placement.home
+        own = placement.facets.get("vector") == placement.authority
         return self._embedders.pseudo_targets(etype) if own else set()
 
     def results(
@@ -65,7 +65,7 @@ class Answers:
         stores = self._statuses.get((etype, exists))
         if stores is None:
             placement = self._placements[etype]
-            made: dict[str, StoreStatus] = {placement.home: "committed"}
+            made: dict[str, StoreStatus] = {placement.authority: "committed"}
             for name in placement.copies():
                 made[name] = "pending" if exists else "applied"
             stores = self._statuses[etype, exists] = made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from polystore.consistency.waiting import Waiters
 from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import CircuitOpen, PolystoreError, StoreError, StoreTimeout, Unavailable
-from polystore.model import Change, Done, Key, RetryRow, Settlement
+from polystore.model import Change, Done, Held, Key, RetryRow, Settlement
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
 
@@ -51,6 +51,8 @@ class Context(msgspec.Struct, frozen=True):
     report: Callable[[str], None]
     caches: Mapping[str, str] = {}
     """Entity type -> the target that is its cache."""
+    lent: Mapping[str, str] = {}
+    """Entity type -> the target that is its home, whose bodies the journal keeps only until it holds them."""
 
 
 class Delivery:
@@ -86,10 +88,23 @@ class Delivery:
             for change in changes.values()
             if change.key not in failures[name]
         ]
-        await self.settle(Settlement([task.version for task in batch], spilled, done))
+        held = [one for name, changes in work.items() for one in self.held(name, changes.values(), failures[name])]
+        await self.settle(Settlement([task.version for task in batch], spilled, done, held))
         for name in dict.fromkeys(row.target for row in spilled):  # an order that every run repeats
             self.targets.pace(name).owes = True
             self.wake_retries(name)
+        for row in spilled:
+            self.waiters.notify(row.target, row.key, row.version, "pending")
+
+    def held(self, name: str, changes: Iterable[Change], failed: Collection[Key]) -> list[Held]:
+        """Which of the changes that were brought to a target are now at their home, so that the journal need not keep
+        their bodies."""
+        lent, store = self.context.lent, self.context.stores.get(name)
+        return [
+            Held(change.key, change.version, store.limits.ack_durable)
+            for change in changes
+            if store is not None and lent.get(change.key.etype) == name and change.key not in failed
+        ]
 
     def _newest(self, batch: Sequence[SyncTask]) -> dict[str, dict[Key, Change]]:
         """Copy -> record -> its newest change in the batch."""

@@ -154,10 +154,10 @@ class Detach:
 
     async def _behind(self, end: Change, etype: str) -> bool:
         """Whether the store of the edges may lack what was written before the delete."""
-        name, graph = self._placements[etype].home, self._graph(etype)
+        name, graph = self._placements[etype].authority, self._graph(etype)
         if graph.name == name:
             return False
-        apart_us = 0 if name == self._placements[end.key.etype].home else CLOCKS_US
+        apart_us = 0 if name == self._placements[end.key.etype].authority else CLOCKS_US
         backlog = await self._stores[name].call(SupportsJournal.backlog)
         oldest_us = backlog.oldest_us
         return bool(backlog.retry.get(graph.name)) or (oldest_us is not None and oldest_us <= end.updated_us + apart_us)
@@ -165,10 +165,10 @@ class Detach:
     async def _batch(self, end: Key, source: _Source, graph: Store, keys: Sequence[Key]) -> int:
         """Write those of the records that refer to the end without it; how many did. Who was faster at one of them
         makes it count too: it is read again."""
-        home = self._stores[self._placements[source.entity.name].home]
+        home = self._stores[self._placements[source.entity.name].authority]
         records = await home.get(keys)
         # After the sources: whoever writes the end again, and then refers to it, is seen here or has changed a source.
-        (standing,) = await self._stores[self._placements[end.etype].home].get((end,))
+        (standing,) = await self._stores[self._placements[end.etype].authority].get((end,))
         if standing is not None and standing.body is not None:
             raise _WrittenAgain
         writes = [

@@ -47,7 +47,7 @@ class Facts:
         self._last_us = 0
         self._task: asyncio.Task[None] | None = None
         self._measured = {
-            etype: (placement.beside["time_series"], self._stores[placement.home])
+            etype: (placement.beside["time_series"], self._stores[placement.authority])
             for etype, placement in manager.placements.items()
             if "time_series" in placement.beside
         }

@@ -18,7 +18,13 @@ from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError
 from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
-from polystore.protocols import Repository, SupportsApplicationTables, SupportsCache, SupportsJournal
+from polystore.protocols import (
+    Repository,
+    SupportsApplicationTables,
+    SupportsCache,
+    SupportsJournal,
+    SupportsKeptBodies,
+)
 from polystore.store import Store
 
 
@@ -161,6 +167,7 @@ class Line:
         await self._bury_expired()
         await self._take_over()
         await self._sweep()
+        await self._release()
         for row in copies:
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
                 # By a process that was opened later with another configuration, or by a request that came late.
@@ -188,6 +195,16 @@ class Line:
                 self.context.env.crashpoint("expiry.committed")
             if len(keys) < size:
                 return
+
+    async def _release(self) -> None:
+        """Bodies of homes that may have lost what they acknowledged, had they ended within that time."""
+        settings, stores = self.context.settings, self.context.stores
+        for etype, home in self.context.lent.items():
+            if etype not in self.wanted or home not in stores or stores[home].limits.ack_durable:
+                continue
+            age_us, size = int(settings.kept_s * 1e6), settings.batch_max
+            while await self.home.call(SupportsKeptBodies.release, etype, age_us, size) == size:
+                pass
 
     async def _touched(self) -> None:
         """Take over what others wrote to the application's tables, as far as triggers noted it."""
@@ -251,7 +268,11 @@ class Line:
         )
         known = [row for row in rows if row.key.etype in self.context.types and row.key.etype not in self.unreadable]
         changes = await load(self.home, {row.key: row.version for row in known})
-        newer = [(row, changes[row.key].version) for row in known if changes[row.key].version > row.version]
+        newer = [
+            (row, changes[row.key].version)
+            for row in known
+            if row.key in changes and changes[row.key].version > row.version
+        ]
         now_us = self.context.env.now_us()
         revived = [replace(row, state="r", version=version, next_us=now_us) for row, version in newer]
         if revived:
@@ -276,6 +297,9 @@ class Line:
                 continue
             self.context.env.crashpoint("relay.loaded")
             for row in group:
+                if row.key not in changes:
+                    self.context.report(f"{etype} {row.key.id!r} was lost at its home before it was delivered")
+                    continue
                 solo = row.claims >= self.context.settings.solo_claims
                 task = SyncTask("reconcile", self.home.name, row.version, changes[row.key], row.targets, solo)
                 await self._reconcile(row, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from polystore.errors import StalenessTimeout
 from polystore.model import Change, Key, key_hash
 from polystore.store import Store
 
@@ -12,10 +13,19 @@ async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
     """The newest state of each record, whatever version was asked for: older events coalesce into it.
 
     `versions` maps key to the version owed, which a record that the home knows nothing of any more is deleted at: its
-    tombstone was collected. Raises what the home raises; DecodeError means that this process cannot read the type.
+    tombstone was collected. A record that a home which cannot commit has lost is left out. Raises what the home
+    raises; DecodeError means that this process cannot read the type.
     """
     keys = list(versions)
-    records = await home.get(keys)
+    try:
+        records = await home.get(keys)
+    except StalenessTimeout:
+        if len(keys) == 1:
+            return {}
+        # The others are not to wait for it: halves, down to the lost one.
+        half = len(keys) // 2
+        first, rest = ({key: versions[key] for key in some} for some in (keys[:half], keys[half:]))
+        return {**await load(home, first), **await load(home, rest)}
     changes: dict[Key, Change] = {}
     for key, record in zip(keys, records, strict=True):
         h = key_hash(key.tenant, key.etype, key.id)

@@ -79,7 +79,7 @@ class DataConsistencyManager:
         self.settings = settings or Settings()
         self.worker = str(env.uuid7())
         # Of a table that the application writes, too, a home cannot make vectors in the commit.
-        later = [e for e, one in placements.items() if types[e].mapped and one.facets.get("vector") == one.home]
+        later = [e for e, one in placements.items() if types[e].mapped and one.facets.get("vector") == one.authority]
         self.embedders = Embedders(types, embedders, serving, others, env, later)
         self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
@@ -105,14 +105,16 @@ class DataConsistencyManager:
             worker=self.worker,
             report=self.report,
             caches={etype: placement.cache for etype, placement in placements.items() if placement.cache},
+            lent={etype: placement.home for etype, placement in placements.items() if placement.lent},
         )
-        homes = dict.fromkeys(placement.home for placement in placements.values())
+        homes = dict.fromkeys(placement.authority for placement in placements.values())
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
         self.rebuilder = Rebuilder(self)
         for line in self.lines.values():
             line.delivery.follow = functools.partial(self.rebuilder.follow, line)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
+        self._journaled = {etype: placement.home for etype, placement in placements.items() if placement.journal}
         self._committed = committed
         self._strict = StrictWrites(env, strict, bypass=self.settings.strict_bypass)
 
@@ -131,7 +133,7 @@ class DataConsistencyManager:
         for name, line in self.lines.items():
             await line.targets.refresh()
             for etype, placement in self.placements.items():
-                if placement.home == name:
+                if placement.authority == name:
                     await register(line, etype, placement, self.stores, self.embedders, self.detach)
             await line.start()
         self._dispatcher = asyncio.create_task(self._dispatch())
@@ -179,7 +181,7 @@ class DataConsistencyManager:
     # -- write ------------------------------------------------------------------------------------------------
 
     def line(self, etype: str) -> Line:
-        return self.lines[self.placements[etype].home]
+        return self.lines[self.placements[etype].authority]
 
     async def write(
         self,
@@ -207,7 +209,10 @@ class DataConsistencyManager:
 
     async def write_quietly(self, etype: str, writes: Sequence[Write], marks: Mapping[str, str]) -> Sequence[Written]:
         """As `write`, for who asks of each write no more than what became of it: that costs less."""
-        committed, _, _ = await self._written(self.line(etype), writes, None, marks, None)
+        line = self.line(etype)
+        committed, waits, _ = await self._written(line, writes, None, marks, None)
+        for wait in waits:
+            line.waiters.forget(wait.store, wait.key, wait.told)
         return committed.written
 
     async def _written(
@@ -309,9 +314,11 @@ class DataConsistencyManager:
             if owner is None:
                 left_over = True
                 continue
-            line.take(
-                SyncTask("propagate", line.home.name, written.version, change_of(write, written), written.targets)
-            )
+            task = SyncTask("propagate", line.home.name, written.version, change_of(write, written), written.targets)
+            if line.take(task) and (home := self._journaled.get(write.key.etype)):
+                # It has the write when the caller goes on, unless it does not answer: then it is owed it like any copy.
+                first = line.waiters.watch(home, write.key, written.version, once=True)
+                waits.append(Wait(i, home, write.key, write.h, written.version, first, once=True))
         if left_over:
             line.wake()
         return waits
@@ -324,18 +331,18 @@ class DataConsistencyManager:
         At the home, and for facets that the home serves, every committed write is there already.
         """
         placement = self.placements[etype]
-        if store == placement.home:
+        if store == placement.authority:
             token.pairs()
             return
-        line = self.lines[placement.home]
-        await catch_up(line, etype, store, token.pairs().get(placement.home, []), timeout_s)
+        line = self.lines[placement.authority]
+        await catch_up(line, etype, store, token.pairs().get(placement.authority, []), timeout_s)
 
     def readable(self, etype: str, store: str) -> None:
         """Raises Unavailable while a copy is being filled, or when another process has taken it out of service."""
         placement = self.placements[etype]
-        if store == placement.home:
+        if store == placement.authority:
             return
-        for row in self.lines[placement.home].targets.rows(etype):
+        for row in self.lines[placement.authority].targets.rows(etype):
             if row.name == store and row.status == "backfilling":
                 raise Unavailable(
                     f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store

@@ -14,10 +14,13 @@ from polystore.consistency.loading import load
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import DETACH, EMBED, Targets
 from polystore.embedders import model_of
-from polystore.errors import DecodeError, PolystoreError, SchemaMismatch
+from polystore.errors import DecodeError, IntegrityViolation, PolystoreError, SchemaMismatch
 from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector, text_hash
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
+
+_LOST = IntegrityViolation("its home does not hold it at this version any more; `polystore verify` lists such records")
+"""Why a record whose home cannot commit is not brought to a copy: nobody has its body."""
 
 
 class Retries:
@@ -166,6 +169,10 @@ class Retries:
                 for change in refused:
                     del failures[change.key]
                 failures |= await self.delivery.attempt(name, refused, refused=True)
+        for row in rows:
+            if row.key not in changes:
+                changes[row.key] = Change(row.key, row.version, row.h, None, b"", 0)
+                failures[row.key] = _LOST
         # The claimed version counts as done too: what was loaded after the claim is never older, unless the home was
         # restored to the past, and then nothing newer exists.
         done = [
@@ -176,7 +183,8 @@ class Retries:
             for row in rows
             if row.key in failures
         ]
-        await self.delivery.settle(Settlement((), owed, done))
+        held = self.delivery.held(name, changes.values(), failures)
+        await self.delivery.settle(Settlement((), owed, done, held))
         self.context.env.crashpoint("retry.settled")
         for row in owed:
             if row.state == "r":

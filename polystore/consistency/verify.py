@@ -10,21 +10,23 @@ from typing import Any, Literal
 import msgspec
 
 from polystore.consistency.embedding import Embedders, by_record
-from polystore.model import EVERYTHING, Change, Key, Placement, Stamp, vector_digest
+from polystore.consistency.loading import load
+from polystore.model import EVERYTHING, JOURNAL_BODY, Key, Placement, Stamp, vector_digest
 from polystore.protocols import Repository, SupportsApplicationTables, SupportsJournal
 from polystore.store import Store
 
 PAGE = 1_000
 
-Problem = Literal["missing", "extra", "older", "newer", "content", "vector", "fault", "stray"]
+Problem = Literal["missing", "lost", "extra", "older", "newer", "content", "vector", "fault", "stray"]
 
 
 class Difference(msgspec.Struct, frozen=True):
     """One record that a copy holds otherwise than its home.
 
-    missing: only the home has it. extra: only the copy has it. older, newer: another version. content: the same version
-    with another content hash. vector: another vector. fault: the copy contradicts itself (`detail` says how). stray: a
-    row of an application's table that came or went without polystore's knowledge.
+    missing: only the home has it. lost: a home that cannot commit does not hold what its journal has left to it, so
+    that only another copy could bring it back. extra: only the copy has it. older, newer: another version. content: the
+    same version with another content hash. vector: another vector. fault: the copy contradicts itself (`detail` says
+    how). stray: a row of an application's table that came or went without polystore's knowledge.
     """
 
     store: str
@@ -56,11 +58,11 @@ class Verifier:
         """All differences of one entity type. Changes that are still being delivered would be reported too: settle
         first. A home that serves facets itself is checked against itself."""
         placement = self._placements[etype]
-        home = self._stores[placement.home]
+        home = self._stores[placement.authority]
         if home.supports(SupportsApplicationTables):
             for key in await home.call(SupportsApplicationTables.strays, etype, PAGE):
                 yield Difference(home.name, key, "stray", None, None, "by somebody else, and not taken over yet")
-        served: dict[str, set[str]] = {}
+        served: dict[str, set[str]] = {placement.home: set()} if placement.journal else {}
         for facet, name in placement.facets.items():
             served.setdefault(name, set()).add(facet)
         for name, facets in served.items():
@@ -69,7 +71,8 @@ class Verifier:
             tally = itertools.count(1)
             for tenant in sorted(tenants):
                 async for difference in self._compare(etype, tenant, home, copy, "vector" in facets, tally):
-                    yield difference
+                    lent = placement.lent and name == placement.home
+                    yield await _lost(home, difference) if lent else difference
             self._progress(etype, name, next(tally) - 1)
 
     async def _compare(
@@ -110,16 +113,16 @@ class Verifier:
         keys = [Key(tenant, etype, a.id) for a, _ in pairs]
         if not keys:
             return
-        records = await home.get(keys)
+        changes = await load(home, dict.fromkeys(keys, 0))
         stored = by_record(await home.call(SupportsJournal.vectors, keys))
-        for key, record, (_, there) in zip(keys, records, pairs, strict=True):
-            if record is None or record.body is None or record.version != there.version:
+        for key, (_, there) in zip(keys, pairs, strict=True):
+            change = changes.get(key)
+            if change is None or change.deleted or change.version != there.version:
                 continue  # changed since it was listed
-            change = Change(key, record.version, there.h, record.body, record.hash, 0)
             wanted = self._embedders.complete(change, stored.get(key, {}))
             found = dict(there.vectors)
             if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != found:
-                yield Difference(copy.name, key, "vector", record.version, there.version)
+                yield Difference(copy.name, key, "vector", change.version, there.version)
 
 
 def _quiet(etype: str, store: str, records: int) -> None:
@@ -130,13 +133,22 @@ def _difference(store: str, key: Key, here: Stamp, there: Stamp) -> Difference |
     problem: Problem | None = None
     if there.version != here.version:
         problem = "older" if there.version < here.version else "newer"
-    elif there.hash != here.hash:
+    elif here.hash and there.hash != here.hash:  # of a class that had other fields a journal knows no hash
         problem = "content"
     elif there.fault:
         problem = "fault"
     if problem is None:
         return None
     return Difference(store, key, problem, here.version, there.version, there.fault)
+
+
+async def _lost(journal: Store, difference: Difference) -> Difference:
+    """What a home lacks that its journal keeps no more is lost; else the journal delivers it."""
+    if difference.problem not in ("missing", "older"):
+        return difference
+    (kept,) = await journal.call(Repository.get, [difference.key])
+    gone = kept is not None and kept.body is not None and kept.body[JOURNAL_BODY] is None
+    return msgspec.structs.replace(difference, problem="lost") if gone else difference
 
 
 async def _stamps(store: Store, etype: str, tenant: str) -> AsyncIterator[Stamp]:

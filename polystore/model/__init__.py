@@ -29,7 +29,19 @@ from polystore.model.files import (
     refs_of,
     tenant_segment,
 )
-from polystore.model.journal import Backlog, Done, OutboxRow, RetryRow, Settlement, StoredVector, TargetRow
+from polystore.model.journal import (
+    JOURNAL_BODY,
+    JOURNAL_DIGEST,
+    JOURNAL_HELD,
+    Backlog,
+    Done,
+    Held,
+    OutboxRow,
+    RetryRow,
+    Settlement,
+    StoredVector,
+    TargetRow,
+)
 from polystore.model.placement import Considered, Placement
 from polystore.model.queries import Direction, Link, Match, Reached
 from polystore.model.records import (
@@ -66,6 +78,9 @@ __all__ = [
     "EVERYTHING",
     "FIRST_VERSION",
     "HASH_SPACE",
+    "JOURNAL_BODY",
+    "JOURNAL_DIGEST",
+    "JOURNAL_HELD",
     "KEY_BYTES_MAX",
     "STALE",
     "TENANT_BYTES_MAX",
@@ -81,6 +96,7 @@ __all__ = [
     "Done",
     "FileRef",
     "HashSpan",
+    "Held",
     "Instance",
     "Key",
     "Limits",

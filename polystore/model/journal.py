@@ -7,6 +7,12 @@ from typing import Literal
 
 from polystore.model.records import Key, Value
 
+JOURNAL_BODY = "journal_body"
+JOURNAL_DIGEST = "journal_digest"
+JOURNAL_HELD = "journal_held_us"
+"""Fields of what a journal keeps of a record whose home cannot commit: its packed body (None: only the home has it),
+the hash of its content, and since when a home that is not durable is known to hold it, in us (None: not yet)."""
+
 
 class OutboxRow(Value, frozen=True, gc=False):
     """Record `key` is at `version` (or newer) and the copies in `targets` are owed it."""
@@ -43,18 +49,29 @@ class Done(Value, frozen=True, gc=False):
     version: int
 
 
+class Held(Value, frozen=True, gc=False):
+    """The home of a record, whose journal this is, holds `key` at exactly `version`: `durable`, or only in its memory
+    as far as is known (`Limits.ack_durable`)."""
+
+    key: Key
+    version: int
+    durable: bool = True
+
+
 class Settlement(Value, frozen=True, gc=False):
     """The result of a delivery, made durable in one transaction at the home.
 
     `delivered` are the CLAIMED outbox versions, never the loaded ones. `owed` rows are merged by (target, key):
     version, attempts and hard_fails by maximum, min_version by minimum, first_us stays (0: none yet); state, next_us
     and error are those of the newer version, at equal versions `owed`'s, but a parked row stays parked unless `owed`
-    is newer. `done` removes retry rows, parked ones too, whose version is not newer than the applied one.
+    is newer. `done` removes retry rows, parked ones too, whose version is not newer than the applied one. `held` is
+    given only to a journal that has `SupportsKeptBodies`.
     """
 
     delivered: Sequence[int] = ()
     owed: Sequence[RetryRow] = ()
     done: Sequence[Done] = ()
+    held: Sequence[Held] = ()
 
 
 class TargetRow(Value, frozen=True, gc=False):

@@ -21,7 +21,11 @@ class Placement(Value, frozen=True, gc=False):
     """Where one entity type lives. `facets` maps full_text, vector and graph to the store that serves it, which may be
     the home itself: then it is written in the home's own commit and needs no delivery. `beside` maps the roles of what
     belongs to its records but is neither part nor copy of them (time_series: its measures, file: its files) to their
-    stores. `cache` is the store that reads ask before the home, "" for none."""
+    stores. `cache` is the store that reads ask before the home, "" for none.
+
+    `journal` is the commit store of a home that cannot commit, "" where the home commits itself: versions, existence
+    and the duty to deliver are there, and the home is a copy of it that holds the bodies. `whole`: the journal serves
+    facets of the type, so it keeps whole records for good."""
 
     etype: str
     home: str
@@ -32,17 +36,33 @@ class Placement(Value, frozen=True, gc=False):
     considered: Sequence[Considered] = ()
     cost: str = ""
     cache: str = ""
+    journal: str = ""
+    whole: bool = False
+
+    @property
+    def authority(self) -> str:
+        """The store that commits, and knows which version of a record is the current one."""
+        return self.journal or self.home
+
+    @property
+    def lent(self) -> bool:
+        """Whether the bodies are only at the home, once it has them."""
+        return bool(self.journal) and not self.whole
 
     def _repr_html_(self) -> str:
-        held = {"home": self.home, **self.facets, **self.beside, **({"cache": self.cache} if self.cache else {})}
+        around = {role: name for role, name in (("journal", self.journal), ("cache", self.cache)) if name}
+        held = {"home": self.home, **self.facets, **self.beside, **around}
         reasons = {(one.role, one.store): one.reason for one in self.considered if one.chosen}
         rows = [{"role": role, "store": name, "because": reasons.get((role, name), "")} for role, name in held.items()]
         return notebook.table(rows, f"{self.etype}: rule {self.rule}")
 
     def copies(self) -> dict[str, frozenset[str]]:
-        """Store name -> facets, for the stores other than the home; the cache is one: its changes are invalidations."""
+        """Store name -> facets, for the stores other than the one that commits; the cache is one: its changes are
+        invalidations."""
         out: dict[str, set[str]] = {self.cache: {"cache"}} if self.cache else {}
+        if self.journal:
+            out[self.home] = set()
         for facet, store in self.facets.items():
-            if store != self.home:
+            if store != self.authority:
                 out.setdefault(store, set()).add(facet)
         return {store: frozenset(facets) for store, facets in out.items()}

@@ -28,6 +28,7 @@ from polystore.embedding import Embedder, HashedEmbedder
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
 from polystore.errors import ConfigurationError, StoreError
+from polystore.journaled import lend
 from polystore.model import Placement
 from polystore.opening.placing import placed, remember, stored, stored_placements
 from polystore.opening.preparing import fill_vectors, prepare, prepare_again
@@ -59,6 +60,7 @@ async def open_all(
     alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
     placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
     _check_homes(stores, records, placements, settings or Settings())
+    lend(env, stores, records, placements)
     serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
     caches, result_cache = open_caches(exits, stores, records, placements, env)
     manager = DataConsistencyManager(
@@ -79,7 +81,7 @@ async def open_all(
             await adopt(stores[placement.home], etype)
     for etype, one in remembered.items():
         if "vector" in one.fill:
-            await fill_vectors(stores[one.placement.home], types[etype], manager)
+            await fill_vectors(stores[one.placement.authority], types[etype], manager)
     journal = _journal(stores, placements)
     logs = {etype: one for etype, one in alone.items() if kind_of(types[etype]) == "fact"}
     facts = Facts(manager, types, stores, logs, journal)
@@ -125,8 +127,9 @@ def _check_homes(
 ) -> None:
     """Raises ConfigurationError where a home does not answer, or cannot keep what its records ask for."""
     for etype, placement in placements.items():
-        if placement.home not in stores:
-            raise ConfigurationError(f"{etype}: its home {placement.home!r} does not answer; it cannot be optional")
+        for role, name in (("home", placement.home), ("journal", placement.authority)):
+            if name not in stores:
+                raise ConfigurationError(f"{etype}: its {role} {name!r} does not answer; it cannot be optional")
         if records[etype].mapped:
             check_home(stores[placement.home], etype)
         if records[etype].cache == "strict":
@@ -178,7 +181,7 @@ async def _look_at_models(
     """Where the configured models are not those of the stored vectors: without a record they serve at once."""
     for etype, placement in manager.placements.items():
         if outdated := manager.embedders.outdated(etype):
-            if create and not await stores[placement.home].call(Repository.tenants, etype):
+            if create and not await stores[placement.authority].call(Repository.tenants, etype):
                 await manager.rebuilder.switch(etype)
             else:
                 remembered[etype] = _advised(remembered[etype], manager, outdated)
@@ -227,6 +230,6 @@ async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env
 
 def _journal(stores: Mapping[str, Store], placements: Mapping[str, Placement]) -> Store | None:
     """The commit store that keeps what is owed to stores without a journal of their own: a home of records, if any."""
-    homes = [placement.home for placement in placements.values()]
+    homes = [placement.authority for placement in placements.values()]
     able = [name for name, store in stores.items() if "journal" in store.roles]
     return next((stores[name] for name in (*homes, *able)), None)

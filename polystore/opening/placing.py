@@ -32,7 +32,7 @@ async def stored_placements(
         if not store.supports(SupportsJournal):
             continue
         for etype, text in (await store.call(SupportsJournal.placements)).items():
-            home = stored(text).home
+            home = stored(text).authority
             if etype in records and home and home != name:
                 raise ConfigurationError(
                     f"{etype}: the store {name!r} is its home under the name {home!r}; give it that name again: a home "
@@ -40,8 +40,8 @@ async def stored_placements(
                 )
             if etype in records and etype in found:
                 raise ConfigurationError(
-                    f"{etype}: {stored(found[etype]).home!r} and {name!r} are both its home; configure one of them, "
-                    "and bring the records of the other over by import_many"
+                    f"{etype}: {stored(found[etype]).authority!r} and {name!r} are both its home; configure one of "
+                    "them, and bring the records of the other over by import_many"
                 )
             found[etype] = text
     return found
@@ -52,6 +52,11 @@ class _Stored(msgspec.Struct):
     facets: Mapping[str, str] = {}
     beside: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
+    journal: str = ""
+
+    @property
+    def authority(self) -> str:
+        return self.journal or self.home
 
 
 def stored(text: str) -> _Stored:
@@ -77,7 +82,7 @@ async def placed(
             remembered[etype] = reconcile_alone(text, one, candidates, config.pins.get(etype, {}))
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
-        owed = await _owed(None if text is None else stores.get(stored(text).home))
+        owed = await _owed(None if text is None else stores.get(stored(text).authority))
         before: Mapping[str, str] = {} if text is None else stored(text).made_of
         made_of: Mapping[str, str] = _made_of(one, before, embedders) if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
@@ -116,7 +121,7 @@ async def remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembe
     """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
     fills copies that it does not know."""
     for etype, one in remembered.items():
-        own = stores.get(one.placement.home)  # no record needs its home when it is optional
+        own = stores.get(one.placement.authority)  # no record needs its home when it is optional
         # Of what is no record, the journal remembers where it lives.
         home = own if own is not None and own.supports(SupportsJournal) else journal
         if one.changed and home is not None:

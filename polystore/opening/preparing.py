@@ -11,6 +11,7 @@ from polystore.consistency import DataConsistencyManager
 from polystore.entity import EntityType
 from polystore.errors import StoreError
 from polystore.filters import Checked
+from polystore.journaled import JournalEntity
 from polystore.model import Placement, StoredVector, text_hash
 from polystore.protocols import Layout, Repository, SupportsFilter, SupportsJournal, SupportsSchema, VectorSpec
 from polystore.selection import kind_of
@@ -32,7 +33,7 @@ async def prepare(
         name: [] for name, store in stores.items() if store.roles & {"time_series", "live_state", "file", "cache"}
     }
     for etype, placement in placements.items():
-        for name in {placement.home, *placement.facets.values()} & stores.keys():
+        for name in {placement.authority, placement.home, *placement.facets.values()} & stores.keys():
             layout = _layout(types[etype], placement, name, manager)
             layouts.setdefault(name, []).append(layout)
 
@@ -44,7 +45,7 @@ async def prepare(
             raise
 
     able = {name: held for name, held in layouts.items() if stores[name].supports(SupportsSchema)}
-    homes = {placement.home for placement in placements.values()}  # nothing is made for one that refuses
+    homes = {placement.authority for placement in placements.values()}  # nothing is made for one that refuses
     for first in (True, False):
         await asyncio.gather(*(tell(name, held) for name, held in able.items() if (name in homes) is first))
 
@@ -53,7 +54,7 @@ async def prepare_again(
     stores: Mapping[str, Store], entity: EntityType[Any], placement: Placement, manager: DataConsistencyManager
 ) -> None:
     """Tell the home of a type and the copy of its vectors how these are made now."""
-    told = {name: stores[name] for name in (placement.home, *placement.copies()) if name in stores}
+    told = {name: stores[name] for name in (placement.authority, *placement.copies()) if name in stores}
     await prepare(told, {entity.name: entity}, {entity.name: placement}, manager, create=True)
 
 
@@ -66,7 +67,9 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
     if "vector" in facets:
         for field, one in manager.embedders.serving(entity.name).items():
             vectors[field] = VectorSpec(one.dimension, one.metric, one.model)
-    return Layout(entity, store == placement.home, cast(Any, facets), vectors)
+    commits = store == placement.authority
+    held = JournalEntity(entity) if commits and placement.lent else entity
+    return Layout(held, commits, cast(Any, facets), vectors)
 
 
 async def fill_vectors(home: Store, entity: EntityType[Any], manager: DataConsistencyManager) -> None:

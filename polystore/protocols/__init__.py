@@ -11,6 +11,7 @@ belong to the caller.
 """
 
 from polystore.protocols.application import CapturesTables, SupportsApplicationTables
+from polystore.protocols.bodies import SupportsKeptBodies
 from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
 from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
 from polystore.protocols.journal import SupportsJournal
@@ -49,6 +50,7 @@ __all__ = [
     "SupportsInlineCache",
     "SupportsInlineGet",
     "SupportsJournal",
+    "SupportsKeptBodies",
     "SupportsLog",
     "SupportsObjects",
     "SupportsSchema",

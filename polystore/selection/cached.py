@@ -24,7 +24,9 @@ def with_caches(
 ) -> dict[str, Remembered]:
     """The placements of records, each with its cache, see `with_cache`."""
     placements = {etype: one.placement for etype, one in remembered.items()}
-    held = {name: etype for etype, one in placements.items() for name in (one.home, *one.facets.values())}
+    held = {
+        name: etype for etype, one in placements.items() for name in (one.authority, one.home, *one.facets.values())
+    }
     return {
         etype: msgspec.structs.replace(
             one, placement=with_cache(one.placement, types[etype], stores, pins.get(etype, {}).get("cache"), held)
@@ -62,7 +64,7 @@ def with_cache(
         return placement
     chosen = min(fit, key=lambda store: rank(store, ROLES["cache"]))
     home = by_name[placement.home]
-    if home.capabilities is not None and home.can(SupportsInlineGet):
+    if home.capabilities is not None and home.can(SupportsInlineGet) and not placement.journal:
         reason = f"{home.name} reads a record as fast by itself; pin it to use it all the same"
         return _considered(placement, Considered("cache", chosen.name, False, reason))
     return _strict_fits(entity, _placed(placement, chosen, stores, pinned=False), chosen)

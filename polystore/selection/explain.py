@@ -17,8 +17,11 @@ def explanation(of: Placement | Remembered) -> str:
     lines = [placement.etype, f"  rule       {placement.rule}", *_labelled("why", placement.why)]
     chosen = {one.role: one.reason for one in placement.considered if one.chosen}
     lines += _labelled("home", [_with_reason(placement.home, chosen.get("home", ""))])
+    if placement.journal:
+        keeps = "versions and whole records" if placement.whole else "versions, and bodies until the home has them"
+        lines += _labelled("journal", [_with_reason(f"{placement.journal} ({keeps})", chosen.get("journal", ""))])
     for facet, store in placement.facets.items():
-        kind = "home" if store == placement.home else "copy"
+        kind = "home" if store == placement.home else "journal" if store == placement.journal else "copy"
         lines += _labelled(facet, [_with_reason(f"{store} ({kind})", chosen.get(facet, ""))])
     for role, store in placement.beside.items():
         lines += _labelled(role, [_with_reason(f"{store} (beside the records)", chosen.get(role, ""))])

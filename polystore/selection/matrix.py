@@ -206,6 +206,12 @@ def row_of(data_type: str) -> Row:
     return _BY_NAME[data_type]
 
 
+def copies_only(scheme: str) -> bool:
+    """Whether a known kind of store stands in no order of homes: it only ever holds copies."""
+    homes = {store for role in ("home", "document", "live_state") for store in ROLES[role].stores}
+    return scheme in PRODUCTS and scheme not in homes
+
+
 def title(stores: tuple[str, ...]) -> str:
     """How people call stores given by their URL schemes: "Kafka + Redis". A third party's scheme stands for itself."""
     return " + ".join(PRODUCTS[store].title if store in PRODUCTS else store for store in stores)

@@ -17,14 +17,17 @@ from polystore.facets import Needs
 from polystore.model import Considered, Placement
 from polystore.protocols import (
     SupportsCommit,
+    SupportsFilter,
     SupportsJournal,
+    SupportsKeptBodies,
+    SupportsSchema,
     SupportsTextSearch,
     SupportsTraversal,
     SupportsVectorSearch,
 )
 from polystore.selection.beside import asked_beside, place_beside
 from polystore.selection.candidate import Candidate, first_reason, rank, second_reason
-from polystore.selection.matrix import PRODUCTS, ROLES, Preference, Row, row_of, title
+from polystore.selection.matrix import PRODUCTS, ROLES, Preference, Row, copies_only, row_of, title
 from polystore.selection.tree import (
     GRAPH_RELATIONS,
     RULES,
@@ -45,6 +48,10 @@ _ABOUT_FACETS: Final = frozenset(
     rule.name for rule in RULES if {SEARCH_HEAVY, GRAPH_RELATIONS, TIME_SERIES}.intersection(rule.all_of)
 )
 HOME_NEEDS: Final = (SupportsCommit, SupportsJournal)
+JOURNALED_NEEDS: Final = (SupportsFilter, SupportsSchema)
+"""Of a home that cannot commit: it holds whole records and answers conditions."""
+JOURNAL_NEEDS: Final = (*HOME_NEEDS, SupportsKeptBodies)
+"""Of the journal of such a home."""
 
 
 def place(entity: EntityType[Any], stores: Sequence[Candidate], pins: Mapping[str, str] = {}) -> Placement:
@@ -87,6 +94,7 @@ class _Placing:
         self._check_pins()
         rule, preference = self._rule()
         home = self._home(preference)
+        journal = self._journal(home)
         served: dict[str, str] = {}
         for facet in self.facets:
             served[facet] = self._serve(facet, home, served).name
@@ -103,7 +111,9 @@ class _Placing:
             rule=rule,
             why=tuple(self.why),
             considered=tuple(self.considered),
-            cost=cost_of(home.name, served, self.stores),
+            cost=cost_of(home.name, {**served, **({"journal": journal} if journal else {})}, self.stores),
+            journal=journal,
+            whole=bool(journal) and journal in served.values(),
         )
 
     # -- what the declaration asks for ------------------------------------------------------------------------
@@ -183,9 +193,40 @@ class _Placing:
     def _unfit_home(self, store: Candidate, role: str) -> str:
         if not store.roles & {"home", role}:
             return f"its roles do not include {'home' if role == 'home' else f'home or {role}'}"
-        if not store.can(*HOME_NEEDS):
+        if store.can(*HOME_NEEDS):
+            return ""
+        if copies_only(store.scheme) or not store.can(*JOURNALED_NEEDS):
             return "it cannot commit records together with their outbox, so it only ever holds copies"
+        if self.entity.mapped is not None:
+            return "it cannot commit, and this class is a table of the application"
+        if not self._journals():
+            return "it cannot commit, so its records need a journal: a store that commits, with the role journal"
         return ""
+
+    def _journals(self) -> list[Candidate]:
+        """The stores that could be the journal of a home that cannot commit, the best first."""
+        fit = [store for store in self.stores if "journal" in store.roles and store.can(*JOURNAL_NEEDS)]
+        return sorted(fit, key=lambda store: rank(store, ROLES["journal"]))
+
+    def _journal(self, home: Candidate) -> str:
+        """The name of the journal of a home that cannot commit; "" for one that can."""
+        if home.can(*HOME_NEEDS):
+            if "journal" in self.pins:
+                raise self.fail(f"the configuration pins journal, but {home.name!r} commits by itself; drop the pin")
+            return ""
+        fit, preference = self._journals(), ROLES["journal"]
+        pinned = next((store for store in fit if store.name == self.pins.get("journal")), None)
+        if pinned is None and "journal" in self.pins:
+            raise self.fail(
+                f"the configuration pins journal to {self.pins['journal']!r}, which cannot be the journal of "
+                f"{home.name!r}; stores that can: {', '.join(store.name for store in fit)}"
+            )
+        chosen = pinned or fit[0]
+        for store in fit:
+            if store is not chosen:
+                self._consider("journal", store, False, second_reason(store, chosen, pinned is not None))
+        self._consider("journal", chosen, True, first_reason(chosen, preference, self.stores, pinned is not None))
+        return chosen.name
 
     def _unserved(self, store: Candidate) -> int:
         return sum(bool(unfit(store, facet)) for facet in self.facets)
@@ -212,23 +253,25 @@ class _Placing:
         used = {home.name, *served.values()}
 
         def order(store: Candidate) -> tuple[int, int, bool]:
-            group = 1 if store is home else 0 if "home" not in store.roles else 2
+            group = 1 if store is home else 2 if _keeps_records(store) else 0
             return group, rank(store, preference), store.name not in used
 
         fit.sort(key=order)
         chosen = pinned or fit[0]
         dedicated = order(chosen)[0] == 0
+        way = "in its own commit" if home.can(*HOME_NEEDS) else "itself"
         for store in fit:
             if store is not chosen:
                 reason = second_reason(store, chosen, pinned is not None)
                 if pinned is None and chosen is home:
-                    reason = f"{home.name} is the home and serves it in its own commit: one store less"
+                    reason = f"{home.name} is the home and serves it {way}: one store less"
                 elif pinned is None and dedicated and order(store)[0]:
                     reason = f"{chosen.name} is dedicated to it"
                 self._consider(facet, store, False, reason)
         reason = first_reason(chosen, preference, self.stores, pinned is not None)
         if pinned is None and chosen is home:
-            reason = "the home serves it, in the same commit as the record"
+            commits = home.can(*HOME_NEEDS)
+            reason = "the home serves it, in the same commit as the record" if commits else "the home serves it itself"
         elif pinned is None and dedicated:
             reason = f"dedicated to it by its roles; {reason}"
         self._consider(facet, chosen, True, reason)
@@ -238,8 +281,8 @@ class _Placing:
 
     def _check_pins(self) -> None:
         for part in self.pins:
-            if part not in ("home", "time_series", "cache", *FACETS):
-                known = ", ".join(("home", *FACETS, "time_series", "cache"))
+            if part not in ("home", "journal", "time_series", "cache", *FACETS):
+                known = ", ".join(("home", "journal", *FACETS, "time_series", "cache"))
                 raise self.fail(f"the configuration pins {part!r}, which is no part of a placement; known: {known}")
             if part == "time_series" and not self.entity.measures:
                 raise self.fail("the configuration pins time_series, but the class has no Measure(); drop the pin")
@@ -257,7 +300,9 @@ class _Placing:
                 f"the configuration pins {part} to {name!r}{did_you_mean(name, by_name)}; known stores: {known}"
             )
         store = by_name[name]
-        reason = self._unfit_home(store, preference.role) if part == "home" else unfit(store, part)
+        # Whoever pins a store of documents means it, whatever rule would have decided.
+        role = "document" if part == "home" and "document" in store.roles else preference.role
+        reason = self._unfit_home(store, role) if part == "home" else unfit(store, part)
         if reason:
             raise self.fail(f"the configuration pins {part} to {name!r}, but {reason}; pin another store, or mend that")
         return store
@@ -266,6 +311,11 @@ class _Placing:
 
     def _consider(self, role: str, store: Candidate, chosen: bool, reason: str) -> None:
         self.considered.append(Considered(role, store.name, chosen, reason))
+
+
+def _keeps_records(store: Candidate) -> bool:
+    """Whether its roles make it a home of records, and not a store dedicated to a facet."""
+    return "home" in store.roles or ("document" in store.roles and not copies_only(store.scheme))
 
 
 def cost_of(home: str, facets: Mapping[str, str], stores: Sequence[Candidate]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from polystore import notebook
 from polystore.entity import EntityType
@@ -17,7 +18,7 @@ from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
 from polystore.selection.beside import BESIDE, place_alone
 from polystore.selection.candidate import Candidate
-from polystore.selection.placement import HOME_NEEDS, cost_of, unfit
+from polystore.selection.placement import HOME_NEEDS, JOURNAL_NEEDS, JOURNALED_NEEDS, cost_of, unfit
 
 FORMAT: Final = 1
 """Of the JSON text of a remembered placement."""
@@ -55,6 +56,8 @@ class _Stored(Value, frozen=True):
     made_of: Mapping[str, str] = {}
     beside: Mapping[str, str] = {}
     format: int = FORMAT
+    journal: str | UnsetType = UNSET
+    whole: bool | UnsetType = UNSET
 
 
 def reconcile(
@@ -77,7 +80,15 @@ def reconcile(
     by_name = {store.name: store for store in stores}
     _check_home(wanted.etype, before, by_name)
     kept = wanted if wanted.home == before.home else _kept(before, wanted, by_name[before.home], stores)
-    old = Placement(wanted.etype, before.home, before.facets).copies()
+    journal, whole = before.journal or "", bool(before.whole)
+    if journal and not whole and journal in kept.facets.values():
+        raise ConfigurationError(
+            f"{wanted.etype}: {journal!r} is the journal of its home since its first use and keeps no whole records, "
+            f"so it cannot serve {', '.join(f for f, name in kept.facets.items() if name == journal)}; configure "
+            "another store for that, or pin one"
+        )
+    kept = msgspec.structs.replace(kept, journal=journal, whole=whole)
+    old = Placement(wanted.etype, before.home, before.facets, journal=journal).copies()
     kept = msgspec.structs.replace(kept, beside=_kept_beside(before, wanted, by_name))
     new = kept.copies()
     dropped = old.keys() - new.keys()
@@ -94,8 +105,8 @@ def reconcile(
         kept,
         text,
         text != stored,
-        backfill=frozenset(fresh.values()) - {kept.home},
-        fill=frozenset(facet for facet, store in fresh.items() if store == kept.home),
+        backfill=frozenset(fresh.values()) - {kept.authority},
+        fill=frozenset(facet for facet, store in fresh.items() if store == kept.authority),
         dropped=frozenset(dropped),
         advice=_advice(before, wanted),
     )
@@ -126,7 +137,11 @@ def _kept_beside(before: _Stored, wanted: Placement, by_name: Mapping[str, Candi
 def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
     facets = dict(sorted(placement.facets.items()))
     return msgspec.json.encode(
-        _Stored(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of), dict(placement.beside))
+        _Stored(
+            *(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of), dict(placement.beside)),
+            journal=placement.journal or UNSET,
+            whole=placement.whole or UNSET,
+        )
     ).decode()
 
 
@@ -153,10 +168,16 @@ def _check_home(etype: str, before: _Stored, by_name: Mapping[str, Candidate]) -
             f"{did_you_mean(before.home, by_name)}; configure it again under this name: a home never moves "
             "because the configuration changed"
         )
-    if not home.can(*HOME_NEEDS):
+    if not home.can(*(JOURNALED_NEEDS if before.journal else HOME_NEEDS)):
         raise ConfigurationError(
             f"{etype}: its home is the store {before.home!r}, but {home} cannot commit; give the name back to the "
             "store that holds the records"
+        )
+    if before.journal and (before.journal not in by_name or not by_name[before.journal].can(*JOURNAL_NEEDS)):
+        raise ConfigurationError(
+            f"{etype}: the journal of its home is the store {before.journal!r} since its first use, which is not "
+            f"configured or cannot commit{did_you_mean(before.journal, by_name)}; configure it again under this name: "
+            "it knows the versions of all records"
         )
 
 
@@ -187,7 +208,7 @@ def _kept(before: _Stored, wanted: Placement, home: Candidate, stores: Sequence[
         rule=before.rule,
         why=before.why,
         considered=tuple(map(reconsidered, wanted.considered)),
-        cost=cost_of(home.name, facets, stores),
+        cost=cost_of(home.name, {**facets, **({"journal": before.journal} if before.journal else {})}, stores),
     )
 
 

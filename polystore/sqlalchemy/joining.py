@@ -66,7 +66,7 @@ class JoinedTransaction(Transaction):
             raise UnsupportedOperation("the joined transaction was rolled back: nothing was written")
         if self._state == "pending" or self._home is None:
             return results
-        home = self._home.placement.home
+        home = self._home.placement.authority
         return [_with_status(one, home, "committed") for one in results]
 
     # -- collecting -----------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class JoinedTransaction(Transaction):
         if self._home is None:
             self._result = ()
             return
-        if not self._home.home.supports(SupportsApplicationTables):
+        if self._home.placement.journal or not self._home.home.supports(SupportsApplicationTables):
             raise UnsupportedOperation(f"{self._home.home.name}: this store's transactions cannot be joined")
         manager = self._wiring.manager
         if manager.before_commit is not None:
@@ -218,9 +218,9 @@ class JoinedTransaction(Transaction):
 
     def _one(self, key: Key, h: int, written: Written) -> WriteResult:
         placement = self._wiring.placements[key.etype]
-        stores: dict[str, StoreStatus] = dict.fromkeys((placement.home, *placement.copies()), "pending")
+        stores: dict[str, StoreStatus] = dict.fromkeys((placement.authority, *placement.copies()), "pending")
         version = written.version or None
-        token = Token.of(placement.home, [(h, written.version)]) if version else Token("")
+        token = Token.of(placement.authority, [(h, written.version)]) if version else Token("")
         return WriteResult(key.id, version, written.existed, token, stores, written.changed)
 
     def _over(self, committed: bool, wake: Callable[[], None]) -> None:

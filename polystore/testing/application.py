@@ -163,7 +163,7 @@ async def _verify(hda: HybridDataArchitecture) -> None:
     verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
     for etype in hda.manager.placements:  # state and facts have no copies
         left += [_difference(one) async for one in verifier.differences(etype)]
-    for home in dict.fromkeys(placement.home for placement in hda.manager.placements.values()):
+    for home in dict.fromkeys(placement.authority for placement in hda.manager.placements.values()):
         rows, _ = await hda.stores[home].call(SupportsJournal.parked, None, None, SHOWN_MAX)
         left += [f"{row.target}: {_record(row.key)} is a dead letter: {row.error}" for row in rows]
     if left:

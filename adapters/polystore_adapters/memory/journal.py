@@ -21,6 +21,7 @@ from polystore.model import (
     text_hash,
 )
 
+from .bodies import settle_held
 from .tables import Tables, with_vectors
 
 ALIVE_US = 5_000_000
@@ -106,6 +107,7 @@ class Journal(Tables):
                 del rows[done.key]
         for version in settlement.delivered:
             self.outbox.pop(version, None)
+        settle_held(self, settlement.held)
 
     def _owe(self, new: RetryRow) -> None:
         """Merge a row into what the copy is owed already, see `Settlement`."""

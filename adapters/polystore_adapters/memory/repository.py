@@ -40,6 +40,7 @@ from polystore.protocols import (
     SupportsInlineCache,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
     SupportsSchema,
@@ -52,6 +53,7 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 
+from .bodies import release
 from .cache_calls import CacheCalls
 from .facts import FactCalls
 from .object_calls import ObjectCalls
@@ -88,6 +90,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsKeptBodies,
         }
     )
     limits: Limits = Limits(ack_durable=False, part_bytes=PART_BYTES)
@@ -265,6 +268,9 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
 
     async def forget_vectors(self, etype: str, but_of: Sequence[str], limit: int) -> int:
         return await self._call(self.server.forget_vectors, etype, but_of, limit)
+
+    async def release(self, etype: str, age_us: int, limit: int) -> int:
+        return await self._call(release, self.server, etype, age_us, limit)
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._call(self.server.purge, now_us, tombstone_ttl_us)

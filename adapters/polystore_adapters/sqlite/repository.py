@@ -29,7 +29,6 @@ from polystore.model import (
     Reached,
     Record,
     RetryRow,
-    Settlement,
     StoredVector,
     TargetRow,
 )
@@ -41,6 +40,7 @@ from polystore.protocols import (
     SupportsFilter,
     SupportsInlineGet,
     SupportsJournal,
+    SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
     SupportsSchema,
@@ -55,6 +55,7 @@ from polystore.text import Phrase
 from polystore_adapters.sqlite import journal, objects, records
 from polystore_adapters.sqlite.application import table_of
 from polystore_adapters.sqlite.application_calls import ApplicationCalls
+from polystore_adapters.sqlite.bodies import BodyCalls
 from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
 from polystore_adapters.sqlite.errors import translate, translating
@@ -75,7 +76,7 @@ INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
+class SqliteRepository(ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
@@ -95,6 +96,7 @@ class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsKeptBodies,
         }
     )
     limits: Limits = Limits(part_bytes=objects.PART_BYTES)
@@ -324,11 +326,6 @@ class SqliteRepository(ApplicationCalls, FactCalls, ObjectCalls, StateCalls):
 
     async def claimed(self, worker: str, older_than_us: int, limit: int) -> list[OutboxRow]:
         return await self._db.read(journal.claimed, worker, older_than_us, limit)
-
-    async def settle(self, settlement: Settlement) -> None:
-        await self._db.write_one(
-            lambda db, one: journal.settle(db, one, self._env), settlement, "settle", durable=False
-        )
 
     async def due(self, target: str, etypes: Sequence[str], now_us: int, limit: int) -> list[RetryRow]:
         due = journal.Due(target, etypes, now_us, limit)
