@@ -56,15 +56,10 @@ BEGUN = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)
 EXTRA = {"$name": "$topic", "a.b": {"$set": {"x": 1}}, "": 1, "__proto__": [None, "$$ROOT", {"$literal": "\x01"}]}
 
 
-def conversation(id: str, version: int = 1, **fields: Any) -> Change:
-    given: dict[str, Any] = {
-        "topic": "우리 학교",
-        "begun": BEGUN,
-        "day": date(2024, 2, 29),
-        "price": Decimal("1.10"),
-        "number": 7,
-    }
-    return change(CONVERSATION, Conversation(id=id, **{**given, "code": UUID_1, **fields}), version)
+def conversation(id: str, version: int = 1, topic: str = "우리 학교", **fields: Any) -> Change:
+    day, price = date(2024, 2, 29), Decimal("1.10")
+    value = Conversation(id=id, topic=topic, begun=BEGUN, day=day, price=price, number=7, code=UUID_1, **fields)
+    return change(CONVERSATION, value, version)
 
 
 @pytest.fixture(autouse=True)
