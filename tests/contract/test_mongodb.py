@@ -1,6 +1,7 @@
 """The kit against the MongoDB adapter: FerretDB, a real server behind MongoDB's protocol, a database for each test."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from polystore.testing.conformance import (
     TextConformance,
     layered,
 )
+from polystore.testing.conformance.entities import KIT
+from polystore.testing.conformance.facade import Config, FacadeConformance
 from tests.mongodb import connecting, forgotten_connections, fresh_database
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -71,3 +74,23 @@ class TestText(BareAndLayered, TextConformance):
 
 class TestDurability(Bare, DurabilityConformance):
     pass
+
+
+class TestFacade(FacadeConformance):
+    """Records live here, a SQLite file is their journal and serves what MongoDB has not."""
+
+    @pytest.fixture(name="config")
+    def given_config(self, tmp_path: Path) -> Generator[Config]:
+        with fresh_database() as url:
+            stores = {"journal": {"url": f"sqlite:{tmp_path}/journal.db"}, "documents": {"url": url}}
+            yield {"stores": stores, "pins": {name: {"home": "documents"} for name in KIT}}
+
+
+class TestFacadeWithACopy(FacadeConformance):
+    """Records live in a SQLite file; words are found here."""
+
+    @pytest.fixture(name="config")
+    def given_config(self, tmp_path: Path) -> Generator[Config]:
+        with fresh_database() as url:
+            home = {"url": f"sqlite:{tmp_path}/main.db", "roles": ["home", "journal", "vector", "graph"]}
+            yield {"stores": {"main": home, "words": {"url": url, "roles": ["full_text"]}}}
