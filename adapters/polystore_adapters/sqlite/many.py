@@ -1,0 +1,31 @@
+"""Many rows of one table in few statements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+ROWS_MAX = 250
+"""Rows of one statement. `executemany` gives the interpreter lock away and takes it back with every row; here other
+threads run while SQLite is at work on all of them."""
+PARAMETERS_MAX = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+"""Parameters of one statement: https://sqlite.org/limits.html#max_variable_number ."""
+
+
+class Insert:
+    """`INSERT INTO table (columns)`; `then` follows the values: what to do about a conflict."""
+
+    def __init__(self, table: str, columns: Sequence[str], then: str = "") -> None:
+        self._rows = max(1, min(ROWS_MAX, PARAMETERS_MAX // len(columns)))
+        into, row = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
+        self._one = f"{into}{row}{then}"
+        self._block = f"{into}{', '.join([row] * self._rows)}{then}"
+
+    def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        whole = len(rows) - len(rows) % self._rows
+        for start in range(0, whole, self._rows):
+            db.execute(self._block, tuple(chain.from_iterable(rows[start : start + self._rows])))
+        if whole < len(rows):
+            db.executemany(self._one, rows[whole:])
