@@ -4,20 +4,22 @@ The locks of all keys come first, as rows of `ps_lock` in ascending order; then 
 of a group, every write is decided in memory (`polystore.relational.deciding`), and everything is written at once. So
 versions are drawn under the keys' locks. An op id and a unique value have a bucket as well: two commits that bring the
 same one wait for each other.
+
+That is two round trips: one packet locks, reads and draws, the other writes and commits.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
 from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
 from polystore_adapters.mysql import claims, facts, graph
 from polystore_adapters.mysql.graph import slot_of
-from polystore_adapters.mysql.locks import bucket, lock
+from polystore_adapters.mysql.locks import bucket, lock_later
 from polystore_adapters.mysql.pool import Pool, Session
 from polystore_adapters.mysql.records import Tables, by_table
 from polystore_adapters.mysql.schema import BUCKETS, TARGETS_LOCK
@@ -27,9 +29,13 @@ _MASKS_SQL = (
     "SELECT t.etype, t.bit FROM ps_lock AS l LEFT JOIN ps_target AS t ON t.status <> 'off' WHERE l.b = %s "
     "LOCK IN SHARE MODE"
 )
+_OPS_SQL = "SELECT tenant, op_id, request_hash, answers FROM ps_op WHERE (tenant, op_id) IN %s"
+_KNOWN_SQL = (
+    "SELECT id, field, embedder, text_hash, vec FROM ps_vector WHERE tenant = %s AND etype = %s AND id IN %s AND "
+    "embedder <> %s"
+)
 _KEEP_SQL = "INSERT INTO ps_vector (slot, tenant, etype, id, field, embedder, text_hash, vec)"
 _KEEP_END = "ON DUPLICATE KEY UPDATE text_hash = VALUES(text_hash), vec = VALUES(vec)"
-_FIRST_PASS = 1 << 60
 
 
 class _Again(Exception):
@@ -62,23 +68,14 @@ async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> li
     while True:
         try:
             async with pool.transaction(name="commit") as db:
-                await lock(db, _buckets(tables, commits, extra))
-                standing = await _read(db, tables, commits, extra, pool.clock.now_us())
-                counted = itertools.count(_FIRST_PASS)
-                _decided(tables, standing, commits, counted)
-                versions = await _draw(db, next(counted) - _FIRST_PASS)
-                decisions, answers = _decided(tables, standing, commits, versions)
+                lock_later(db, _buckets(tables, commits, extra))
+                standing, versions = await _read(pool, db, tables, commits, extra)
+                decisions = Decisions(tables.__getitem__, standing, versions)
+                answers = [decisions.attempt(commit) for commit in commits]
                 await _write(db, tables, decisions, standing)
             return answers
         except _Again as again:
             extra |= set(again.keys)
-
-
-def _decided(
-    tables: Tables, standing: Standing, commits: Sequence[Commit], versions: Iterator[int]
-) -> tuple[Decisions, list[Committed | Exception]]:
-    decisions = Decisions(tables.__getitem__, standing, versions)
-    return decisions, [decisions.attempt(commit) for commit in commits]
 
 
 def _buckets(tables: Tables, commits: Sequence[Commit], extra: Collection[Key]) -> set[int]:
@@ -111,72 +108,88 @@ def _unique_values(tables: Tables, writes: Sequence[Write]) -> dict[tuple[str, s
 
 
 async def _read(
-    db: Session, tables: Tables, commits: Sequence[Commit], extra: Collection[Key], now_us: int
-) -> Standing:
-    """What stands of all keys; bodies where an answer or a new body is made of the one before."""
-    masks: dict[str, int] = {}
-    for etype, bit in await db.fetch(_MASKS_SQL, TARGETS_LOCK):
-        if etype is not None:
-            masks[etype] = masks.get(etype, 0) | 1 << bit
-    standing = Standing(now_us, masks)
+    pool: Pool, db: Session, tables: Tables, commits: Sequence[Commit], extra: Collection[Key]
+) -> tuple[Standing, Iterator[int]]:
+    """What stands of all keys; bodies where an answer or a new body is made of the one before. And as many new versions
+    as the commits can need."""
     writes = [write for commit in commits for write in commit.writes]
     whole = {write.key for write in writes if write.kind in ("update", "insert")}
     bare = {*(write.key for write in writes), *extra} - whole
-    for (etype, tenant), ids in by_table(bare).items():
-        table = tables[etype]
-        for id, version, hash, updated, ends in await db.fetch(table.versions_sql, tenant, table.key_values(ids)):
-            standing.rows[Key(tenant, etype, str(id))] = Row(version, hash, updated, ends or 0)
-    for (etype, tenant), ids in by_table(whole).items():
-        table = tables[etype]
-        for row in await db.fetch(table.rows_sql, tenant, table.key_values(ids)):
-            key = Key(tenant, etype, table.id_of(row))
-            standing.rows[key] = table.standing(key, row)
+    values = _unique_values(tables, writes)
+    targets = db.later(_MASKS_SQL, TARGETS_LOCK)
+    heads = [
+        (etype, tenant, db.later(tables[etype].versions_sql, tenant, tables[etype].key_values(ids)))
+        for (etype, tenant), ids in by_table(bare).items()
+    ]
+    rows = [
+        (etype, tenant, db.later(tables[etype].rows_sql, tenant, tables[etype].key_values(ids)))
+        for (etype, tenant), ids in by_table(whole).items()
+    ]
     ops = tuple((one.op.tenant, one.op.id) for one in commits if one.op is not None)
-    if ops:
-        sql = "SELECT tenant, op_id, request_hash, answers FROM ps_op WHERE (tenant, op_id) IN %s"
-        for tenant, id, request, answers in await db.fetch(sql, ops):
-            standing.done[tenant, id] = (request, json.loads(answers))
-    await _read_holders(db, tables, writes, standing, {*bare, *whole})
-    await _read_known(db, tables, writes, standing)
+    done = db.later(_OPS_SQL, ops) if ops else []
+    holders = [(place, db.later(*_holders_sql(tables, place, values[place]))) for place in values]
+    known = [
+        (etype, tenant, db.later(_KNOWN_SQL, tenant, etype, tuple(ids), CALLER))
+        for (etype, tenant), ids in by_table(write.key for write in writes).items()
+        if tables[etype].vectors
+    ]
+    # A write draws one version, and may delete a record whose time is over for each unique value that it brings.
+    count = len(writes) + sum(len(tables[write.key.etype].unique) for write in writes)
+    drawn = [db.later(statement) for statement in db.flavour.draw(count)] if count else [[]]
+    await db.flush()
+    standing = Standing(pool.clock.now_us(), _masks(targets))
+    for etype, tenant, found in heads:
+        for id, version, hash, updated, ends in found:
+            standing.rows[Key(tenant, etype, str(id))] = Row(version, hash, updated, ends or 0)
+    for etype, tenant, found in rows:
+        for row in found:
+            key = Key(tenant, etype, tables[etype].id_of(row))
+            standing.rows[key] = tables[etype].standing(key, row)
+    for tenant, id, request, answers in done:
+        standing.done[tenant, id] = (request, json.loads(answers))
+    for place, found in holders:
+        _note_holders(tables, standing, place, found, {*bare, *whole})
+    for etype, tenant, found in known:
+        for id, field, embedder, made_of, vec in found:
+            standing.known[Key(tenant, etype, id), field, embedder] = (made_of, vec)
     standing.files_of = await claims.files_of(db, {key for key in (*bare, *whole) if tables[key.etype].entity.files})
-    known = await claims.states(db, _files(tables, writes))
-    standing.files = {file: (state, holder) for file, (state, holder, _) in known.items()}
-    return standing
+    files = await claims.states(db, _files(tables, writes))
+    standing.files = {file: (state, holder) for file, (state, holder, _) in files.items()}
+    return standing, db.flavour.drawn(drawn[-1], count) if count else iter(())
 
 
-async def _read_holders(
-    db: Session, tables: Tables, writes: Sequence[Write], standing: Standing, locked: Collection[Key]
+def _masks(targets: Sequence[Sequence[Any]]) -> dict[str, int]:
+    masks: dict[str, int] = {}
+    for etype, bit in targets:
+        if etype is not None:
+            masks[etype] = masks.get(etype, 0) | 1 << bit
+    return masks
+
+
+def _holders_sql(
+    tables: Tables, place: tuple[str, str, str], values: Collection[object]
+) -> tuple[str, str, tuple[object, ...]]:
+    etype, tenant, field = place
+    table = tables[etype]
+    return table.holders_sql[field], tenant, tuple(table.form_of(field, value) for value in values)
+
+
+def _note_holders(
+    tables: Tables,
+    standing: Standing,
+    place: tuple[str, str, str],
+    found: Sequence[Sequence[Any]],
+    locked: Collection[Key],
 ) -> None:
     """Who has the unique values that are written. One whose time is over is deleted, under its lock."""
+    etype, tenant, field = place
     expired: set[Key] = set()
-    for (etype, tenant, field), values in _unique_values(tables, writes).items():
-        table = tables[etype]
-        forms = tuple(table.form_of(field, value) for value in values)
-        for form, id, ends in await db.fetch(table.holders_sql[field], tenant, forms):
-            standing.holders[etype, tenant, field, table.value_of(field, form)] = (str(id), ends or 0)
-            if ends is not None and ends <= standing.now_us:
-                expired.add(Key(tenant, etype, str(id)))
+    for form, id, ends in found:
+        standing.holders[etype, tenant, field, tables[etype].value_of(field, form)] = (str(id), ends or 0)
+        if ends is not None and ends <= standing.now_us:
+            expired.add(Key(tenant, etype, str(id)))
     if expired.difference(locked):
         raise _Again(expired.difference(locked))
-
-
-async def _read_known(db: Session, tables: Tables, writes: Sequence[Write], standing: Standing) -> None:
-    for (etype, tenant), ids in by_table(write.key for write in writes).items():
-        if tables[etype].vectors:
-            sql = (
-                "SELECT id, field, embedder, text_hash, vec FROM ps_vector WHERE tenant = %s AND etype = %s AND id "
-                "IN %s AND embedder <> %s"
-            )
-            for id, field, embedder, made_of, vec in await db.fetch(sql, tenant, etype, tuple(ids), CALLER):
-                standing.known[Key(tenant, etype, id), field, embedder] = (made_of, vec)
-
-
-async def _draw(db: Session, count: int) -> Iterator[int]:
-    """So many new versions, ascending: under the locks of the keys they are for."""
-    if not count:
-        return iter(())
-    rows = await db.fetch(f"SELECT NEXTVAL(ps_version) FROM seq_1_to_{count}")
-    return iter(sorted(version for (version,) in rows))
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -200,7 +213,10 @@ async def _write(db: Session, tables: Tables, decisions: Decisions, standing: St
         "ON DUPLICATE KEY UPDATE version = VALUES(version), deleted_at = VALUES(deleted_at)",
     )
     for change in decisions.vectors:
-        await (forget(db, change) if isinstance(change, Forget) else keep(db, [change]))
+        if isinstance(change, Forget):
+            forget(db, change)
+        else:
+            await keep(db, [change])
     now = standing.now_us
     await db.insert(
         "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, created_at)",
@@ -233,22 +249,22 @@ async def _write_rows(db: Session, table: RecordTable, drafts: Mapping[Key, Draf
         if one.columns is None and key in stored:
             gone.setdefault(key.tenant, []).append(key.id)
     for tenant, ids in gone.items():
-        await db.run(table.delete_sql, tenant, table.key_values(ids))
+        db.later(table.delete_sql, tenant, table.key_values(ids))
     live = {key: one for key, one in drafts.items() if one.columns is not None}
-    await db.insert(table.insert_sql, table.rows(live), table.put_sql)
+    await db.insert(table.insert_sql, table.rows(live), table.put_sql, texts=table.full_text is not None)
     if table.edges is not None:
         await graph.replace(db, table, {key: one.body for key, one in drafts.items()})
 
 
-async def forget(db: Session, one: Forget) -> None:
+def forget(db: Session, one: Forget) -> None:
     sql = "DELETE FROM ps_vector WHERE tenant = %s AND etype = %s AND id = %s"
     place = (one.key.tenant, one.key.etype, one.key.id)
     if not one.callers:
-        await db.run(sql, *place)
+        db.later(sql, *place)
     elif one.fields is None:
-        await db.run(f"{sql} AND embedder = %s", *place, CALLER)
+        db.later(f"{sql} AND embedder = %s", *place, CALLER)
     elif one.fields:
-        await db.run(f"{sql} AND embedder = %s AND field IN %s", *place, CALLER, tuple(one.fields))
+        db.later(f"{sql} AND embedder = %s AND field IN %s", *place, CALLER, tuple(one.fields))
 
 
 async def keep(db: Session, vectors: Sequence[StoredVector]) -> None:

@@ -1,6 +1,6 @@
-"""How MariaDB keeps and compares values.
+"""How MariaDB and MySQL keep and compare values.
 
-str        LONGTEXT, the key VARCHAR(512): compared by code point, see `pool.COLLATION`
+str        LONGTEXT, the key VARCHAR(512): compared by code point, see `flavour.py`
 int        BIGINT
 float      DOUBLE
 bool       TINYINT(1)
@@ -41,10 +41,8 @@ _EXPONENT_ZERO = 10**18
 _NINES = str.maketrans("0123456789", "9876543210")
 _SORTED = re.compile(r"(?P<less>0)?(?(less)|2)(?P<exponent>[0-9]{19})(?P<digits>[0-9]+)~?")
 ID_CHARACTERS = 512
-COLLATION = "utf8mb4_nopad_bin"
-"""Texts are equal when their code points are, trailing spaces too, and sort by them."""
 NAME_MAX = 64
-"""Characters of a name in MariaDB."""
+"""Characters of a name."""
 
 
 def sort_key(value: Decimal) -> str:
@@ -135,7 +133,7 @@ def _compiler() -> sa.Dialect:
 
 
 class MysqlDialect:
-    """The `Dialect` of MariaDB."""
+    """The `Dialect` of MariaDB and MySQL."""
 
     compiler: sa.Dialect = _compiler()
     encoders: Mapping[str, Callable[[Any], Any]] = _ENCODERS
@@ -166,18 +164,18 @@ class MysqlDialect:
         match node.op:
             case "==":
                 if wanted is None:
-                    return sa.or_(place.is_(None), kind == _literal("NULL"))
+                    return sa.or_(place.is_(None), kind == _word("NULL"))
                 return _compared(place, kind, "=", wanted, bind(wanted))
             case "!=":
                 if wanted is None:
-                    return sa.and_(place.is_not(None), kind != _literal("NULL"))
+                    return sa.and_(place.is_not(None), kind != _word("NULL"))
                 return sa.not_(sa.func.coalesce(_compared(place, kind, "=", wanted, bind(wanted)), sa.false()))
             case "in":
                 return sa.or_(sa.false(), *(_compared(place, kind, "=", item, bind(item)) for item in wanted))
             case "contains":
                 return self._contains(place, kind, wanted, bind(wanted))
             case "startswith":
-                return sa.and_(kind == _literal("STRING"), self.position(_text(place), bind(wanted)) == 1)
+                return sa.and_(kind == _word("STRING"), self.position(_text(place), bind(wanted)) == 1)
             case _:
                 return _compared(place, kind, node.op, wanted, bind(wanted))
 
@@ -187,10 +185,15 @@ class MysqlDialect:
         elements: sa.ColumnElement[Any] = sa.literal_column("'$[*]' COLUMNS (v JSON PATH '$')")
         items = sa.func.json_table(place, elements).table_valued("v", name="items")
         equal = _compared(items.c.v, sa.func.json_type(items.c.v), "=", wanted, value)
-        in_list = sa.and_(kind == _literal("ARRAY"), sa.exists(sa.select(1).select_from(items).where(equal)))
+        # Counted: of an EXISTS, MySQL 9.7 takes the list of one record for that of all (semijoin, materialized).
+        found = sa.select(sa.func.count()).select_from(items).where(equal).scalar_subquery()
+        in_list = sa.and_(kind == _word("ARRAY"), found > 0)
         if not isinstance(wanted, str):
             return in_list
-        return sa.or_(sa.and_(kind == _literal("STRING"), self.position(_text(place), value) > 0), in_list)
+        return sa.or_(sa.and_(kind == _word("STRING"), self.position(_text(place), value) > 0), in_list)
+
+
+_NUMBERS = ("INTEGER", "DOUBLE", "UNSIGNED INTEGER", "DECIMAL")  # the last two are MySQL's
 
 
 def _compared(
@@ -199,9 +202,9 @@ def _compared(
     """The JSON at the place is of the wanted value's type, and compares so."""
     match wanted:
         case bool():
-            return sa.and_(kind == _literal("BOOLEAN"), (_exactly(place) == _literal("true")).bool_op(op)(value))
+            return sa.and_(kind == _word("BOOLEAN"), (_text(place) == _word("true")).bool_op(op)(value))
         case str():
-            return sa.and_(kind == _literal("STRING"), _text(place).bool_op(op)(value))
+            return sa.and_(kind == _word("STRING"), _text(place).bool_op(op)(value))
         case _:
             number = place.op("+")(sa.literal_column("0e0"))
             same: sa.ColumnElement[bool] = number.bool_op(op)(value)
@@ -210,7 +213,7 @@ def _compared(
                 exact = sa.cast(place, mysql.DECIMAL(40, 20)).bool_op(op)(value)
                 large = sa.func.abs(number).between(sa.literal_column("9e15"), sa.literal_column("1e19"))
                 same = sa.case((large, exact), else_=same)
-            return sa.and_(kind.in_([_literal("INTEGER"), _literal("DOUBLE")]), same)
+            return sa.and_(kind.in_([_word(one) for one in _NUMBERS]), same)
 
 
 def _text(place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -218,16 +221,23 @@ def _text(place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def _exactly(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """What comes out of JSON has a collation of its own."""
-    return sa.collate(text, COLLATION)
+    """What comes out of JSON has a collation of its own. The bytes of UTF-8 sort as the code points do."""
+    return sa.cast(text, sa.LargeBinary)
 
 
 def _path(path: tuple[str, ...]) -> sa.ColumnElement[Any]:
     """The place inside the column, https://mariadb.com/kb/en/jsonpath-expressions/ ."""
     for name in path[1:]:
         if '"' in name or "\\" in name or not name.isprintable():
-            raise InvalidFilter(f"{'.'.join(path)}: MariaDB cannot look under a name with quotes or control characters")
+            raise InvalidFilter(
+                f"{'.'.join(path)}: the server cannot look under a name with quotes or control characters"
+            )
     return _literal("$" + "".join(f'."{name}"' for name in path[1:]))
+
+
+def _word(text: str) -> sa.ColumnElement[Any]:
+    """A word to compare with one that comes out of JSON, of whatever collation that is."""
+    return sa.literal_column(f"_binary'{text}'")
 
 
 def _literal(text: str) -> sa.ColumnElement[Any]:

@@ -16,10 +16,12 @@ from polystore.relational.edges import Edges, Step
 from polystore.walking import Node
 from polystore_adapters.mysql.dialect import MysqlDialect, encode_json
 from polystore_adapters.mysql.pool import Session
-from polystore_adapters.mysql.schema import TABLE_OPTIONS
 from polystore_adapters.mysql.table import RecordTable
 
-SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+SNAPSHOT = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",  # of the next transaction; another one has no snapshot
+    "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+)
 
 
 def create_sql(table: RecordTable) -> str:
@@ -28,7 +30,7 @@ def create_sql(table: RecordTable) -> str:
         f"CREATE TABLE IF NOT EXISTS {table.edges} (slot BINARY(16) PRIMARY KEY, tenant VARCHAR(128) NOT NULL, "
         "src VARCHAR(512) NOT NULL, type VARCHAR(255) NOT NULL, to_etype VARCHAR(64) NOT NULL, "
         "dst VARCHAR(512) NOT NULL, "
-        f"properties LONGTEXT NOT NULL, KEY (tenant, src), KEY (tenant, dst)) {TABLE_OPTIONS}"
+        "properties LONGTEXT NOT NULL, KEY (tenant, src), KEY (tenant, dst))"
     )
 
 
@@ -43,7 +45,7 @@ async def replace(db: Session, table: RecordTable, bodies: Mapping[Key, Body | N
         return
     keys = sorted(bodies, key=lambda key: (key.tenant, key.id))
     places = tuple((key.tenant, key.id) for key in keys)
-    await db.run(f"DELETE FROM {table.edges} WHERE (tenant, src) IN %s", places)
+    db.later(f"DELETE FROM {table.edges} WHERE (tenant, src) IN %s", places)
     rows = [
         (
             slot_of(key.tenant, key.id, edge.type, edge.to_etype, edge.to_id),

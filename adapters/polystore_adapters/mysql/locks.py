@@ -15,7 +15,13 @@ def bucket(key: Key) -> int:
     return key_hash(key.tenant, key.etype, key.id) % BUCKETS
 
 
+def lock_later(db: Session, buckets: Collection[int]) -> None:
+    """As `lock`, with the statements that are sent next."""
+    if buckets:
+        db.later(_LOCK_SQL, tuple(sorted(set(buckets))))
+
+
 async def lock(db: Session, buckets: Collection[int]) -> None:
     """Wait until the buckets are ours, in ascending order; until the end of the transaction."""
-    if buckets:
-        await db.fetch(_LOCK_SQL, tuple(sorted(set(buckets))))
+    lock_later(db, buckets)
+    await db.flush()

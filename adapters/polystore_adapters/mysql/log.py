@@ -18,6 +18,7 @@ from polystore.text import Phrase
 from polystore_adapters.mysql.dialect import encode_datetime, ident
 from polystore_adapters.mysql.full_text import HOLDS, needle, words
 from polystore_adapters.mysql.pool import Pool, Session
+from polystore_adapters.mysql.schema import has_index
 from polystore_adapters.mysql.table import RecordTable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,17 +35,15 @@ class LogTable:
         self._select = f"SELECT t.{key}, {fields} FROM {table.name} AS t WHERE t.ps_tenant = %s"
         self._count = f"SELECT COUNT(*) FROM {table.name} AS t WHERE t.ps_tenant = %s"
         self._orders = {False: f"t.`at`, t.{key}", True: f"t.`at` DESC, t.{key} DESC"}
-        self._indexes = (
-            f"ALTER TABLE {table.name} ADD KEY IF NOT EXISTS `ps_log` (ps_tenant, `at`, {key})",
-            f"ALTER TABLE {table.name} ADD KEY IF NOT EXISTS `ps_age` (`at`)",
-        )
+        self._indexes = {"ps_log": f"(ps_tenant, `at`, {key})", "ps_age": "(`at`)"}
         ttl_s = layout.entity.ttl_s
         self._ttl = None if ttl_s is None else timedelta(seconds=ttl_s)
 
     async def prepare(self, db: Session) -> None:
         """The indexes on the time; the table is there."""
-        for statement in self._indexes:
-            await db.run(statement)
+        for name, columns in self._indexes.items():
+            if not await has_index(db, self.table.etype, name):
+                await db.run(f"ALTER TABLE {self.table.name} ADD KEY {name} {columns}")
 
     async def append(self, pool: Pool, tenant: str, lines: Sequence[Line]) -> None:
         table = self.table
@@ -56,7 +55,8 @@ class LogTable:
                 drafts[key] = Draft(_VERSION, h, b"", 0, line.body, table.columns(key, line.body))
         if drafts:
             async with pool.transaction(name="lines") as db:
-                await db.insert(table.insert_sql, table.rows(drafts), "ON DUPLICATE KEY UPDATE ps_version = ps_version")
+                as_it_is = "ON DUPLICATE KEY UPDATE ps_version = ps_version"
+                await db.insert(table.insert_sql, table.rows(drafts), as_it_is, texts=True)
 
     async def lines(
         self,

@@ -1,4 +1,4 @@
-"""Connections to one MariaDB server, transactions on them, and the server's clock."""
+"""Connections to one MariaDB or MySQL server, transactions on them, and the server's clock."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from polystore.env import Env
-from polystore.errors import ConfigurationError, ValueTooLarge
+from polystore.errors import ValueTooLarge
 from polystore.relational.pool import Connections
-from polystore_adapters.mysql.dialect import COLLATION
-from polystore_adapters.mysql.driver import Connection, connect
+from polystore_adapters.mysql.driver import MULTI_STATEMENTS, Connection, connect
 from polystore_adapters.mysql.errors import code_of, lost, translate
+from polystore_adapters.mysql.flavour import MARIADB, Flavour, flavour_of
 from polystore_adapters.mysql.options import Address, Options
 
 Row = Sequence[Any]
 _DEAD_CODES = (1053, 1290, 1317, 1792, 1836, 1927)
 """After these errors a connection is of no use: its server stops, or is a replica now."""
 _SETTINGS = (
-    f"SET collation_connection = {COLLATION}, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    "SET collation_connection = {collation}, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
     "time_zone = '+00:00', max_sort_length = 8192, sql_notes = 0, max_error_count = 0, "
-    "innodb_lock_wait_timeout = {lock_timeout_s}"
+    "innodb_lock_wait_timeout = {lock_timeout_s}{others}"
 )
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _SERVER = "SELECT VERSION(), @@max_allowed_packet, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 STATEMENT_BYTES = 1 << 20
-"""A statement of many rows is sent in parts of about so many characters."""
+"""A statement of many rows is sent in parts of about so many characters, and so are many statements."""
 
 
 class Clock:
@@ -46,15 +46,45 @@ class Clock:
 
 class Session:
     """One connection in the hands of one caller. Errors are the driver's, and ValueTooLarge for a statement that the
-    server would not take."""
+    server would not take.
 
-    __slots__ = ("_packet_max", "connection")
+    Statements may wait for the next one and travel with it in one packet: the server carries them out in their order,
+    and none after one that fails.
+    """
 
-    def __init__(self, connection: Connection, packet_max: int) -> None:
+    __slots__ = ("_packet_max", "_queue", "connection", "flavour")
+
+    def __init__(self, connection: Connection, flavour: Flavour, packet_max: int) -> None:
         self.connection = connection
+        self.flavour = flavour
         self._packet_max = packet_max
+        self._queue: list[tuple[str, list[Row]]] = []
 
-    async def _send(self, text: str) -> Any:
+    def later(self, sql: str, *args: Any) -> list[Row]:
+        """Have it sent with the next statement. Returns the list in which its rows are then."""
+        rows: list[Row] = []
+        self._queue.append((sql % tuple(self.connection.literal(one) for one in args), rows))
+        return rows
+
+    def forget(self) -> None:
+        """What waits is not sent."""
+        self._queue = []
+
+    async def flush(self) -> int:
+        """Send what waits. Returns how many rows the last statement changed."""
+        queue, self._queue = self._queue, []
+        changed = size = first = 0
+        for i, (text, _) in enumerate(queue):
+            if i > first and size + len(text) > STATEMENT_BYTES:
+                await self._send(queue[first:i])
+                first, size = i, 0
+            size += len(text)
+        if queue:
+            changed = await self._send(queue[first:])
+        return changed
+
+    async def _send(self, packet: Sequence[tuple[str, list[Row]]]) -> int:
+        text = ";".join(one for one, _ in packet)
         if len(text) * 4 > self._packet_max and len(text.encode(errors="surrogateescape")) >= self._packet_max - 16:
             raise ValueTooLarge(
                 f"more than {self._packet_max} bytes in a statement, max_allowed_packet of the server; raise it there, "
@@ -62,15 +92,17 @@ class Session:
             )
         cursor = self.connection.cursor()
         await cursor.execute(text)
-        return cursor
-
-    def _filled(self, sql: str, args: Sequence[Any]) -> str:
-        """The statement with its %s replaced."""
-        return sql % tuple(self.connection.literal(one) for one in args)
+        for i, (_, rows) in enumerate(packet):
+            if i:
+                await cursor.nextset()
+            if cursor.description is not None:
+                rows.extend(await cursor.fetchall())
+        changed: int = cursor.rowcount
+        return changed
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
-        cursor = await self._send(self._filled(sql, args))
-        rows: list[Row] = list(await cursor.fetchall())
+        rows = self.later(sql, *args)
+        await self.flush()
         return rows
 
     async def row(self, sql: str, *args: Any) -> Row | None:
@@ -85,32 +117,32 @@ class Session:
 
     async def run(self, sql: str, *args: Any) -> int:
         """Carry out a statement. Returns how many rows it changed."""
-        cursor = await self._send(self._filled(sql, args))
-        changed: int = cursor.rowcount
-        return changed
+        self.later(sql, *args)
+        return await self.flush()
 
-    async def insert(self, begin: str, rows: Iterable[Sequence[Any]], end: str = "") -> list[Row]:
-        """`begin` VALUES the rows `end`, in as many statements as their size asks for. Returns what they return."""
-        found: list[Row] = []
+    async def create(self, sql: str) -> None:
+        """Carry out a CREATE TABLE, with the options that all tables have."""
+        await self.run(f"{sql} {self.flavour.table_options}")
+
+    async def insert(self, begin: str, rows: Iterable[Sequence[Any]], end: str = "", *, texts: bool = False) -> None:
+        """`begin` VALUES the rows `end`, in as many statements as their size asks for; the last of them waits for the
+        next statement, such as COMMIT. `texts`: the table has a full-text index."""
+        alone = texts and self.flavour.texts_alone
         literal = self.connection.literal
         part: list[str] = []
         size = 0
-
-        async def send() -> None:
-            cursor = await self._send(f"{begin} VALUES {','.join(part)} {end}")
-            if cursor.description is not None:
-                found.extend(await cursor.fetchall())
-
         for row in rows:
             text = f"({','.join(literal(one) for one in row)})"
-            if part and size + len(text) > STATEMENT_BYTES:
-                await send()
-                part, size = [], 0
+            if part and (alone or size + len(text) > STATEMENT_BYTES):
+                self._queue.append((f"{begin} VALUES {','.join(part)} {end}", []))
+                part = []
+                if size + len(text) > STATEMENT_BYTES:
+                    await self.flush()
+                    size = 0
             part.append(text)
             size += len(text)
         if part:
-            await send()
-        return found
+            self._queue.append((f"{begin} VALUES {','.join(part)} {end}", []))
 
 
 class Pool:
@@ -122,6 +154,7 @@ class Pool:
         self._address = address
         self._options = options
         self._env = env
+        self._flavour = MARIADB
         self._packet_max = 16 << 20
         self._connections: Connections[Connection] = Connections(
             address.place, options.pool_size, self._connect, lambda one: one.close(), lambda one: one.connected
@@ -131,6 +164,11 @@ class Pool:
     def checked_out(self) -> int:
         """Connections that are in use now."""
         return self._connections.checked_out
+
+    @property
+    def flavour(self) -> Flavour:
+        """Known from the first connection on."""
+        return self._flavour
 
     async def aclose(self) -> None:
         """Calls under way end with an error. Idempotent."""
@@ -147,21 +185,21 @@ class Pool:
                 charset="utf8mb4",
                 autocommit=True,
                 binary_prefix=True,
+                client_flag=MULTI_STATEMENTS,
                 connect_timeout=options.connect_timeout_s,
                 program_name="polystore",
             )
-            session = Session(connection, self._packet_max)
+            session = Session(connection, self._flavour, self._packet_max)
             asked = self._env.monotonic()
-            version, packet_max, server_us = (await session.fetch(_SERVER))[0]
+            version, self._packet_max, server_us = (await session.fetch(_SERVER))[0]
             half_way = int((self._env.monotonic() - asked) * 5e5)
-            if "MariaDB" not in version:
-                raise ConfigurationError(
-                    f"{self.place}: the server is {version}, not MariaDB, and has no sequences; use MariaDB 10.6 or "
-                    "later"
-                )
-            self._packet_max = packet_max
+            self._flavour = flavour = flavour_of(version, self.place)
             self.clock.set(server_us + half_way)
-            await session.run(_SETTINGS.format(lock_timeout_s=options.lock_timeout_s))
+            session.later(
+                _SETTINGS.format(
+                    collation=flavour.collation, lock_timeout_s=options.lock_timeout_s, others=flavour.settings
+                )
+            )
             await session.run(_ISOLATION)
         except BaseException as error:
             if connection is not None:
@@ -201,22 +239,24 @@ class Pool:
             return await db.run(sql, *args)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *, begin: str = "BEGIN", name: str = "") -> AsyncGenerator[Session]:
+    async def transaction(self, *, begin: Sequence[str] = ("BEGIN",), name: str = "") -> AsyncGenerator[Session]:
         """One transaction; an error in the block rolls it back. Raises polystore's errors: OutcomeUnknown only when the
-        connection is lost at the commit. `name`: of the crash points before and after the commit."""
+        connection is lost at the commit. `name`: of the crash points before and after the commit. What waits in the
+        session travels with the commit."""
         async with self.session() as db:
-            await db.run(begin)
+            for statement in begin:
+                db.later(statement)
             try:
                 yield db
             except Exception as error:
-                if not lost(error) and db.connection.connected:
-                    await db.run("ROLLBACK")
+                await _roll_back(db, error)
                 raise
             if name:
                 self._env.crashpoint(f"mysql.{name}.before")
             try:
                 await db.run("COMMIT")
             except Exception as error:
+                await _roll_back(db, error)
                 ours = translate(error, self.place, sent=True, closed=not db.connection.connected)
                 if ours is error:
                     raise
@@ -229,7 +269,7 @@ class Pool:
         """A connection. `sent`: what is under way in the block writes by itself, see `translate`."""
         connection = await self._connections.take()
         try:
-            yield Session(connection, self._packet_max)
+            yield Session(connection, self._flavour, self._packet_max)
         except Exception as error:
             ours = translate(error, self.place, sent=sent, closed=not connection.connected)
             self._failed(connection, error.__cause__ if isinstance(error.__cause__, Exception) else error)
@@ -240,3 +280,9 @@ class Pool:
             self._failed(connection, error)
             raise
         self._connections.give(connection)
+
+
+async def _roll_back(db: Session, error: Exception) -> None:
+    db.forget()
+    if not lost(error) and db.connection.connected:
+        await db.run("ROLLBACK")

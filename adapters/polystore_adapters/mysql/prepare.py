@@ -1,6 +1,6 @@
 """Making and changing the tables of entity types, under the lock of `schema.lock`.
 
-MariaDB commits each change of a table by itself. So every step looks first at what is there and can be repeated, and
+The server commits each change of a table by itself. So every step looks first at what is there and can be repeated, and
 what `ps_meta` says of a type changes last: after an end in the middle the next call goes on.
 
 Changes are those of `polystore.evolution`: carried out when asked for, else told as a difference.
@@ -22,7 +22,7 @@ from polystore.relational.serving import Served, differences, load_served, same
 from polystore_adapters.mysql import graph
 from polystore_adapters.mysql.dialect import ident, name_of
 from polystore_adapters.mysql.pool import Session
-from polystore_adapters.mysql.schema import check_database, comment_of, create_tables
+from polystore_adapters.mysql.schema import check_database, comment_of, create_tables, has_index
 from polystore_adapters.mysql.table import RecordTable, vector_column
 
 PAGE = 500
@@ -92,7 +92,7 @@ class _Preparation:
                 f"{self._place}: has a table {table.etype!r} of another program; pass another @entity(name=...)"
             )
         if comment is None:
-            await db.run(table.create_sql())
+            await db.create(table.create_sql())
         await self._check_unique(migration)
         if migration is not None:
             await self._columns(migration)
@@ -182,12 +182,10 @@ class _Preparation:
         return str(DIALECT.types[kinds[old].name].compile(dialect=DIALECT.compiler))
 
     async def _drop_index_of(self, field: str) -> None:
-        name = name_of("ps_index", field)
-        sql = (
-            "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = %s AND "
-            "index_name = %s LIMIT 1"
-        )
-        if await self._db.value(sql, self._table.etype, name) is not None:
+        await self._drop_index(name_of("ps_index", field))
+
+    async def _drop_index(self, name: str) -> None:
+        if await has_index(self._db, self._table.etype, name):
             await self._alter(f"DROP KEY {ident(name)}")
 
     async def _facet_columns(self) -> None:
@@ -195,7 +193,7 @@ class _Preparation:
         there, wanted = await self._has(), self._table.facet_columns
         mine = {name for name in there if name.startswith("ps_vec_") or name in ("ps_terms", "ps_line", "ps_length")}
         if "ps_terms" in mine - wanted.keys():
-            await self._alter("DROP KEY IF EXISTS `ps_text`")
+            await self._drop_index("ps_text")
         for name in sorted(mine - wanted.keys()):
             await self._alter(f"DROP COLUMN {ident(name)}")
         for name in wanted.keys() - there:
@@ -234,10 +232,11 @@ class _Preparation:
         if table.edges is None:
             await db.run(f"DROP TABLE IF EXISTS {edges}")
         else:
-            await db.run(graph.create_sql(table))
+            await db.create(graph.create_sql(table))
             if changed or "graph" not in before:
                 async for records in self._pages():
                     await graph.replace(db, table, {one.key: one.body for one in records})
+                    await db.flush()
         await self._vectors(migration)
 
     async def _vectors(self, migration: Migration | None) -> None:

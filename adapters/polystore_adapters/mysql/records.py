@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError, SchemaMismatch
 from polystore.model import (
@@ -127,12 +126,13 @@ async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[O
 async def _apply(pool: Pool, table: RecordTable, drafts: Mapping[Key, Draft]) -> dict[Key, PolystoreError | None]:
     """The keys that were written, and those that cannot be."""
     try:
-        if table.edges is None:
+        if table.edges is None and (table.full_text is None or not pool.flavour.texts_alone):
             async with pool.session(sent=True) as db:
                 return dict.fromkeys(await _write(db, table, drafts))
         async with pool.transaction() as db:
             written = await _write(db, table, drafts)
-            await graph.replace(db, table, {key: drafts[key].body for key in written})  # under the rows' locks
+            if table.edges is not None:
+                await graph.replace(db, table, {key: drafts[key].body for key in written})  # under the rows' locks
             return dict.fromkeys(written)
     except (InvalidData, IntegrityViolation) as error:
         if len(drafts) == 1:
@@ -145,20 +145,28 @@ async def _apply(pool: Pool, table: RecordTable, drafts: Mapping[Key, Draft]) ->
 
 async def _write(db: Session, table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
     """What was newer than what stood. What is sent is guarded again: another writer may come between."""
-    before: dict[Key, Any] = {}
-    for (etype, tenant), ids in by_table(drafts).items():
-        for id, version, *_ in await db.fetch(table.versions_sql, tenant, table.key_values(ids)):
-            before[Key(tenant, etype, str(id))] = version
+    before = await _versions(db, table, drafts)
     newer = {key: one for key, one in drafts.items() if one.version > before.get(key, -1)}
-    rows = await db.insert(table.insert_sql, table.rows(newer), table.apply_sql)
-    stand = {Key(tenant, table.etype, str(id)): version for tenant, id, version in rows}
+    await db.insert(table.insert_sql, table.rows(newer), table.apply_sql, texts=table.full_text is not None)
+    stand = await _versions(db, table, newer)
     return [key for key, one in newer.items() if stand.get(key) == one.version]
+
+
+async def _versions(db: Session, table: RecordTable, keys: Iterable[Key]) -> dict[Key, int]:
+    """The versions that stand, tombstones' too."""
+    asked = {
+        tenant: db.later(table.versions_sql, tenant, table.key_values(ids))
+        for (_, tenant), ids in by_table(keys).items()
+    }
+    await db.flush()
+    return {Key(tenant, table.etype, str(row[0])): row[1] for tenant, rows in asked.items() for row in rows}
 
 
 async def newest(pool: Pool, tables: Tables, etype: str) -> int:
     """See `Repository.newest`. A copy keeps its tombstones, and so its highest version."""
     table = tables[etype]
     if table.home:
-        last: Any = await pool.value("SELECT next_not_cached_value - 1 FROM ps_version")
-        return int(last) if last > FIRST_VERSION else 0
+        async with pool.session() as db:
+            last = int(await db.value(db.flavour.newest))
+        return last if last > FIRST_VERSION else 0
     return int(await pool.value(f"SELECT MAX(ps_version) FROM {table.name}") or 0)

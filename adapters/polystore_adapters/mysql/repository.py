@@ -1,4 +1,4 @@
-"""A MariaDB database as a repository."""
+"""A MariaDB or MySQL database as a repository."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from polystore.protocols import (
     SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
+    SupportsKeptBodies,
     SupportsLog,
     SupportsSchema,
     SupportsSpill,
@@ -70,6 +71,7 @@ class MysqlRepository(JournalCalls, FactCalls):
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsKeptBodies,
             SupportsFileClaims,
         }
     )
@@ -106,9 +108,9 @@ class MysqlRepository(JournalCalls, FactCalls):
         async with self._pool.session() as db:
             version = str(await db.value("SELECT VERSION()"))
             if not await check_database(db, self.place):
-                return Instance("mariadb", version, "")
+                return Instance(db.flavour.name, version, "")
             data_id = str(await db.value("SELECT v FROM ps_meta WHERE k = 'data_id'"))
-            return Instance("mariadb", version, await run_id_of(db), data_id)
+            return Instance(db.flavour.name, version, await run_id_of(db), data_id)
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         tables = [RecordTable(layout) for layout in layouts if layout.kind == "record"]

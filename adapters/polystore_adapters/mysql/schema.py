@@ -1,11 +1,9 @@
-"""Tables of a MariaDB database that every one has. MariaDB commits each change of a table by itself, so all are made so
+"""Tables of a database that every one has. The server commits each change of a table by itself, so all are made so
 that making them again, after an end in the middle, goes on where it stood; `ps_meta` says last that they are there."""
 
 from __future__ import annotations
 
 from polystore.errors import SchemaMismatch, Unavailable
-from polystore.model import FIRST_VERSION
-from polystore_adapters.mysql.dialect import COLLATION
 from polystore_adapters.mysql.pool import Session
 
 SCHEMA_VERSION = 1
@@ -14,15 +12,13 @@ BUCKETS = 1024
 """Rows of `ps_lock`: a key that is gone has no row to lock, so writers lock the bucket of its hash."""
 TARGETS_LOCK = BUCKETS
 """One more row: commits share it while they use the copies' bits, who changes a copy has it alone."""
-TABLE_OPTIONS = f"ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARSET=utf8mb4 COLLATE={COLLATION} COMMENT='polystore'"
 PREPARE_WAIT_S = 30
 
 # (tenant, etype, id) is 2,816 bytes of the 3,072 that an index may have, so what has more columns has a hash of them.
 _KEY = "tenant VARCHAR(128) NOT NULL, etype VARCHAR(64) NOT NULL, id VARCHAR(512) NOT NULL"
+_RUN = "CREATE TABLE IF NOT EXISTS ps_run (k INT PRIMARY KEY, v VARCHAR(64) NOT NULL)"
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS ps_meta (k VARCHAR(128) PRIMARY KEY, v LONGTEXT NOT NULL);
-CREATE SEQUENCE IF NOT EXISTS ps_version START WITH {FIRST_VERSION + 1} NOCACHE;
-CREATE TABLE IF NOT EXISTS ps_run (k INT PRIMARY KEY, v VARCHAR(64) NOT NULL);
 CREATE TABLE IF NOT EXISTS ps_lock (b INT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS ps_placement (etype VARCHAR(64) PRIMARY KEY, placement LONGTEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ps_tombstone ({_KEY}, version BIGINT NOT NULL, h BIGINT NOT NULL, deleted_at BIGINT NOT NULL,
@@ -56,7 +52,7 @@ CREATE TABLE IF NOT EXISTS ps_spill (n BIGINT AUTO_INCREMENT PRIMARY KEY, store 
     error LONGTEXT NOT NULL, KEY (store, aside, n), KEY (tenant, etype, id));
 CREATE TABLE IF NOT EXISTS ps_file (name VARCHAR(512) PRIMARY KEY, tenant VARCHAR(128), etype VARCHAR(64),
     id VARCHAR(512), state VARCHAR(16) NOT NULL, since BIGINT NOT NULL, KEY (tenant, etype, id), KEY (state, since));
-INSERT IGNORE INTO ps_lock SELECT seq FROM seq_0_to_{TARGETS_LOCK};
+INSERT IGNORE INTO ps_lock VALUES {", ".join(f"({bucket})" for bucket in range(TARGETS_LOCK + 1))};
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('data_id', REPLACE(UUID(), '-', ''));
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('spill_bytes', '0');
 INSERT IGNORE INTO ps_meta (k, v) VALUES ('schema', '{SCHEMA_VERSION}');
@@ -74,6 +70,15 @@ async def comment_of(db: Session, name: str) -> str | None:
     sql = "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"
     found = await db.value(sql, name)
     return None if found is None else str(found)
+
+
+async def has_index(db: Session, table: str, name: str) -> bool:
+    """Whether the table has an index of this bare name."""
+    sql = (
+        "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = %s AND "
+        "index_name = %s LIMIT 1"
+    )
+    return await db.value(sql, table, name) is not None
 
 
 async def check_database(db: Session, place: str) -> bool:
@@ -115,9 +120,10 @@ async def create_tables(db: Session, place: str) -> None:
     """Make them where they are missing."""
     if await check_database(db, place):
         return
+    await db.run(db.flavour.counter)
+    await db.run(f"{_RUN} {db.flavour.table_options.replace('InnoDB', 'MEMORY')}")
     for statement in _TABLES.split(";\n"):
         if statement.strip().startswith("CREATE TABLE"):
-            options = TABLE_OPTIONS.replace("InnoDB", "MEMORY") if " ps_run " in statement else TABLE_OPTIONS
-            await db.run(f"{statement} {options}")
+            await db.create(statement)
         elif statement.strip():
             await db.run(statement)

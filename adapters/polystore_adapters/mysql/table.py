@@ -19,7 +19,6 @@ from polystore.relational import Statements
 from polystore.relational.deciding import Draft, Row
 from polystore_adapters.mysql.dialect import DECODERS, ID_CHARACTERS, NAME_MAX, Codec, MysqlDialect, ident, name_of
 from polystore_adapters.mysql.full_text import FullText
-from polystore_adapters.mysql.schema import TABLE_OPTIONS
 
 DIALECT = MysqlDialect()
 META = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
@@ -124,7 +123,7 @@ class RecordTable:
     def create_sql(self) -> str:
         columns = [f"{ident(name)} {type_}" for name, type_ in self.columns_sql.items()]
         parts = [*columns, f"PRIMARY KEY (ps_tenant, {ident(self.key)})", *self.indexes.values()]
-        return f"CREATE TABLE {self.name} ({', '.join(parts)}) {TABLE_OPTIONS}"
+        return f"CREATE TABLE {self.name} ({', '.join(parts)})"
 
     # -- statements -------------------------------------------------------------------------------------------
 
@@ -171,8 +170,7 @@ class RecordTable:
         # stands behind it would be compared with the new one.
         newer = ", ".join(f"{one} = IF(VALUES(ps_version) > ps_version, VALUES({one}), {one})" for one in changed)
         self.apply_sql = (
-            f"ON DUPLICATE KEY UPDATE {newer}, ps_version = GREATEST(ps_version, VALUES(ps_version)) "
-            f"RETURNING ps_tenant, {key}, ps_version"
+            f"ON DUPLICATE KEY UPDATE {newer}, ps_version = GREATEST(ps_version, VALUES(ps_version))"
         ).replace("%%", "%")
         self.delete_sql = f"DELETE FROM {self.name} WHERE ps_tenant = %s AND {key} IN %s"
 
