@@ -1,6 +1,6 @@
-"""A MariaDB database for tests: one of its own for each, and a clock that the test sets forward.
+"""A database for tests, of MariaDB or of MySQL: one of its own for each, and a clock that the test sets forward.
 
-The server is that of POLYSTORE_TEST_MARIADB_URL; without one these tests are skipped.
+The servers are those of POLYSTORE_TEST_MARIADB_URL and POLYSTORE_TEST_MYSQL_URL; without one its tests are skipped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import MovableEnv
 from tests.stack import url_of
+
+FLAVOURS = ("mariadb", "mysql")
+"""The servers' names."""
 
 
 def run(url: str, *statements: str) -> list[Any]:
@@ -39,9 +42,9 @@ def run(url: str, *statements: str) -> list[Any]:
 
 
 @contextmanager
-def fresh_database() -> Generator[str]:
+def fresh_database(server: str = "mariadb") -> Generator[str]:
     """The URL of a new database; the test is skipped, or fails if it is required, where there is no server."""
-    url = sa.make_url(url_of("mariadb"))
+    url = sa.make_url(url_of(server))
     name = f"kit_{uuid4().hex[:16]}"
     run(str(url.render_as_string(hide_password=False)), f"CREATE DATABASE {name}")
     try:

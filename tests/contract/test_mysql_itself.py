@@ -1,0 +1,100 @@
+"""The kit against MySQL itself, of which MariaDB is another flavour: what has SQL of its own, without the layers, which
+`test_mysql.py` has."""
+
+from collections.abc import Generator
+
+import pytest
+
+from polystore.testing.conformance import (
+    CommitConformance,
+    Connect,
+    DurabilityConformance,
+    FilterConformance,
+    HistoriesConformance,
+    JournalConformance,
+    LogConformance,
+    RecordsConformance,
+    RepositoryConformance,
+    SchemaConformance,
+    SpillConformance,
+    TextConformance,
+    TimeRangeConformance,
+    TraversalConformance,
+    VectorConformance,
+)
+from polystore.testing.conformance.facade import Config, FacadeConformance
+from tests.mysql import connecting, fresh_database
+
+
+class OnMySQL:
+    @pytest.fixture
+    def connect(self) -> Generator[Connect]:
+        with fresh_database("mysql") as url:
+            yield connecting(url)
+
+
+class TestRepository(OnMySQL, RepositoryConformance):
+    pass
+
+
+class TestRecords(OnMySQL, RecordsConformance):
+    pass
+
+
+class TestHistories(OnMySQL, HistoriesConformance):
+    pass
+
+
+class TestCommit(OnMySQL, CommitConformance):
+    pass
+
+
+class TestJournal(OnMySQL, JournalConformance):
+    pass
+
+
+class TestSchemaOfAHome(OnMySQL, SchemaConformance):
+    home = True
+
+
+class TestFilter(OnMySQL, FilterConformance):
+    pass
+
+
+class TestText(OnMySQL, TextConformance):
+    pass
+
+
+class TestTextAtHome(OnMySQL, TextConformance):
+    home = True
+
+
+class TestVector(OnMySQL, VectorConformance):
+    pass
+
+
+class TestTraversalAtHome(OnMySQL, TraversalConformance):
+    home = True
+
+
+class TestDurability(OnMySQL, DurabilityConformance):
+    pass
+
+
+class TestTimeRange(OnMySQL, TimeRangeConformance):
+    pass
+
+
+class TestLog(OnMySQL, LogConformance):
+    pass
+
+
+class TestSpill(OnMySQL, SpillConformance):
+    pass
+
+
+class TestFacade(FacadeConformance):
+    @pytest.fixture(name="config")
+    def given_config(self) -> Generator[Config]:
+        with fresh_database("mysql") as url:
+            yield {"stores": {"main": {"url": url}}}
