@@ -183,7 +183,8 @@ class MysqlDialect:
         self, place: sa.ColumnElement[Any], kind: sa.ColumnElement[Any], wanted: Any, value: sa.ColumnElement[Any]
     ) -> sa.ColumnElement[bool]:
         elements: sa.ColumnElement[Any] = sa.literal_column("'$[*]' COLUMNS (v JSON PATH '$')")
-        items = sa.func.json_table(place, elements).table_valued("v", name="items")
+        # Of a bare column of a query in FROM, MySQL 9.7 says that JSON_TABLE cannot take it.
+        items = sa.func.json_table(sa.func.json_extract(place, _literal("$")), elements).table_valued("v", name="items")
         equal = _compared(items.c.v, sa.func.json_type(items.c.v), "=", wanted, value)
         # Counted: of an EXISTS, MySQL 9.7 takes the list of one record for that of all (semijoin, materialized).
         found = sa.select(sa.func.count()).select_from(items).where(equal).scalar_subquery()
