@@ -26,6 +26,7 @@ from polystore.testing.conformance import (
     InlineCacheConformance,
     InlineGetConformance,
     JournalConformance,
+    KeptBodiesConformance,
     LimitConformance,
     LogConformance,
     ObjectsConformance,
@@ -185,6 +186,10 @@ class TestTimeRange(BareAndLayered, TimeRangeConformance):
 
 
 class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestKeptBodies(BareAndLayered, KeptBodiesConformance):
     pass
 
 

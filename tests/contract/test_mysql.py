@@ -18,6 +18,7 @@ from polystore.testing.conformance import (
     HomeTraversalConformance,
     HomeVectorConformance,
     JournalConformance,
+    KeptBodiesConformance,
     LogConformance,
     RecordsConformance,
     RepositoryConformance,
@@ -152,6 +153,10 @@ class TestTimeRange(BareAndLayered, TimeRangeConformance):
 
 
 class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestKeptBodies(BareAndLayered, KeptBodiesConformance):
     pass
 
 

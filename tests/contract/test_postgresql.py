@@ -22,6 +22,7 @@ from polystore.testing.conformance import (
     HomeTraversalConformance,
     HomeVectorConformance,
     JournalConformance,
+    KeptBodiesConformance,
     LimitConformance,
     LogConformance,
     ObjectsConformance,
@@ -200,6 +201,10 @@ class TestLog(BareAndLayered, LogConformance):
 
 
 class TestObjects(BareAndLayered, ObjectsConformance):
+    pass
+
+
+class TestKeptBodies(BareAndLayered, KeptBodiesConformance):
     pass
 
 

@@ -25,6 +25,7 @@ from polystore.testing.conformance import (
     HomeVectorConformance,
     InlineGetConformance,
     JournalConformance,
+    KeptBodiesConformance,
     LimitConformance,
     LogConformance,
     ObjectsConformance,
@@ -184,6 +185,10 @@ class TestTimeRange(BareAndLayered, TimeRangeConformance):
 
 
 class TestLog(BareAndLayered, LogConformance):
+    pass
+
+
+class TestKeptBodies(BareAndLayered, KeptBodiesConformance):
     pass
 
 

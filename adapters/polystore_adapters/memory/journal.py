@@ -21,8 +21,8 @@ from polystore.model import (
     text_hash,
 )
 
-from .bodies import settle_held
-from .tables import Tables, with_vectors
+from .bodies import KeptBodies
+from .tables import with_vectors
 
 ALIVE_US = 5_000_000
 """A worker that was heard of less than this ago lives (consistency.md 3.3)."""
@@ -50,7 +50,7 @@ class Operation(msgspec.Struct, frozen=True):
     created_us: int
 
 
-class Journal(Tables):
+class Journal(KeptBodies):
     """Outbox, retry rows, workers, targets and marks. Every method is one transaction."""
 
     def __init__(self, env: Env) -> None:
@@ -107,7 +107,7 @@ class Journal(Tables):
                 del rows[done.key]
         for version in settlement.delivered:
             self.outbox.pop(version, None)
-        settle_held(self, settlement.held)
+        self.settle_held(settlement.held)
 
     def _owe(self, new: RetryRow) -> None:
         """Merge a row into what the copy is owed already, see `Settlement`."""

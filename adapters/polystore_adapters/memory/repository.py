@@ -53,7 +53,6 @@ from polystore.protocols import (
 )
 from polystore.text import Phrase
 
-from .bodies import release
 from .cache_calls import CacheCalls
 from .facts import FactCalls
 from .object_calls import ObjectCalls
@@ -270,7 +269,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
         return await self._call(self.server.forget_vectors, etype, but_of, limit)
 
     async def release(self, etype: str, age_us: int, limit: int) -> int:
-        return await self._call(release, self.server, etype, age_us, limit)
+        return await self._call(self.server.release, etype, age_us, limit)
 
     async def purge(self, now_us: int, tombstone_ttl_us: int) -> int:
         return await self._call(self.server.purge, now_us, tombstone_ttl_us)

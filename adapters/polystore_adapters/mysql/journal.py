@@ -20,6 +20,7 @@ from polystore.model import (
     TargetRow,
     text_hash,
 )
+from polystore_adapters.mysql.bodies import settle_held
 from polystore_adapters.mysql.commit import keep
 from polystore_adapters.mysql.dialect import decode_json, encode_json, ident
 from polystore_adapters.mysql.graph import SNAPSHOT, slot_of
@@ -108,7 +109,7 @@ def _outbox_row(row: Sequence[Any]) -> OutboxRow:
     return OutboxRow(version, Key(tenant, etype, id), h, targets, claims)
 
 
-async def settle(pool: Pool, settlement: Settlement, env: Env) -> None:
+async def settle(pool: Pool, tables: Tables, settlement: Settlement, env: Env) -> None:
     async with pool.transaction(name="settle") as db:
         await _owe(db, settlement.owed)
         env.crashpoint("mysql.settle.inside")
@@ -116,6 +117,7 @@ async def settle(pool: Pool, settlement: Settlement, env: Env) -> None:
             await db.run("DELETE FROM ps_retry WHERE slot = %s AND version <= %s", slot, version)
         if settlement.delivered:
             await db.run("DELETE FROM ps_outbox WHERE version IN %s", tuple(sorted(settlement.delivered)))
+        await settle_held(db, tables, settlement.held, pool.clock.now_us())
 
 
 def _slot(target: str, key: Key) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from polystore.env import Env
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.mysql import claims, commit, journal
+from polystore_adapters.mysql import bodies, claims, commit, journal
 from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.records import Tables
 
@@ -26,7 +26,7 @@ class JournalCalls:
         return await journal.claim(self._pool, worker, live, etypes, limit, self._env)
 
     async def settle(self, settlement: Settlement) -> None:
-        await journal.settle(self._pool, settlement, self._env)
+        await journal.settle(self._pool, self._tables, settlement, self._env)
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         await journal.put_vectors(self._pool, self._tables, vectors)
@@ -53,4 +53,5 @@ class JournalCalls:
     vectors = of_pool(journal.vectors)
     forget_vectors = of_pool(journal.forget_vectors)
     expired = of_tables(journal.expired)
+    release = of_tables(bodies.release)
     purge = of_pool(journal.purge)

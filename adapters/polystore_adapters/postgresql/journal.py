@@ -21,6 +21,7 @@ from polystore.model import (
     text_hash,
 )
 from polystore_adapters.postgresql import application
+from polystore_adapters.postgresql.bodies import settle_held
 from polystore_adapters.postgresql.commit import KEEP_SQL
 from polystore_adapters.postgresql.dialect import decode_json, encode_json, ident
 from polystore_adapters.postgresql.locks import begin_sql, bucket
@@ -120,7 +121,7 @@ def _outbox_row(row: Sequence[Any]) -> OutboxRow:
     return OutboxRow(version, Key(tenant, etype, id), h, targets, claims)
 
 
-async def settle(pool: Pool, settlement: Settlement, env: Env) -> None:
+async def settle(pool: Pool, tables: Tables, settlement: Settlement, env: Env) -> None:
     async with pool.transaction(name="settle") as db:
         await _owe(db, settlement.owed)
         env.crashpoint("postgresql.settle.inside")
@@ -134,6 +135,7 @@ async def settle(pool: Pool, settlement: Settlement, env: Env) -> None:
             await db.run(_DONE_SQL, *map(list, zip(*rows, strict=True)))
         if settlement.delivered:
             await db.run("DELETE FROM ps_outbox WHERE version = ANY($1::bigint[])", list(settlement.delivered))
+        await settle_held(db, tables, settlement.held)
 
 
 async def _owe(db: Session, rows: Sequence[RetryRow]) -> None:
@@ -222,9 +224,11 @@ async def drop(pool: Pool, target: str | None, keys: Sequence[Key] | None) -> in
     return await pool.run(f"DELETE FROM ps_retry WHERE {_CHOSEN} AND state = 'p'", *_chosen(target, keys))
 
 
-async def backlog(pool: Pool) -> Backlog:
+async def backlog(pool: Pool, tables: Tables) -> Backlog:
     async with pool.transaction(begin="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as db:
         outbox, oldest = await db.row("SELECT count(*), min(created_at) FROM ps_outbox")
+        if any(table.shared for table in tables.values()):  # what triggers noted is owed, too
+            outbox += await db.value("SELECT count(*) FROM ps_touch")
         rows = await db.fetch("SELECT target, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2")
     counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
     versions: dict[str, int] = {}

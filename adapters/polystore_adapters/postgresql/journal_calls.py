@@ -8,7 +8,7 @@ from polystore.env import Env
 from polystore.errors import IntegrityViolation, InvalidData
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.postgresql import commit, journal
+from polystore_adapters.postgresql import bodies, commit, journal
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.quick import Quick, is_quick
 from polystore_adapters.postgresql.records import Tables
@@ -50,7 +50,7 @@ class JournalCalls:
         return await journal.claim(self._pool, worker, live, etypes, limit, self._env)
 
     async def settle(self, settlement: Settlement) -> None:
-        await journal.settle(self._pool, settlement, self._env)
+        await journal.settle(self._pool, self._tables, settlement, self._env)
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         await journal.put_vectors(self._pool, self._tables, vectors)
@@ -64,7 +64,7 @@ class JournalCalls:
     parked = of_pool(journal.parked)
     redrive = of_pool(journal.redrive)
     drop = of_pool(journal.drop)
-    backlog = of_pool(journal.backlog)
+    backlog = of_tables(journal.backlog)
     placements = of_pool(journal.placements)
     remember = of_pool(journal.remember)
     targets = of_pool(journal.targets)
@@ -74,4 +74,5 @@ class JournalCalls:
     vectors = of_pool(journal.vectors)
     forget_vectors = of_pool(journal.forget_vectors)
     expired = of_tables(journal.expired)
+    release = of_tables(bodies.release)
     purge = of_pool(journal.purge)

@@ -29,6 +29,7 @@ from polystore.protocols import (
     SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
+    SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
     SupportsSchema,
@@ -84,6 +85,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsKeptBodies,
         }
     )
     limits: Limits = Limits(part_bytes=PART_BYTES)

@@ -16,7 +16,7 @@ Needs pytest, nothing else.
 import pytest
 
 _REWRITTEN = """application_tables base cache commit durability expiry facade facade_state facts filters histories
-    home_facets limits logs objects outbox records repository retries schema spills state text traversal
+    home_facets kept_bodies limits logs objects outbox records repository retries schema spills state text traversal
     vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
@@ -37,6 +37,7 @@ from polystore.testing.conformance.home_facets import (  # noqa: E402
     HomeVectorConformance,
 )
 from polystore.testing.conformance.journal import JournalConformance  # noqa: E402
+from polystore.testing.conformance.kept_bodies import KeptBodiesConformance  # noqa: E402
 from polystore.testing.conformance.layered import layered  # noqa: E402
 from polystore.testing.conformance.limits import ChannelConformance, LimitConformance  # noqa: E402
 from polystore.testing.conformance.logs import LogConformance  # noqa: E402
@@ -71,6 +72,7 @@ __all__ = [
     "InlineCacheConformance",
     "InlineGetConformance",
     "JournalConformance",
+    "KeptBodiesConformance",
     "LimitConformance",
     "LogConformance",
     "MovableEnv",
