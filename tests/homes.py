@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests import mysql, postgresql
+from tests import mongodb, mysql, postgresql
 
 Stores = Mapping[str, Mapping[str, Any]]
-"""Name -> settings of a store."""
+"""Name -> settings of a store; the home is the last one."""
 
 
 @contextmanager
@@ -36,9 +36,16 @@ def on_mariadb(folder: Path) -> Generator[Stores]:
         yield {"main": {"url": url, "options": {"pool_size": 5}}}
 
 
+@contextmanager
+def on_mongodb(folder: Path) -> Generator[Stores]:
+    with mongodb.fresh_database() as url:
+        yield {"journal": {"url": f"sqlite:{folder / 'journal.db'}"}, "documents": {"url": url}}
+
+
 HOMES: Mapping[str, Callable[[Path], AbstractContextManager[Stores]]] = {
     "memory": memory,
     "sqlite": sqlite,
     "postgresql": on_postgresql,
     "mariadb": on_mariadb,
+    "mongodb": on_mongodb,
 }
