@@ -211,7 +211,7 @@ class Facts:
     async def _expire(self, name: str, method: Callable[..., Any], *about: object) -> int:
         store, gone, last = self._stores.get(name), 0, FACTS_MAX
         try:
-            while store is not None and last == FACTS_MAX:
+            while store is not None and last >= FACTS_MAX:
                 last = await store.call(method, *about, FACTS_MAX)
                 gone += last
         except PolystoreError as e:

@@ -76,7 +76,8 @@ class SupportsTimeRange(Protocol):
 
     async def expire_points(self, etype: str, measure: str, age_max_us: int, limit: int) -> int:
         """Remove at most `limit` points of a measure, of all records and tenants, that are older than this by the
-        store's clock; returns how many. Fewer than `limit`: there are no more."""
+        store's clock; returns how many. Fewer than `limit`: there are no more. More only where a store removes all of
+        a time at once."""
         ...
 
 

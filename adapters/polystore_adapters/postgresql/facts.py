@@ -1,6 +1,7 @@
 """Points of measures in PostgreSQL, and facts that its journal keeps for a store that is down.
 
-A series is a number (`ps_series`); a point is a row of (series, time) with its value in the column of its type.
+A series is a number (`ps_series`); a point is a row of (series, time) with its value in the column of its type, in the
+partition of its time (`partitions.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from polystore.model import (
     key_hash,
 )
 from polystore.protocols import first_run
+from polystore_adapters.postgresql import partitions
+from polystore_adapters.postgresql.driver import asyncpg
+from polystore_adapters.postgresql.partitions import Partitions
 from polystore_adapters.postgresql.pool import Pool, Session
 
-TABLES = """
+TABLES = f"""{partitions.TABLES}
 CREATE TABLE ps_series (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tenant text COLLATE "C" NOT NULL,
     etype text COLLATE "C" NOT NULL, measure text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
     UNIQUE (etype, measure, tenant, id));
-CREATE TABLE ps_point (series bigint NOT NULL, at bigint NOT NULL, i bigint, f double precision, s text,
-    PRIMARY KEY (series, at));
 CREATE TABLE ps_spill (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, store text NOT NULL, kind text NOT NULL,
     etype text NOT NULL, tenant text NOT NULL, id text NOT NULL, count integer NOT NULL, payload bytea NOT NULL,
     created_at bigint NOT NULL, next_us bigint NOT NULL DEFAULT 0, attempts integer NOT NULL DEFAULT 0,
@@ -55,8 +57,16 @@ _POINTS_SQL = (
     "$4::double precision[], $5::text[]) ON CONFLICT (series, at) DO UPDATE SET i = excluded.i, f = excluded.f, "
     "s = excluded.s"
 )
+_COLUMNS = ("series", "at", "i", "f", "s")
+COPY_MIN: Final = 100
+"""Points that are copied rather than inserted: that is three times as quick, and begins with a question more."""
 _OF_SERIES = "series = (SELECT n FROM ps_series WHERE etype = $1 AND measure = $2 AND tenant = $3 AND id = $4)"
 _SPAN = f"{_OF_SERIES} AND at >= greatest($5, ps_now_us() - $6::bigint) AND at < $7"  # greatest() passes NULL over
+_LAST_SQL = (
+    f"SELECT u.o, p.* FROM {_PLACES} WITH ORDINALITY AS u (etype, measure, tenant, id, o) "
+    "JOIN ps_series s USING (etype, measure, tenant, id) CROSS JOIN LATERAL (SELECT at, i, f, s FROM ps_point "
+    "WHERE series = s.n AND ($5::bigint IS NULL OR at >= ps_now_us() - $5) ORDER BY at DESC LIMIT 1) AS p"
+)
 _VALUES = {"float": "coalesce(f, i::double precision)", "int": "i", "bool": "i", "str": 's COLLATE "C"'}
 _SPILL_COLUMNS = "n, attempts, store, kind, etype, tenant, id, count, payload"
 
@@ -72,8 +82,9 @@ def _given(series: Series, span: Span) -> tuple[Any, ...]:
 # -- points -------------------------------------------------------------------------------------------------------
 
 
-async def append(pool: Pool, points: Sequence[PointRow]) -> None:
+async def append(pool: Pool, points: Sequence[PointRow], parts: Partitions) -> None:
     """The rows of the series are held, so that nobody erases one whose points are just being written."""
+    await parts.make(pool, (one.at_us for one in points))
     places = sorted({_place(one.series) for one in points})
     if not places:
         return
@@ -86,7 +97,19 @@ async def append(pool: Pool, points: Sequence[PointRow]) -> None:
         numbers = {(etype, measure, tenant, id): n for etype, measure, tenant, id, n in found}
         rows = {(numbers[_place(one.series)], one.at_us): _columns(one.value) for one in points}
         values = [(*place, *rows[place]) for place in sorted(rows)]
-        await db.run(_POINTS_SQL, *map(list, zip(*values, strict=True)))
+        if len(values) < COPY_MIN or not await _copied(db, values):
+            await db.run(_POINTS_SQL, *map(list, zip(*values, strict=True)))
+
+
+async def _copied(db: Session, rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether all are written; none is when one of them is there already."""
+    await db.run("SAVEPOINT copied")
+    try:
+        await db.connection.copy_records_to_table("ps_point", records=rows, columns=_COLUMNS)
+    except asyncpg.UniqueViolationError:
+        await db.run("ROLLBACK TO SAVEPOINT copied")
+        return False
+    return True
 
 
 def _columns(value: PointValue) -> tuple[int | None, float | None, str | None]:
@@ -105,11 +128,19 @@ async def points(pool: Pool, series: Series, span: Span, limit: int, newest_firs
 
 
 async def last_points(pool: Pool, series: Sequence[Series], age_max_us: int | None) -> list[PointRow | None]:
-    found: list[PointRow | None] = []
-    for one in series:
-        newest = await points(pool, one, Span(-(1 << 62), None, age_max_us), 1, True)
-        found.append(newest[0] if newest else None)
+    given: list[list[str]] = [list(column) for column in zip(*map(_place, series), strict=True)]
+    found: list[PointRow | None] = [None] * len(series)
+    if series:
+        for order, at, *columns in await pool.fetch(_LAST_SQL, *given, age_max_us):
+            one: Series = series[order - 1]
+            found[order - 1] = PointRow(one, at, _value(one, _of_columns(one, *columns)))
     return found
+
+
+def _of_columns(series: Series, i: int | None, f: float | None, s: str | None) -> Any:
+    if series.kind == "str":
+        return s
+    return i if series.kind != "float" else f if f is not None or i is None else float(i)
 
 
 def _value(series: Series, value: Any) -> PointValue:
@@ -159,12 +190,17 @@ async def erase(pool: Pool, key: Key, measures: Sequence[str]) -> None:
         await db.run("DELETE FROM ps_point WHERE series = ANY($1::bigint[])", [n for (n,) in gone])
 
 
-async def expire(pool: Pool, etype: str, measure: str, age_max_us: int, limit: int) -> int:
+async def expire(pool: Pool, etype: str, measure: str, age_max_us: int, limit: int, parts: Partitions) -> int:
+    """Whole partitions first, of which one may hold more than `limit`."""
+    before: int = await pool.value("SELECT ps_now_us() - $1::bigint", age_max_us)
+    gone = await parts.drop(pool, etype, measure, before, limit)
+    if gone:
+        return gone
     sql = (
         "DELETE FROM ps_point WHERE (series, at) IN (SELECT p.series, p.at FROM ps_series s JOIN ps_point p ON "
-        "p.series = s.n AND p.at < ps_now_us() - $3::bigint WHERE s.etype = $1 AND s.measure = $2 LIMIT $4)"
+        "p.series = s.n AND p.at < $3 WHERE s.etype = $1 AND s.measure = $2 LIMIT $4)"
     )
-    return await pool.run(sql, etype, measure, age_max_us, limit)
+    return await pool.run(sql, etype, measure, before, limit)
 
 
 # -- facts for other stores ---------------------------------------------------------------------------------------

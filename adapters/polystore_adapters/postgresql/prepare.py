@@ -21,6 +21,7 @@ from polystore_adapters.postgresql.application import table_of
 from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.driver import asyncpg
 from polystore_adapters.postgresql.options import Options
+from polystore_adapters.postgresql.partitions import move, partitioned
 from polystore_adapters.postgresql.pgvector import (
     BYTES,
     Kept,
@@ -46,6 +47,8 @@ class _Record(NamedTuple):
 async def prepare(db: Session, place: str, tables: Sequence[RecordTable]) -> None:
     """Make or change what is needed. Raises SchemaMismatch for what cannot be changed without loss."""
     await create_tables(db, place)
+    if not await partitioned(db):
+        await move(db)
     for table in tables:
         await (await _of(db, place, table)).carry_out()
 
@@ -79,6 +82,8 @@ async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str
     if not await check_database(db, place):
         names = ", ".join(repr(table.etype) for table in tables)
         return f"nothing is stored of {names}" if tables else "it lacks polystore's tables"
+    if not await partitioned(db):
+        return "the points of measures lie in one table, to be in partitions by time"
     for table in tables:
         difference = (await _of(db, place, table)).difference()
         if difference:

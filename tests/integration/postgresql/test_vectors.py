@@ -119,7 +119,7 @@ def test_an_index_answers_with_as_many_as_satisfy_the_condition_however_few_are_
     r = random.Random(6)
     vectors = {f"{i:04}": packed([r.gauss(0, 1) + (i % 40 == 39) * 9 for _ in range(24)]) for i in range(2_000)}
     asked = packed([-1.0] * 24)  # those of the group g0 are the farthest
-    options = {"vector_index": "hnsw", "approximate_min": 20, "hnsw_ef_search": 10}
+    options: dict[str, Any] = {"vector_index": "hnsw", "approximate_min": 20, "hnsw_ef_search": 10}
     condition = SHAPE.condition(F.group == "g0")
     used = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE schemaname = $1 AND indexrelname LIKE 'ps\\_near%'"
 
