@@ -171,7 +171,7 @@ class _Placing:
         pinned = self._pinned("home", preference)
         fit: list[Candidate] = []
         for store in self.stores:
-            reason = self._unfit_home(store, preference.role)
+            reason = "" if store is pinned else self._unfit_home(store, preference.role)
             if reason:
                 self._consider("home", store, False, reason)
             else:
