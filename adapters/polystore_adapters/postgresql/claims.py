@@ -1,10 +1,9 @@
-"""Which record of a database names which content: decided and written with the commits, under locks of the contents."""
+"""Which record of a database names which content: read and written with the commits, under locks of the contents."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from polystore.errors import IntegrityViolation, InvalidData
 from polystore.model import Key, key_hash
 from polystore_adapters.postgresql.locks import BUCKETS, begin_sql
 from polystore_adapters.postgresql.pool import Pool, Session
@@ -28,70 +27,30 @@ def file_bucket(file: str) -> int:
     return key_hash("", "ps_file", file) % BUCKETS
 
 
-class Claims:
-    """The files that the records of one transaction's commits name. Nothing is written before `write`."""
+async def files_of(db: Session, keys: Collection[Key]) -> dict[Key, frozenset[str]]:
+    """What these records name."""
+    given = [k.tenant for k in keys], [k.etype for k in keys], [k.id for k in keys]
+    found: dict[Key, set[str]] = {key: set() for key in keys}
+    for file, *key in await db.fetch(_OF_SQL, *given):
+        found[Key(*key)].add(file)
+    return {key: frozenset(named) for key, named in found.items()}
 
-    def __init__(self) -> None:
-        self._decided: list[tuple[Key, frozenset[str], frozenset[str]]] = []
-        self._stored: Mapping[str, tuple[str, Key]] = {}
-        self._holders: dict[str, Key | None] = {}
-        self._files_of: dict[Key, frozenset[str]] = {}
 
-    async def read(self, db: Session, keys: Collection[Key], files: Collection[str]) -> None:
-        """What stands: the files of these records, and who has these files."""
-        given = [k.tenant for k in keys], [k.etype for k in keys], [k.id for k in keys]
-        found: dict[Key, set[str]] = {key: set() for key in keys}
-        for file, *key in await db.fetch(_OF_SQL, *given):
-            found[Key(*key)].add(file)
-        self._files_of = {key: frozenset(named) for key, named in found.items()}
-        rows = await db.fetch(_STATE_SQL, sorted(files))
-        self._stored = {file: (state, Key(*key)) for file, state, *key, _ in rows}
+async def states(db: Session, files: Collection[str]) -> dict[str, tuple[str, Key | None]]:
+    """State and holder of the files of which something is known."""
+    rows = await db.fetch(_STATE_SQL, sorted(files))
+    return {file: (state, Key(*key) if key[0] is not None else None) for file, state, *key, _ in rows}
 
-    def claim(self, key: Key, files: frozenset[str]) -> None:
-        """The record names these files and no others. Raises IntegrityViolation, InvalidData."""
-        before = self._files_of.get(key, frozenset())
-        for file in files - before:
-            if self._holder(key, file) not in (None, key):
-                raise IntegrityViolation(
-                    f"{key.etype} {key.id!r}: another record names the file {file!r}; save the content once more"
-                )
-        self._decided.append((key, before, files))
-        self._set(key, before, files)
 
-    def _holder(self, key: Key, file: str) -> Key | None:
-        """Who names the file, as the claims so far leave it."""
-        if file in self._holders:
-            return self._holders[file]
-        state, holder = self._stored.get(file, ("", None))
-        if state == "condemned":
-            raise InvalidData(f"{key.etype} {key.id!r}: the content of {file!r} is being removed; save it again")
-        return holder if state == "named" else None
-
-    def _set(self, key: Key, before: frozenset[str], after: frozenset[str]) -> None:
-        self._holders.update(dict.fromkeys(before - after))
-        self._holders.update(dict.fromkeys(after, key))
-        self._files_of[key] = after
-
-    @property
-    def position(self) -> int:
-        """Where `back` may return to."""
-        return len(self._decided)
-
-    def back(self, position: int) -> None:
-        """Take back the claims since then: their commit failed."""
-        while len(self._decided) > position:
-            key, before, after = self._decided.pop()
-            self._set(key, after, before)
-
-    async def write(self, db: Session, now_us: int) -> None:
-        free = sorted(file for file, key in self._holders.items() if key is None)
-        if free:
-            nothing: list[str | None] = [None] * len(free)
-            await db.run(_PUT_SQL, free, nothing, nothing, nothing, "released", now_us)
-        named = [(file, key) for file, key in sorted(self._holders.items()) if key is not None]
-        if named:
-            rows = [(file, key.tenant, key.etype, key.id) for file, key in named]
-            await db.run(_PUT_SQL, *map(list, zip(*rows, strict=True)), "named", now_us)
+async def write(db: Session, holders: Mapping[str, Key | None], now_us: int) -> None:
+    free = sorted(file for file, key in holders.items() if key is None)
+    if free:
+        nothing: list[str | None] = [None] * len(free)
+        await db.run(_PUT_SQL, free, nothing, nothing, nothing, "released", now_us)
+    named = [(file, key) for file, key in sorted(holders.items()) if key is not None]
+    if named:
+        rows = [(file, key.tenant, key.etype, key.id) for file, key in named]
+        await db.run(_PUT_SQL, *map(list, zip(*rows, strict=True)), "named", now_us)
 
 
 async def condemn(pool: Pool, keys: Sequence[str], released_us: int, *, only_ask: bool) -> list[bool]:

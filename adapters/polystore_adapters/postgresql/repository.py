@@ -29,7 +29,6 @@ from polystore.protocols import (
     SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
-    SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
     SupportsSchema,
@@ -50,7 +49,6 @@ from polystore_adapters.postgresql.journal_calls import JournalCalls
 from polystore_adapters.postgresql.log import LogTable, LogTables
 from polystore_adapters.postgresql.objects import PART_BYTES, ObjectCalls
 from polystore_adapters.postgresql.options import Options
-from polystore_adapters.postgresql.partitions import Partitions
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.prepare import compare, described, prepare
@@ -86,7 +84,6 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
-            SupportsKeptBodies,
         }
     )
     limits: Limits = Limits(part_bytes=PART_BYTES)
@@ -99,7 +96,6 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         self._tables = Tables()
         self._quick = Quick(self._pool, self._tables)
         self._logs = LogTables()
-        self._partitions = Partitions()
         self._hub = hub_of(f"{url} {options.schema}")
 
     @property
