@@ -39,7 +39,8 @@ from polystore.testing.conformance import (
 )
 from polystore.testing.conformance.facade import Config, FacadeConformance
 from polystore.testing.conformance.facade_state import StateFacadeConformance
-from tests.postgresql import configured, connected, fresh_schema, sqlalchemy_url
+from tests.applications import sqlalchemy_url
+from tests.postgresql import configured, connected, fresh_schema
 
 
 class Bare:

@@ -18,13 +18,17 @@ from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql import operators
 
+from polystore.filters import Compare
 from polystore.mapped import Column, MappedClass
 from polystore.model import Body, Commit, Key, Write
 from polystore.protocols import Layout
 from polystore.relational import Statements
 from polystore.relational.application import Form, FormCodec, check_columns, check_foreign_keys
+from polystore.relational.dialect import Bind
 from polystore_adapters.postgresql import graph
 from polystore_adapters.postgresql.dialect import Codec, PostgresDialect, ident
 from polystore_adapters.postgresql.locks import Again
@@ -46,6 +50,16 @@ _LATER_SQL = (
 )
 HAS_TRIGGER_SQL = "SELECT 1 FROM pg_trigger WHERE tgname = $1 AND tgrelid = to_regclass($2) AND tgenabled <> 'D'"
 OWN_NOTES_SQL = "DELETE FROM ps_touch WHERE tx = pg_current_xact_id() AND etype = $1 AND id = ANY($2::text[])"
+
+
+class _Driver(PGDialect):
+    """How asyncpg takes and gives values: JSON as text, decimals as they are."""
+
+    supports_native_decimal = True
+
+
+_made: Any = _Driver
+DRIVER: sa.Dialect = _made()
 
 
 class _ByCodePoint(sa.Text):
@@ -100,13 +114,16 @@ class _Dialect(PostgresDialect):
     def encoder(self, field: str, kind: str) -> Any:
         return None if field == self._key else self._forms[field].encode
 
+    def json(self, column: sa.ColumnElement[Any], node: Compare, bind: Bind) -> sa.ColumnElement[bool]:
+        return super().json(sa.cast(column, JSONB), node, bind)
+
 
 class ApplicationTable(RecordTable):
     """SQL and value forms of an entity type whose home is a table of the application, for one driver."""
 
     shared = True
 
-    def __init__(self, layout: Layout, kept: Kept, schema: str, dialect: sa.Dialect = PostgresDialect.compiler) -> None:
+    def __init__(self, layout: Layout, kept: Kept, schema: str, dialect: sa.Dialect = DRIVER) -> None:
         self._driver = dialect
         self._others: dict[str, ApplicationTable] = {}
         super().__init__(layout, kept, schema)

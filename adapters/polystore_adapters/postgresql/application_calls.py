@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from polystore.model import Commit, Committed, Key, Written
 from polystore_adapters.postgresql import following, joining
 from polystore_adapters.postgresql.application import ApplicationTable
+from polystore_adapters.postgresql.locks import ROWS_SQL
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.records import Tables
 
@@ -29,7 +30,7 @@ class ApplicationCalls:
     async def follow(self, etype: str, ids: Sequence[str]) -> int:
         if not ids:
             return 0
-        async with self._pool.transaction(name="follow") as db:
+        async with self._pool.transaction(begin=ROWS_SQL, name="follow") as db:
             found = await following.follow(db, self._application(etype), ids)
         return sum(one.changed for one in found.values())
 

@@ -70,9 +70,10 @@ async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Com
 
 async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
     extra: set[Key] = set()
+    rows = any(tables[write.key.etype].shared for commit in commits for write in commit.writes)
     while True:
         try:
-            begin = begin_sql(buckets_of(tables, commits, extra))
+            begin = begin_sql(buckets_of(tables, commits, extra), rows=rows)
             async with pool.transaction(begin=begin, name="commit") as db:
                 return await carry_out(db, tables, commits, extra)
         except Again as again:

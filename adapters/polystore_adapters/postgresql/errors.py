@@ -28,6 +28,7 @@ _BY_STATE: Mapping[str, tuple[type[PolystoreError], str]] = {
     "22": (InvalidData, "a value does not fit its column"),
     "23": (IntegrityViolation, "a constraint of the tables does not hold"),
     "23505": (IntegrityViolation, "another record has the same value, which is unique"),
+    "25P03": (Unavailable, "the server ended the transaction, whose rows others waited for; nothing was written"),
     "25006": (Unavailable, "the server is read-only; it was made a standby, or its administrator said so"),
     "28": (PermissionDenied, "the server refuses the user or the password"),
     "3D000": (ConfigurationError, "the server has no such database; make it, or mend the URL"),

@@ -12,6 +12,7 @@ from polystore.relational.following import Following, changed
 from polystore_adapters.postgresql.application import ApplicationTable, lock
 from polystore_adapters.postgresql.commit import BURY_SQL, FORGET_SQL, MASKS_SQL, OUTBOX_SQL
 from polystore_adapters.postgresql.dialect import decode_json
+from polystore_adapters.postgresql.locks import ROWS_SQL
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables
 
@@ -106,7 +107,7 @@ async def touched(pool: Pool, tables: Tables, etypes: Sequence[str], limit: int)
     for etype, seen in notes.items():
         table = tables[etype]
         assert isinstance(table, ApplicationTable)
-        async with pool.transaction() as db:
+        async with pool.transaction(begin=ROWS_SQL) as db:
             await follow(db, table, (id for _, id in seen))
             await db.run("DELETE FROM ps_touch WHERE n = ANY($1::bigint[])", [n for n, _ in seen])
     return sum(map(len, notes.values()))

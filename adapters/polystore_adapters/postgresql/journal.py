@@ -333,7 +333,8 @@ async def vectors(pool: Pool, keys: Sequence[Key]) -> list[StoredVector]:
 async def put_vectors(pool: Pool, tables: Tables, found: Sequence[StoredVector]) -> None:
     if not found:
         return
-    async with pool.transaction(begin=begin_sql(bucket(one.key) for one in found)) as db:
+    rows = any(tables[one.key.etype].shared for one in found)
+    async with pool.transaction(begin=begin_sql((bucket(one.key) for one in found), rows=rows)) as db:
         locked = await application.locked(db, tables, {one.key for one in found})
         texts: dict[Key, Mapping[str, Any]] = {}
         for (etype, tenant), ids in by_table(one.key for one in found).items():

@@ -22,9 +22,15 @@ def bucket(key: Key) -> int:
     return key_hash(key.tenant, key.etype, key.id) % BUCKETS
 
 
-def begin_sql(buckets: Iterable[int]) -> str:
-    """Begin a transaction with these buckets locked: what it reads afterwards is what stands."""
-    return f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock_sql(buckets)}"
+def begin_sql(buckets: Iterable[int], *, rows: bool = False) -> str:
+    """Begin a transaction with these buckets locked: what it reads afterwards is what stands. `rows`: see ROWS_SQL."""
+    return f"{ROWS_SQL if rows else 'BEGIN ISOLATION LEVEL READ COMMITTED'}; {lock_sql(buckets)}"
+
+
+ROWS_SQL = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 2000"
+"""Begin a transaction that locks rows of the application. Synchronous code of it may wait for one on the very thread
+whose loop would have to go on with this transaction: then the server ends it, nothing is written, and it is tried
+again."""
 
 
 def lock_sql(buckets: Iterable[int]) -> str:

@@ -20,7 +20,7 @@ from polystore_adapters.postgresql.options import Options
 Row = Any
 """What asyncpg answers: values by position and by name."""
 CLOSE_TIMEOUT_S = 5.0
-_DEAD_STATES = ("25006", "57P01", "57P02", "57P03", "0A000")
+_DEAD_STATES = ("25006", "25P03", "57P01", "57P02", "57P03", "0A000")
 """After these errors a connection is of no use: its server stops, is a standby now, or has tables of another shape."""
 
 

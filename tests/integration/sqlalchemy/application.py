@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from polystore import HybridDataArchitecture
 from polystore.consistency.verify import Difference, Verifier
-from tests.postgresql import configured, fresh_schema, sqlalchemy_url
+from tests.applications import sqlalchemy_url
+from tests.postgresql import configured, fresh_schema
 
 HERE = Path(__file__).parent
 SOURCE = (HERE / "blog.py").read_text(encoding="utf-8")
