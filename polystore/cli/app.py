@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from polystore.cli import data, dead_letters, facts, rebuild, relations, stores, sweep, transfer, worker
+from polystore.cli import conformance, data, dead_letters, facts, rebuild, relations, stores, sweep, transfer, worker
 from polystore.cli.running import Context
 
 
@@ -71,4 +71,5 @@ app.command()(stores.verify)
 app.command()(sweep.sweep)
 app.command()(rebuild.rebuild)
 app.command()(worker.worker)
+app.command()(conformance.conformance)
 app.add_typer(dead_letters.app, name="dlq", help="Dead letters: records that a copy refused.")
