@@ -38,7 +38,7 @@ from polystore.model import (
 )
 from polystore.store import Store
 
-PATIENCE_S: Final = 2.0
+PATIENCE_S = 2.0
 """How long a read waits for a home that holds another version than its journal has: as long as one with `after=`."""
 UPDATE_TRIES: Final = 5
 HASH_BYTES: Final = 16

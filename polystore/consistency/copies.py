@@ -95,6 +95,14 @@ async def _identities(home: Store, etype: str, placement: Placement, stores: Map
         stands[name] = (await store.call(Repository.ping)).data_id
         held = await store.call(Repository.newest, etype)  # before the home's: others go on writing meanwhile
         if held > await home.call(Repository.newest, etype):
+            if name == placement.home:
+                raise StoreCorrupt(
+                    f"{name!r} holds versions of {etype} that {home.name!r}, its journal, has not given out: the "
+                    "journal was restored to the past, or is another one. Nothing was changed. Put the newer data of "
+                    f"{home.name!r} back: only it knows the versions, and what was not delivered",
+                    store=home.name,
+                    operation="open",
+                )
             raise StoreCorrupt(
                 f"the copy {name!r} holds versions of {etype} that {home.name!r} has not given out: the home was "
                 "restored to the past, or these two do not belong together. Nothing was changed. Put the newer "

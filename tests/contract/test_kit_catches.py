@@ -7,10 +7,23 @@ from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.protocols import Repository
 from polystore.testing.conformance import Connect
-from tests.contract.broken import cache, copies, ends, expiry, facts, graphs, homes, journals, objects, queries, state
+from tests.contract.broken import (
+    bodies,
+    cache,
+    copies,
+    ends,
+    expiry,
+    facts,
+    graphs,
+    homes,
+    journals,
+    objects,
+    queries,
+    state,
+)
 from tests.contract.broken.registry import CASES, Case
 
-MODULES = (cache, copies, ends, expiry, facts, graphs, homes, journals, objects, queries, state)
+MODULES = (bodies, cache, copies, ends, expiry, facts, graphs, homes, journals, objects, queries, state)
 
 
 def connection(broken: type[MemoryServer | MemoryRepository]) -> Connect:
