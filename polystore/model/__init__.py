@@ -17,6 +17,8 @@ from polystore.model.facts import (
     SpillCount,
     SpillRow,
     Windows,
+    aggregated,
+    window_of,
 )
 from polystore.model.files import (
     FileRef,
@@ -131,6 +133,7 @@ __all__ = [
     "Windows",
     "Write",
     "Written",
+    "aggregated",
     "check_object_key",
     "file_key",
     "file_key_owner",
@@ -139,4 +142,5 @@ __all__ = [
     "tenant_segment",
     "text_hash",
     "vector_digest",
+    "window_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
@@ -47,6 +48,31 @@ class Windows(Value, frozen=True, gc=False):
     width_us: int = 0
     origin_us: int = 0
     edges: Sequence[int] = ()
+
+
+def window_of(windows: Windows, at_us: int) -> int | None:
+    """Where the window of this time begins; None outside all edges."""
+    if not windows.edges:
+        return at_us - (at_us - windows.origin_us) % windows.width_us
+    index = bisect_left(windows.edges, at_us + 1) - 1
+    return windows.edges[index] if 0 <= index < len(windows.edges) - 1 else None
+
+
+def aggregated(aggregate: Aggregate, values: Sequence[PointValue]) -> PointValue:
+    """Of the values of a window, at least one, in the order of their times; min, max, sum and avg: of numbers."""
+    match aggregate:
+        case "count":
+            return len(values)
+        case "first":
+            return values[0]
+        case "last":
+            return values[-1]
+        case "min" | "max":
+            numbers = [value for value in values if not isinstance(value, str)]
+            return min(numbers) if aggregate == "min" else max(numbers)
+        case "sum" | "avg":
+            numbers = [value for value in values if not isinstance(value, str)]
+            return sum(numbers) / len(numbers) if aggregate == "avg" else sum(numbers)
 
 
 class Line(Value, frozen=True, gc=False):

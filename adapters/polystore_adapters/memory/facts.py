@@ -23,6 +23,8 @@ from polystore.model import (
     SpillCount,
     SpillRow,
     Windows,
+    aggregated,
+    window_of,
 )
 from polystore.protocols import Layout
 from polystore.text import Phrase, matches
@@ -107,7 +109,7 @@ class FactStore(Schema):
     ) -> list[tuple[int, PointValue]]:
         cut: dict[int, list[PointValue]] = {}
         for at in self._times(series, span):
-            begin = _begin(windows, at)
+            begin = window_of(windows, at)
             if begin is not None:
                 cut.setdefault(begin, []).append(self._row(series, at).value)
         return [(begin, aggregated(aggregate, values)) for begin, values in cut.items()][:limit]
@@ -192,31 +194,6 @@ class FactStore(Schema):
 
 def _place(series: Series) -> _Place:
     return series.etype, series.measure, series.tenant, series.id
-
-
-def _begin(windows: Windows, at_us: int) -> int | None:
-    """Where the window of this time begins."""
-    if not windows.edges:
-        return at_us - (at_us - windows.origin_us) % windows.width_us
-    index = bisect_left(windows.edges, at_us + 1) - 1
-    return windows.edges[index] if 0 <= index < len(windows.edges) - 1 else None
-
-
-def aggregated(aggregate: Aggregate, values: Sequence[PointValue]) -> PointValue:
-    """Of values in the order of their times."""
-    match aggregate:
-        case "count":
-            return len(values)
-        case "first":
-            return values[0]
-        case "last":
-            return values[-1]
-        case "min" | "max":
-            numbers = [value for value in values if not isinstance(value, str)]
-            return min(numbers) if aggregate == "min" else max(numbers)
-        case "sum" | "avg":
-            numbers = [value for value in values if not isinstance(value, str)]
-            return sum(numbers) / len(numbers) if aggregate == "avg" else sum(numbers)
 
 
 class FactCalls:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -31,19 +29,11 @@ from polystore import (
 )
 from polystore.env import Env
 from polystore.model import StoredObject, Upload
+from tests.loops import in_a_loop
 from tests.stack import own_server, server
 
 minio = server("minio")
 PART = 5 << 20
-P = ParamSpec("P")
-
-
-def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @entity()
