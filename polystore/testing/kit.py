@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from polystore.errors import ConfigurationError, PolystoreError
-from polystore.testing.places import Place, fresh_name, places
+from polystore.testing.places import places, somewhere
 from polystore.testing.report import Report, introduced, run, tests
 
 PASSED, FAILED, USAGE, STORE_FAILED = 0, 1, 2, 3
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     try:
         made = places(options.url)
-        report, claims = asyncio.run(introduced(Place(options.url.replace("{}", fresh_name()), {})))
+        report, claims = asyncio.run(introduced(somewhere(options.url)))
     except PolystoreError as e:
         errors.print(f"{type(e).__name__}: {e}", style="red", highlight=False, markup=False, soft_wrap=True)
         return USAGE if isinstance(e, ConfigurationError) else STORE_FAILED

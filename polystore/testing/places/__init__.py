@@ -71,6 +71,14 @@ _MODULES = {
 }
 
 
+def somewhere(url: str) -> Place:
+    """A place where nobody writes, to ask who is there: nothing is made for it."""
+    fresh = url.replace("{}", fresh_name())
+    if _MODULES.get(registry.scheme_of(url) or "") == "mongodb" and fresh == url:
+        fresh = importlib.import_module(f"{__name__}.mongodb").named(url, fresh_name())
+    return Place(fresh, {})
+
+
 def places(url: str) -> Places:
     """Makes a place at this URL, each time another one. Raises ConfigurationError for a URL that names one place only,
     in which tests would meet."""
