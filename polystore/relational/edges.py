@@ -56,18 +56,25 @@ async def traverse(around: Around, start: Node, direction: Direction, depth: int
     nodes of one depth are kept than can be part of the answer.
     """
     steps: dict[Node, Step] = {}
-    nearest: list[Reached] = []
+    levels: list[dict[Node, Step]] = []
     frontier = [start]
-    for distance in range(1, depth + 1):
-        room = limit - len(nearest)
-        if room <= 0 or not frontier:
-            break
+    while len(levels) < depth and frontier and len(steps) < limit:
         level: dict[Node, Step] = {}
         for node, step in await around(frontier, direction):
             if node != start and node not in steps and (node not in level or step < level[node]):
                 level[node] = step
-        frontier = nsmallest(room, level)
-        for node in frontier:
+        frontier = nsmallest(limit - len(steps), level)
+        levels.append({node: level[node] for node in frontier})
+        steps |= levels[-1]
+    return reached(levels)
+
+
+def reached(levels: Sequence[Mapping[Node, Step]]) -> list[Reached]:
+    """The nodes of each level with the steps that lead to them, in order, with their paths from the start."""
+    steps: dict[Node, Step] = {}
+    nearest: list[Reached] = []
+    for distance, level in enumerate(levels, 1):
+        for node in sorted(level):
             steps[node] = step = level[node]
             nearest.append(Reached(*node, distance, _path(steps, node), _decode(step.properties)))
     return nearest

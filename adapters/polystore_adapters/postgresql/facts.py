@@ -131,9 +131,9 @@ async def last_points(pool: Pool, series: Sequence[Series], age_max_us: int | No
     given: list[list[str]] = [list(column) for column in zip(*map(_place, series), strict=True)]
     found: list[PointRow | None] = [None] * len(series)
     if series:
-        for order, at, *columns in await pool.fetch(_LAST_SQL, *given, age_max_us):
-            one: Series = series[order - 1]
-            found[order - 1] = PointRow(one, at, _value(one, _of_columns(one, *columns)))
+        for row in await pool.fetch(_LAST_SQL, *given, age_max_us):
+            at: int = row[0] - 1
+            found[at] = PointRow(series[at], row[1], _value(series[at], _of_columns(series[at], *row[2:])))
     return found
 
 

@@ -1,25 +1,24 @@
-"""Edges in PostgreSQL: one table per entity type, walked breadth first, a level in a query."""
+"""Edges in PostgreSQL: one table per entity type, walked breadth first, all levels in one statement."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
-from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
-from polystore import walking
 from polystore.filters import Checked
 from polystore.model import Body, Direction, Key, Link, Reached, Stamp
-from polystore.relational import Statements
+from polystore.relational import Statements, edges
+from polystore.relational.edges import Edges, Step
 from polystore.walking import Node
-from polystore_adapters.postgresql.dialect import PostgresDialect, decode_json, encode_json, ident
+from polystore_adapters.postgresql.dialect import PostgresDialect, encode_json, ident
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.table import RecordTable
 
+CHAIN_MAX = 24
+"""Tables times levels in one statement: beyond it takes longer to plan than to walk."""
 SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -57,33 +56,15 @@ async def compared(
     pool: Pool, table: RecordTable, tenant: str, stamps: Sequence[Stamp], bodies: Sequence[tuple[str, Body]]
 ) -> list[Stamp]:
     """The stamps, with a fault where the stored edges are not those of the body."""
-    stored: dict[str, set[tuple[str, str, str, bytes]]] = {}
+    stored: dict[str, list[edges.Stored]] = {}
     sql = f"SELECT src, type, to_etype, dst, properties FROM {table.edges} WHERE tenant = $1 AND src = ANY($2::text[])"
     for src, kind, to, dst, properties in await pool.fetch(sql, tenant, [id for id, _ in bodies]):
-        stored.setdefault(src, set()).add((kind, to, dst, _sorted(decode_json(properties))))
+        stored.setdefault(src, []).append((kind, to, dst, properties))
     out: list[Stamp] = []
     for stamp, (id, body) in zip(stamps, bodies, strict=True):
-        wanted = {(one.type, one.to_etype, one.to_id, _sorted(one.properties)) for one in table.entity.edges(body)}
-        found = stored.get(id, set())
-        if wanted != found:
-            fault = f"graph: {len(wanted - found)} edges are missing, {len(found - wanted)} are not its own"
-            stamp = msgspec.structs.replace(stamp, fault=f"{stamp.fault}; {fault}" if stamp.fault else fault)  # noqa: PLW2901
-        out.append(stamp)
+        faults = [one for one in (stamp.fault, edges.fault(table.entity, body, stored.get(id, ()))) if one]
+        out.append(msgspec.structs.replace(stamp, fault="; ".join(faults)))
     return out
-
-
-def _sorted(properties: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(properties, order="sorted")
-
-
-class Edges(NamedTuple):
-    """Which edges a walk follows: the entity types of the database with their edge tables, the tenant, the relations,
-    and a condition over alias `t` with its parameters."""
-
-    tables: Sequence[tuple[str, str]]
-    tenant: str
-    types: Sequence[str]
-    where: tuple[str, Sequence[object]]
 
 
 _EDGE = sa.Table("edge", sa.MetaData(), sa.Column("properties", PostgresDialect.types["json"]))
@@ -95,107 +76,100 @@ def condition(where: Checked | None) -> tuple[str, Sequence[object]]:
     return ("TRUE", ()) if where is None else _CONDITIONS.condition(where)
 
 
-class _Step(NamedTuple):
-    """The last edge of a path to a node, as it stands in the store, and the node before."""
-
-    before: Node
-    type: str
-    inward: bool
-    properties: str
-
-    def edge(self, node: Node) -> tuple[str, str, str]:
-        ids = (node[1], self.before[1]) if self.inward else (self.before[1], node[1])
-        return (ids[0], self.type, ids[1])
-
-
 async def traverse(
-    pool: Pool, edges: Edges, start: Node, direction: Direction, depth: int, limit: int
+    pool: Pool, chosen: Edges, start: Node, direction: Direction, depth: int, limit: int
 ) -> list[Reached]:
-    """See `SupportsTraversal.traverse`.
+    """See `SupportsTraversal.traverse`: by one statement, or a level at a time where that would be too long a one."""
+    if depth * len(chosen.tables) > CHAIN_MAX:
+        async with pool.transaction(begin=SNAPSHOT) as db:
+            return await edges.traverse(around(db, chosen), start, direction, depth, limit)
+    if depth <= 0 or limit <= 0:
+        return []
+    given = (chosen.tenant, list(chosen.types), *start, limit, *chosen.where[1])
+    levels: list[dict[Node, Step]] = [{} for _ in range(depth)]
+    for distance, etype, id, before_etype, before, *edge in await pool.fetch(_chain(chosen, direction, depth), *given):
+        levels[distance - 1][etype, id] = Step((before_etype, before), *edge)
+    return edges.reached(levels)
 
-    Of several shortest paths the one over the smallest nodes is told, so that every run tells the same. Never more
-    nodes of one depth are kept than can be part of the answer.
+
+def _chain(chosen: Edges, direction: Direction, depth: int) -> str:
+    """$1 tenant, $2 types, $3 and $4 the start, $5 limit, then those of the condition.
+
+    A level is a query over the one before: the nodes that no level had yet, each by its smallest step, and no more of
+    them than can be part of the answer. (WITH RECURSIVE can neither leave out what an earlier level had nor stop at so
+    many; it walks all ways there are.)
     """
-    steps: dict[Node, _Step] = {}
-    nearest: list[Reached] = []
-    frontier = [start]
-    async with pool.transaction(begin=SNAPSHOT) as db:
-        for distance in range(1, depth + 1):
-            room = limit - len(nearest)
-            if room <= 0 or not frontier:
-                break
-            level: dict[Node, _Step] = {}
-            for node, step in await _around(db, edges, frontier, direction):
-                if node != start and node not in steps and (node not in level or step < level[node]):
-                    level[node] = step
-            frontier = nsmallest(room, level)
-            for node in frontier:
-                steps[node] = step = level[node]
-                nearest.append(Reached(*node, distance, _path(steps, node), decode_json(step.properties)))
-    return nearest
+    condition = f"t.tenant = $1 AND t.type = ANY($2::text[]) AND ({shifted(chosen.where[0], 5)})"
+    edge = "p.etype AS before_etype, p.id AS before, t.type, t.properties::text AS properties"
+    levels = ['l0 AS (SELECT $3::text COLLATE "C" AS etype, $4::text COLLATE "C" AS id)']
+    for level in range(1, depth + 1):
+        ways: list[str] = []
+        for etype, table in chosen.tables:
+            name, source = _text(etype), f"FROM l{level - 1} p JOIN {table} t"
+            if direction != "in":
+                out = f"SELECT t.to_etype AS etype, t.dst AS id, {edge}, FALSE AS inward"
+                ways.append(f"{out} {source} ON t.src = p.id WHERE p.etype = {name} AND {condition}")
+            if direction != "out":
+                back = f"SELECT {name} AS etype, t.src AS id, {edge}, TRUE AS inward"
+                ways.append(f"{back} {source} ON t.to_etype = p.etype AND t.dst = p.id WHERE {condition}")
+        known = range(level)
+        new = " AND ".join(f"NOT EXISTS (SELECT FROM l{i} s WHERE s.etype = w.etype AND s.id = w.id)" for i in known)
+        room = " - ".join(["$5::bigint", *(f"(SELECT count(*) FROM l{i})" for i in known if i)])
+        levels.append(
+            f"l{level} AS MATERIALIZED (SELECT DISTINCT ON (w.etype, w.id) {level} AS depth, w.etype, w.id, "
+            "w.before_etype, w.before, w.type, w.inward, w.properties FROM "
+            f"({' UNION ALL '.join(ways)}) AS w WHERE {new} ORDER BY w.etype, w.id, w.before_etype, w.before, w.type, "
+            f'w.inward, w.properties COLLATE "C" LIMIT greatest({room}, 0))'
+        )
+    every = " UNION ALL ".join(f"SELECT * FROM l{level}" for level in range(1, depth + 1))
+    return f"WITH {', '.join(levels)} {every}"
 
 
-def _path(steps: Mapping[Node, _Step], node: Node) -> list[tuple[str, str, str]]:
-    path: list[tuple[str, str, str]] = []
-    while node in steps:
-        path.append(steps[node].edge(node))
-        node = steps[node].before
-    return path[::-1]
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + '\'::text COLLATE "C"'
 
 
 async def paths(
-    pool: Pool, edges: Edges, start: Node, end: Node, direction: Direction, depth_max: int, limit: int
+    pool: Pool, chosen: Edges, start: Node, end: Node, direction: Direction, depth_max: int, limit: int
 ) -> list[list[Link]]:
-    """See `SupportsTraversal.paths`. The walk runs in a thread, which asks for edges through the loop."""
-    loop = asyncio.get_running_loop()
+    """See `SupportsTraversal.paths`."""
     async with pool.transaction(begin=SNAPSHOT) as db:
-        given_up = False
+        return await edges.paths(around(db, chosen), start, end, direction, depth_max, limit)
 
-        async def steps(nodes: Sequence[Node], direction: Direction) -> list[walking.Step]:
-            if given_up:
-                raise asyncio.CancelledError
-            found: list[walking.Step] = []
-            for node, step in await _around(db, edges, nodes, direction):
-                source, to = (node, step.before) if step.inward else (step.before, node)
-                found.append(walking.Step(step.before, node, Link(*source, step.type, *to)))
-            return found
 
-        def around(nodes: Sequence[Node], direction: Direction) -> list[walking.Step]:
-            return asyncio.run_coroutine_threadsafe(steps(nodes, direction), loop).result()
+def around(db: Session, chosen: Edges) -> edges.Around:
+    """Asks for edges in the transaction of the session."""
 
-        walk = loop.run_in_executor(None, walking.paths, around, start, end, direction, depth_max, limit)
-        try:
-            return await asyncio.shield(walk)
-        except asyncio.CancelledError:
-            given_up = True
-            await asyncio.gather(walk, return_exceptions=True)  # no thread goes on with a connection given back
-            raise
+    async def found(nodes: Sequence[Node], direction: Direction) -> list[tuple[Node, Step]]:
+        return await _around(db, chosen, nodes, direction)
+
+    return found
 
 
 async def _around(
-    db: Session, edges: Edges, frontier: Sequence[Node], direction: Direction
-) -> list[tuple[Node, _Step]]:
+    db: Session, chosen: Edges, frontier: Sequence[Node], direction: Direction
+) -> list[tuple[Node, Step]]:
     """Every edge at the nodes of the frontier, in one query per table and direction."""
-    found: list[tuple[Node, _Step]] = []
+    found: list[tuple[Node, Step]] = []
     sources = [etype for etype, _ in frontier], [id for _, id in frontier]
-    tenant, kinds, (condition, values) = edges.tenant, list(edges.types), edges.where
-    chosen = f"t.tenant = $1 AND t.type = ANY($2::text[]) AND ({shifted(condition, 4)})"
+    tenant, kinds, (condition, values) = chosen.tenant, list(chosen.types), chosen.where
+    among = f"t.tenant = $1 AND t.type = ANY($2::text[]) AND ({shifted(condition, 4)})"
     nodes = "FROM unnest($3::text[], $4::text[]) AS n (etype, id)"
-    for etype, table in edges.tables:
+    for etype, table in chosen.tables:
         at = [id for one, id in frontier if one == etype]
         if direction != "in" and at:
             sql = (
                 f"SELECT t.src, t.type, t.to_etype, t.dst, t.properties {nodes} JOIN {table} t ON t.src = n.id WHERE "
-                f"{chosen}"
+                f"{among}"
             )
             given = (tenant, kinds, [etype] * len(at), at, *values)
             for src, kind, to_etype, dst, properties in await db.fetch(sql, *given):
-                found.append(((to_etype, dst), _Step((etype, src), kind, False, properties)))
+                found.append(((to_etype, dst), Step((etype, src), kind, False, properties)))
         if direction != "out":
             sql = (
                 f"SELECT t.src, t.type, t.to_etype, t.dst, t.properties {nodes} JOIN {table} t ON t.to_etype = n.etype "
-                f"AND t.dst = n.id WHERE {chosen}"
+                f"AND t.dst = n.id WHERE {among}"
             )
             for src, kind, to_etype, dst, properties in await db.fetch(sql, tenant, kinds, *sources, *values):
-                found.append(((etype, src), _Step((to_etype, dst), kind, True, properties)))
+                found.append(((etype, src), Step((to_etype, dst), kind, True, properties)))
     return found
