@@ -4,7 +4,7 @@ invalidation."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -60,7 +60,7 @@ class CacheStore(Store):
         """Name -> done when the reader of this process who has the lease has filled in, or given up."""
         self._filling: set[asyncio.Task[None]] = set()
         self._patient = store
-        self._lookups = Together[Sequence[str], list[bytes | None]](self._lookup_all, detached=False)
+        self._lookups = Together(self._lookup_all, self._lookup_alone)
         inline = self.supports(SupportsInlineCache)
         self._now = cast(SupportsInlineCache, store.repository) if inline else None
 
@@ -95,9 +95,10 @@ class CacheStore(Store):
         except Exception as e:
             raise Bypass from e
 
+    def _lookup_alone(self, names: Sequence[str]) -> Awaitable[list[bytes | None]]:
+        return self._run(Operation.of(SupportsCache.lookup, names), self._once)
+
     async def _lookup_all(self, asked: list[Sequence[str]]) -> Sequence[list[bytes | None] | Exception]:
-        if len(asked) == 1:
-            return [await self._run(Operation.of(SupportsCache.lookup, asked[0]), self._once)]
         names = list(dict.fromkeys(name for one in asked for name in one))
         found = dict(zip(names, await self.call(SupportsCache.lookup, names), strict=True))
         return [[found[name] for name in one] for one in asked]
