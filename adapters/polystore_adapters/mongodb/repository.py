@@ -31,7 +31,7 @@ SIZES_MAX = 10_000
 
 
 class _Size(NamedTuple):
-    count: int
+    records: int
     mean: float
     until: float
 
@@ -188,7 +188,7 @@ class MongoRepository:
         known = self._sizes.get((held.etype, tenant))
         began = self._env.monotonic()
         if known is not None and began < known.until:
-            return known.count, known.mean
+            return known.records, known.mean
         count = int(await held.documents.count_documents(everyone))
         mean: Document = {"$group": {"_id": None, "mean": {"$avg": "$ps_length"}}}
         found = await listed(held.documents.aggregate([{"$match": everyone}, {"$limit": SAMPLE}, mean]))
@@ -197,4 +197,4 @@ class MongoRepository:
         if len(self._sizes) >= SIZES_MAX:
             self._sizes.clear()
         self._sizes[held.etype, tenant] = size
-        return size.count, size.mean
+        return size.records, size.mean
