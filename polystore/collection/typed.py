@@ -186,7 +186,8 @@ class Collection(Measures[T], Walks[T], Generic[T]):
             check_token(after)
         elif self._cached is not None:
             return await self._cached.value(self._key_id(key))
-        record = await self._at_home(Key(self._tenant, self._etype, self._key_id(key)))
+        wanted = Key(self._tenant, self._etype, self._key_id(key))
+        record = await self._at_home(wanted) if self._inline else (await self._home.get((wanted,)))[0]
         if record is None or record.body is None:
             return None
         return self._decode(record.body)

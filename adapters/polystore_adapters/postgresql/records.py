@@ -49,8 +49,18 @@ def by_table(keys: Iterable[Key]) -> dict[tuple[str, str], list[str]]:
 
 async def get(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | None]:
     """See `Repository.get`. A tombstone counts only where there is no row: a row is newer than it."""
-    if len(keys) == 1:
-        return [await _get_one(pool, tables, keys[0])]
+    if len(keys) != 1:
+        return await _get_many(pool, tables, keys)
+    (key,) = keys
+    table = tables[key.etype]
+    rows = await pool.fetch(table.get_one_sql, key.tenant, table.key_value(key.id))
+    if rows:
+        return [_record(table, key, rows[0])]
+    buried = await pool.fetch(TOMBSTONES_SQL, key.tenant, key.etype, [key.id]) if table.home else ()
+    return [Record(key, version, None, b"", deleted_us) for _, version, deleted_us in buried] or [None]
+
+
+async def _get_many(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | None]:
     found: dict[Key, Record] = {}
     for (etype, tenant), ids in by_table(keys).items():
         table = tables[etype]
@@ -62,16 +72,6 @@ async def get(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | 
                 key = Key(tenant, etype, id)
                 found[key] = Record(key, version, None, b"", deleted_us)
     return [found.get(key) for key in keys]
-
-
-async def _get_one(pool: Pool, tables: Tables, key: Key) -> Record | None:
-    """The same for the most frequent call."""
-    table = tables[key.etype]
-    rows = await pool.fetch(table.get_one_sql, key.tenant, table.key_value(key.id))
-    if not rows and table.home:
-        buried = await pool.fetch(TOMBSTONES_SQL, key.tenant, key.etype, [key.id])
-        return Record(key, buried[0][1], None, b"", buried[0][2]) if buried else None
-    return _record(table, key, rows[0]) if rows else None
 
 
 def _record(table: RecordTable, key: Key, row: Any) -> Record:

@@ -40,7 +40,6 @@ from polystore.protocols import (
     SupportsVectorSearch,
 )
 from polystore.text import Phrase
-from polystore.relational.edges import Edges
 from polystore_adapters.postgresql import graph, records, vector
 from polystore_adapters.postgresql.application_calls import ApplicationCalls
 from polystore_adapters.postgresql.dialect import ident
@@ -236,11 +235,11 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         ends = ((start.etype, start.id), (end.etype, end.id))
         return await graph.paths(self._pool, edges, *ends, direction, depth_max, limit)
 
-    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> Edges:
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
         tables = [(name, table.edges) for name, table in self._tables.items() if table.edges is not None]
         if not tables:
             raise _not_served(etype, "relations")
-        return Edges(tables, tenant, types, graph.condition(where))
+        return graph.Edges(tables, tenant, types, graph.condition(where))
 
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
         return ("TRUE", ()) if where is None else table.statements.condition(where)
