@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC
 from typing import Any, TypeAlias
 
@@ -44,7 +44,7 @@ PLAIN: CodecOptions[Document] = RAW.with_options(type_registry=TypeRegistry([_In
 """Values as bodies have them."""
 
 
-def as_plain(raw: Document) -> Document:
+def as_plain(raw: Mapping[str, Any]) -> Document:
     """A document of `RAW` values as one of `PLAIN` values."""
     module: Any = bson
     found: Document = module.decode(module.encode(raw, codec_options=RAW), codec_options=PLAIN)
