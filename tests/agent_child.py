@@ -68,9 +68,11 @@ def wait_until_imported(
 ) -> None:
     """Return when so many messages are `committed` at the home, or the child has ended."""
     committed = committed or imported
-    deadline = time.monotonic() + 60
-    while committed(data) < count and child.poll() is None:
-        assert time.monotonic() < deadline
+    reached, deadline = -1, time.monotonic() + 60
+    while (now := committed(data)) < count and child.poll() is None:
+        if now > reached:
+            reached, deadline = now, time.monotonic() + 60
+        assert time.monotonic() < deadline, f"no more than {reached}"
         time.sleep(0.002)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pymongo import MongoClient
 
-from tests import agent_child, mysql, postgresql
+from tests import agent_child, mongodb, mysql, postgresql
 from tests.agent_child import EXAMPLES
 from tests.homes import Stores
 from tests.redis_servers import Place
@@ -70,6 +71,14 @@ def mariadb_redis_and_a_directory(folder: Path) -> Generator[AgentStores]:
 
 
 @contextmanager
+def postgresql_redis_and_mongodb(folder: Path) -> Generator[AgentStores]:
+    """Messages are documents; who said them, about what and when is PostgreSQL's, and so is the journal of both."""
+    with postgresql.fresh_schema() as path, _redis() as redis, mongodb.fresh_database() as url:
+        stores = {"main": postgresql.configured(path), "live": redis, "documents": {"url": url}}
+        yield AgentStores("documents", _in_mongodb(url), stores)
+
+
+@contextmanager
 def _redis() -> Generator[Mapping[str, Any]]:
     """Settings of a Redis store under a prefix of its own."""
     place = Place(url_of("redis"))
@@ -99,9 +108,21 @@ def _in_mariadb(url: str) -> Callable[[Path], int]:
     return committed
 
 
+def _in_mongodb(url: str) -> Callable[[Path], int]:
+    def committed(data: Path) -> int:
+        with MongoClient[dict[str, Any]](url) as client:
+            messages = client.get_default_database()["message"]
+            if not messages.find_one():
+                return -1
+            return messages.count_documents({"source": {"$exists": True, "$ne": "/chat"}})
+
+    return committed
+
+
 ON_SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[AgentStores]]] = {
     "postgresql": postgresql_alone,
     "mariadb+redis+file": mariadb_redis_and_a_directory,
+    "postgresql+redis+mongodb": postgresql_redis_and_mongodb,
 }
 AGENT_STORES: Mapping[str, Callable[[Path], AbstractContextManager[AgentStores]]] = {
     "embedded": embedded,
