@@ -103,7 +103,8 @@ class Delivery:
         return [
             Held(change.key, change.version, store.limits.ack_durable)
             for change in changes
-            if store is not None and lent.get(change.key.etype) == name and change.key not in failed
+            if store is not None and lent.get(change.key.etype) == name
+            if not change.deleted and change.key not in failed
         ]
 
     def _newest(self, batch: Sequence[SyncTask]) -> dict[str, dict[Key, Change]]:

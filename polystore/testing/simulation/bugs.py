@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from polystore_adapters.memory import MemoryServer, cache
 from polystore_adapters.memory.lease import Control, Held
 
+from polystore import journaled
 from polystore.cache import CacheStore
 from polystore.consistency import facts, retries
 from polystore.consistency.delivery import Delivery
@@ -38,6 +39,7 @@ from polystore.model import (
     Written,
     text_hash,
 )
+from polystore.model import Held as HeldBody
 from polystore.protocols import Fill
 from polystore.store import Store
 from polystore.testing.simulation.network import SimRepository
@@ -227,6 +229,29 @@ def _sent_anew(right: Callable[..., Any]) -> Callable[..., Any]:
     return points_spill
 
 
+def _gone_at_any_version(right: Callable[..., None]) -> Callable[..., None]:
+    def settle_held(self: MemoryServer, held: Sequence[HeldBody]) -> None:
+        standing = self.get([one.key for one in held])
+        right(self, [replace(h, version=r.version) for h, r in zip(held, standing, strict=True) if r is not None])
+
+    return settle_held
+
+
+def _gone_though_owed(right: Callable[..., Any]) -> Callable[..., Any]:
+    def held(self: Delivery, name: str, changes: Any, _failed: object) -> Any:
+        return right(self, name, changes, ())
+
+    return held
+
+
+def _home_at_any_version(right: Callable[..., bool]) -> Callable[..., bool]:
+    def complete(records: list[Any], i: int, found: Any) -> bool:
+        there = found if found is None or records[i] is None else replace(found, version=records[i].version)
+        return right(records, i, there)
+
+    return complete
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -248,6 +273,9 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "sweeps_what_was_written_again": ((MemoryServer, "_write", _swept_whatever_stands), 300),
     "facts_kept_in_memory": ((Facts, "_keep", _kept_in_memory), 50),
     "facts_sent_anew": ((facts, "points_spill", _sent_anew), 300),
+    "body_gone_at_another_version": ((MemoryServer, "settle_held", _gone_at_any_version), 50),
+    "body_gone_though_owed": ((Delivery, "held", _gone_though_owed), 50),
+    "home_believed_at_any_version": ((journaled, "_complete", _home_at_any_version), 100),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

@@ -100,6 +100,11 @@ def no_lost_ack(history: History, final: Final) -> Iterator[str]:
             yield f"#{commit.n} {_name(commit.key)} is committed, but the caller was told {failed[commit.n].error}"
 
 
+def no_lost_body(history: History, _final: Final) -> Iterator[str]:
+    """A journal gives a body away only when the home that cannot commit holds it, at that version."""
+    yield from history.lost
+
+
 def no_lost_update(history: History, _final: Final) -> Iterator[str]:
     """What a commit replaced is what the commit before it wrote: no write falls between."""
     standing: dict[Key, Change] = {}
@@ -192,7 +197,7 @@ def no_surprise(history: History, _final: Final) -> Iterator[str]:
 CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
-        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_update, applied_once, ryw, stale_bound,
-        expiry, facts_kept, no_surprise,
+        converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_body, no_lost_update, applied_once, ryw,
+        stale_bound, expiry, facts_kept, no_surprise,
     )
 }  # fmt: skip

@@ -100,6 +100,8 @@ class History:
     cached_reads: list[CachedRead] = field(default_factory=list[CachedRead])
     expired: list[str] = field(default_factory=list[str])
     """What a server did wrong with a record that expires, in words."""
+    lost: list[str] = field(default_factory=list[str])
+    """Bodies that went from a journal and were not at their home, in words."""
     appends: list[Append] = field(default_factory=list[Append])
     problems: Counter[str] = field(default_factory=Counter[str])
     """What managers could tell nobody, and counted."""

@@ -161,9 +161,9 @@ class SimRepository(MemoryRepository):
 
     capabilities = MemoryRepository.capabilities - {SupportsInlineGet, SupportsInlineCache}
 
-    def __init__(self, server: SimServer, env: Env, link: Link, batch_max: int) -> None:
+    def __init__(self, server: SimServer, env: Env, link: Link, batch_max: int, *, durable: bool = True) -> None:
         super().__init__(server, env)
-        self.limits = Limits(batch_max=batch_max)
+        self.limits = Limits(batch_max=batch_max, ack_durable=durable)
         self._link = link
 
     async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -12,6 +12,7 @@ from polystore.consistency.facts import Facts
 from polystore.embedding import Embedder
 from polystore.env import Env
 from polystore.errors import PolystoreError
+from polystore.journaled import lend
 from polystore.model import Placement
 from polystore.store import Settings as StoreSettings
 from polystore.store import Store
@@ -100,7 +101,13 @@ class Node:
         stores = {
             name: Store(
                 name,
-                SimRepository(server, self.env, Link(self.network, self.name, server), scenario.batch_max),
+                SimRepository(
+                    server,
+                    self.env,
+                    Link(self.network, self.name, server),
+                    scenario.batch_max,
+                    durable=scenario.journaled != "forgetful",
+                ),
                 env=self.env,
                 settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
             )
@@ -113,7 +120,9 @@ class Node:
             batch_max=scenario.batch_max,
             backfill_chunk=4,
             embed_timeout_s=3.0,
+            kept_s=2.0,
         )
+        lend(self.env, stores, TYPES, self._placements)
         embedders = {"default": self._embedder}
         if CACHE in stores:
             cache = stores[CACHE] = CacheStore(stores[CACHE], TYPES, self.env)

@@ -59,6 +59,8 @@ class Scenario(Value, frozen=True):
     """One copy, and the cache, are taken out of the configuration for a while, and come back with what they held."""
     cached: bool
     """Reads by key ask a cache, which forgets values and controls at any time."""
+    journaled: Literal["", "durable", "forgetful"] = ""
+    """Notes live in a store that cannot commit, durable or not; what is the home of the others is their journal."""
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
@@ -80,4 +82,6 @@ class Scenario(Value, frozen=True):
             preloaded=r.random() < 0.25,
             reconfigured=r.random() < 0.25,
             cached=r.random() < 0.6,
+            # Drawn apart: the other seeds keep their histories.
+            journaled=random.Random(f"journaled {seed}").choice(("", "", "", "durable", "durable", "forgetful")),
         )

@@ -6,12 +6,13 @@ import asyncio
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 from polystore_adapters.memory import MemoryServer
 
@@ -20,11 +21,14 @@ from polystore.entity import EntityType, entity, entity_types
 from polystore.env import Env
 from polystore.errors import InvalidData
 from polystore.facets import Embedding, FullText, Measure, Relation
+from polystore.journaled import JournalEntity
 from polystore.model import (
     CALLER,
+    JOURNAL_BODY,
     Change,
     Commit,
     Committed,
+    Held,
     Key,
     Outcome,
     Placement,
@@ -37,6 +41,8 @@ from polystore.protocols import Layout, VectorSpec
 from polystore.testing.simulation import history
 from polystore.testing.simulation.history import HOME, History, State
 from polystore.testing.simulation.scenario import Scenario
+
+R = TypeVar("R")
 
 POISON = "poison"
 """A text that begins so is refused by the poisoned copy."""
@@ -72,6 +78,9 @@ class Line:
 
 TYPES: dict[str, EntityType[Any]] = entity_types([Person, Note])
 LOGS: dict[str, EntityType[Any]] = entity_types([Line])
+DOCUMENTS = "documents"
+"""The home of notes that cannot commit, in a seed that has one."""
+JOURNALED = JournalEntity(TYPES["note"])
 FACTS = "facts"
 """The store of points and lines."""
 
@@ -81,8 +90,9 @@ def placements(scenario: Scenario, *, complete: bool = True) -> dict[str, Placem
     graph = {"graph": "graph" if scenario.three_copies else "search"}
     facets = {"full_text": "search", "vector": "vectors"} | (graph if complete else {})
     cache = "cache" if scenario.cached and complete else ""
+    home, journal = (DOCUMENTS, HOME) if scenario.journaled else (HOME, "")
     return {
-        "note": Placement("note", HOME, facets, {"time_series": FACTS}, cache=cache),
+        "note": Placement("note", home, facets, {"time_series": FACTS}, cache=cache, journal=journal),
         "person": Placement("person", HOME, {"full_text": "search"}, cache=cache),
     }
 
@@ -132,6 +142,8 @@ class SimServer(MemoryServer):
         super().__init__(env)
         self.name = name
         self.refuses = refuses
+        self.lends_to: SimServer | None = None
+        """Of a journal: the home that cannot commit."""
         self._seen = seen
 
     def standing(self, key: Key) -> State | None:
@@ -205,7 +217,10 @@ class SimServer(MemoryServer):
         return answers
 
     def _committed(self, commit: Commit, write: Write, written: Written, before: int) -> None:
-        n = int((write.body or {}).get("n", 0))
+        body = write.body or {}
+        if (packed := body.get(JOURNAL_BODY)) is not None:
+            body = msgspec.msgpack.decode(packed)
+        n = int(body.get("n", 0))
         state = State(written.version, write.kind in ("delete", "expire"), written.hash)
         self._seen.covered["expired"] += write.kind == "expire"
         self._record(self._seen.commits, write.key, before, state, n, commit, written.expires_us)
@@ -235,6 +250,35 @@ class SimServer(MemoryServer):
         op = commit.op.id if commit and commit.op else ""
         where.append(history.Change(self.name, key, before, after, deleted, hash, n, op, expires_us, self.env.now_us()))
         self._seen.note(f"{self.name} {key.tenant}/{key.etype}/{key.id}: {before} -> {after}{' deleted' * deleted}")
+
+    # -- of a journal: a body goes only when the home has it ----------------------------------------------------
+
+    def settle_held(self, held: Sequence[Held]) -> None:
+        self._watched(lambda: super(SimServer, self).settle_held(held))
+
+    def release(self, etype: str, age_us: int, limit: int) -> int:
+        return self._watched(lambda: super(SimServer, self).release(etype, age_us, limit))
+
+    def _watched(self, step: Callable[[], R]) -> R:
+        if (home := self.lends_to) is None:
+            return step()
+        before = self._bodies()
+        result = step()
+        for key in before - self._bodies():
+            self._seen.covered["body went"] += 1
+            there, version = home.standing(key), self.version(key)
+            if there is None or there.deleted or there.version != version:
+                self._seen.lost.append(f"the body of {key.id} at {version} went, its home is at {there}")
+        return result
+
+    def _bodies(self) -> set[Key]:
+        parts = self.parts(JOURNALED.name)
+        return {
+            Key(tenant, JOURNALED.name, id)
+            for tenant, part in parts
+            for id, row in part.rows.items()
+            if row.body[JOURNAL_BODY] is not None
+        }
 
     def overdue(self, grace_us: int) -> list[Key]:
         """At a home: what has expired long ago and is still there."""
@@ -266,7 +310,7 @@ def layouts(name: str, scenario: Scenario, embedder: Embedder) -> list[Layout]:
     for etype, placement in placements(scenario).items():
         copies = placement.copies()
         if name == HOME:
-            found.append(Layout(TYPES[etype], True, frozenset()))
+            found.append(Layout(JOURNALED if placement.lent else TYPES[etype], True, frozenset()))
         elif name in copies and name != placement.cache:
             facets: Any = copies[name]
             found.append(Layout(TYPES[etype], False, facets, specs if "vector" in facets else {}))

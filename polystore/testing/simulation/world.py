@@ -16,7 +16,9 @@ from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
 from polystore.testing.simulation.process import Node, SimEnv
 from polystore.testing.simulation.scenario import Scenario
 from polystore.testing.simulation.servers import (
+    DOCUMENTS,
     FACTS,
+    JOURNALED,
     POISONED,
     TYPES,
     SimEmbedder,
@@ -78,6 +80,7 @@ class World:
             self.servers[CACHE] = SimCacheServer(self.env, self.history, self.servers[HOME])
         for name, server in self.servers.items():
             server.prepare(layouts(name, scenario, self.embedder), create=True)
+        self.servers[HOME].lends_to = self.servers.get(DOCUMENTS)
         self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
         self.nodes: list[Node] = []
         self.drain_s = 0.0
@@ -114,7 +117,8 @@ class World:
             key = Key("a", "note", f"old{i}")
             body: Body = {"id": key.id, "n": 0, "text": "old", "about": []}
             hash = TYPES["note"].content_hash(body)
-            server.commit([Commit([Write("put", key, key_hash("a", "note", key.id), body, hash)])])
+            write = Write("put", key, key_hash("a", "note", key.id), body, hash)
+            server.commit([Commit([JOURNALED.whole(write) if self.scenario.journaled else write])])
 
     # -- what goes wrong --------------------------------------------------------------------------------------
 
