@@ -26,7 +26,7 @@ from polystore import (
     Unavailable,
 )
 from polystore.collection import Collection
-from tests.integration.facade.world import Memory, Person, Reading, down, everywhere, remember, split
+from tests.integration.facade.world import Memory, Person, Reading, and_on_postgresql, down, everywhere, remember, split
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 READINGS = [
@@ -77,7 +77,7 @@ def reference(order: Sequence[Field | Order]) -> list[Reading]:
     return rows
 
 
-@everywhere
+@and_on_postgresql
 async def test_pages_of_any_order_hold_every_record_once(hda: HybridDataArchitecture) -> None:
     readings = hda.collection(Reading)
     await readings.put_many(READINGS)
@@ -221,7 +221,7 @@ async def test_a_damaged_record_is_not_a_missing_one(hda: HybridDataArchitecture
         await people.find()
 
 
-@everywhere
+@and_on_postgresql
 async def test_tenants_do_not_see_each_other(hda: HybridDataArchitecture) -> None:
     acme, umbrella = hda.tenant("acme"), hda.tenant("우산")
     await acme.collection(Memory).put(Memory(id="m", text="아크메의 비밀 자전거"), ack="applied")

@@ -10,7 +10,7 @@ from polystore import Edge, F, HybridDataArchitecture, InvalidData, InvalidFilte
 from polystore.collection import relations
 from polystore.errors import WorkLimitExceeded
 from polystore.results import Path
-from tests.integration.facade.world import About, Memory, Person, behind, down, everywhere, split
+from tests.integration.facade.world import About, Memory, Person, and_on_postgresql, behind, down, everywhere, split
 
 
 def memory(id: str, **about: float) -> Memory:
@@ -100,7 +100,7 @@ async def test_a_path_is_a_shortest_one_with_its_edges_as_they_stand(hda: Hybrid
     assert list(await people.path("a", "c", "ABOUT", into=Person, direction="both", depth_max=1)) == []
 
 
-@everywhere
+@and_on_postgresql
 async def test_all_paths_come_shortest_first_within_depth_and_limit(hda: HybridDataArchitecture) -> None:
     await tell(hda)
     people = hda.collection(Person)

@@ -24,6 +24,7 @@ from tests.integration.facade.world import (
     Memory,
     Person,
     Reading,
+    and_on_postgresql,
     behind,
     down,
     everywhere,
@@ -34,7 +35,7 @@ from tests.integration.facade.world import (
 # -- full text --------------------------------------------------------------------------------------------------------
 
 
-@everywhere
+@and_on_postgresql
 async def test_search_finds_korean_inside_words_and_english_by_prefix(hda: HybridDataArchitecture) -> None:
     await remember(hda)
     memories = hda.collection(Memory)
@@ -68,7 +69,7 @@ async def test_highlights_show_the_original_text_of_each_field(hda: HybridDataAr
     }
 
 
-@everywhere
+@and_on_postgresql
 async def test_search_pages_hold_every_match_once_best_first(hda: HybridDataArchitecture) -> None:
     await remember(hda, **{f"t{i:02}": "산책 " * (i % 4 + 1) + "길" * (i % 3) for i in range(25)})
     memories = hda.collection(Memory)
@@ -162,7 +163,7 @@ async def test_a_stored_sentence_is_nearest_to_itself(hda: HybridDataArchitectur
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-@everywhere
+@and_on_postgresql
 async def test_vectors_of_the_application_are_compared_by_their_metric(hda: HybridDataArchitecture) -> None:
     readings = hda.collection(Reading)
     await readings.put_many(
@@ -203,7 +204,7 @@ async def test_impossible_comparisons_are_refused(hda: HybridDataArchitecture) -
 # -- both -------------------------------------------------------------------------------------------------------------
 
 
-@everywhere
+@and_on_postgresql
 async def test_hybrid_puts_first_what_is_good_in_both(hda: HybridDataArchitecture) -> None:
     await remember(
         hda,
@@ -261,7 +262,7 @@ async def test_related_follows_edges_out_and_in(hda: HybridDataArchitecture) -> 
     assert [cast(Memory, r.value).id for r in await people.related("jun", "ABOUT", direction="in")] == ["m1", "m2"]
 
 
-@everywhere
+@and_on_postgresql
 async def test_related_walks_several_steps_and_keeps_what_is_asked_for(hda: HybridDataArchitecture) -> None:
     await tell(hda)
     people = hda.collection(Person)

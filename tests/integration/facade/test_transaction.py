@@ -20,7 +20,7 @@ from polystore import (
     ValueTooLarge,
     VersionConflict,
 )
-from tests.integration.facade.world import Memory, Person, down, everywhere, opened, split
+from tests.integration.facade.world import Memory, Person, and_on_postgresql, down, everywhere, opened, split
 
 
 @everywhere
@@ -45,7 +45,7 @@ async def test_writes_of_several_types_are_one_commit(hda: HybridDataArchitectur
     assert [hit.value.id for hit in await memories.search("산책")] == ["m"]
 
 
-@everywhere
+@and_on_postgresql
 async def test_one_write_that_fails_undoes_them_all(hda: HybridDataArchitecture) -> None:
     people = hda.collection(Person)
     first = await people.put(Person(id="p1", name="하나", email="one@example.com"))

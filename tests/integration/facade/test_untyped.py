@@ -22,7 +22,17 @@ from polystore import (
     UnsupportedOperation,
     VersionConflict,
 )
-from tests.integration.facade.world import About, Memory, Person, Reading, down, everywhere, remember, split
+from tests.integration.facade.world import (
+    About,
+    Memory,
+    Person,
+    Reading,
+    and_on_postgresql,
+    down,
+    everywhere,
+    remember,
+    split,
+)
 
 
 @everywhere
@@ -138,7 +148,7 @@ async def test_parts_may_repeat_the_key(hda: HybridDataArchitecture) -> None:
             await hda.write_operation({"core": {"id": other}}, entity="reading", key=7)
 
 
-@everywhere
+@and_on_postgresql
 async def test_each_kind_of_query_is_answered_by_the_store_made_for_it(hda: HybridDataArchitecture) -> None:
     await remember(hda)
     people, memories = hda.collection(Person), hda.collection(Memory)

@@ -25,7 +25,7 @@ from polystore import (
     VersionConflict,
 )
 from polystore.model import Commit, Write
-from tests.integration.facade.world import Memory, Person, Reading, down, everywhere, remember, split
+from tests.integration.facade.world import Memory, Person, Reading, and_on_postgresql, down, everywhere, remember, split
 
 Act = Callable[[], Coroutine[Any, Any, object]]
 
@@ -110,8 +110,8 @@ async def test_a_function_with_an_expected_version_is_asked_once(hda: HybridData
     assert asked == ["둘"]
 
 
-@everywhere
-async def test_update_with_a_mapping_changes_the_named_fields_everywhere(hda: HybridDataArchitecture) -> None:
+@and_on_postgresql
+async def test_update_with_a_mapping_changes_the_named_fields_and_on_postgresql(hda: HybridDataArchitecture) -> None:
     memories = hda.collection(Memory)
     await remember(hda)
     result = await memories.update("m3", {"text": "자전거를 수리점에 맡겼다", "importance": 0.9}, ack="applied")
@@ -210,7 +210,7 @@ async def test_delete_of_an_absent_key_is_no_error(hda: HybridDataArchitecture) 
     assert (result.existed, result.version, result.changed) == (False, None, False)
 
 
-@everywhere
+@and_on_postgresql
 async def test_put_many_is_all_or_nothing(hda: HybridDataArchitecture) -> None:
     people = hda.collection(Person)
     await people.put(Person(id="p0", name="먼저", email="minji@example.com"))
@@ -246,7 +246,7 @@ async def test_one_commit_has_a_bound_and_writes_a_record_once(hda: HybridDataAr
     assert await people.count() == 0
 
 
-@everywhere
+@and_on_postgresql
 async def test_an_operation_id_makes_a_repeat_harmless(hda: HybridDataArchitecture) -> None:
     people = hda.collection(Person)
     op = uuid4()
@@ -326,7 +326,7 @@ async def test_ack_names_the_stores_to_wait_for(hda: HybridDataArchitecture) -> 
     assert not await memories.exists("other")
 
 
-@everywhere
+@and_on_postgresql
 async def test_vectors_given_with_a_write_stand_in_for_the_embedders(hda: HybridDataArchitecture) -> None:
     memories = hda.collection(Memory)
     await remember(hda)
@@ -427,7 +427,7 @@ async def test_a_home_that_is_down_refuses_the_write(hda: HybridDataArchitecture
     assert not await people.exists("p")
 
 
-@everywhere
+@and_on_postgresql
 async def test_a_token_makes_every_read_see_the_write(hda: HybridDataArchitecture) -> None:
     people, memories = hda.collection(Person), hda.collection(Memory)
     for i in range(20):

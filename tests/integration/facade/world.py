@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from polystore import (
 from polystore.consistency import Settings
 from polystore.model import Key
 from polystore.store import Store
+from tests.postgresql import configured, fresh_schema
 
 Config = str | Mapping[str, Any]
 
@@ -110,15 +111,34 @@ def config_of(profile: str, directory: Path) -> Config:
     return configs[profile]
 
 
+@contextmanager
+def placed(profile: str, directory: Path) -> Generator[Config]:
+    """The configuration of a profile, also of "postgresql": that server alone."""
+    if profile == "postgresql":
+        with fresh_schema() as path:
+            yield {"stores": {"main": configured(path)}}
+    else:
+        yield config_of(profile, directory)
+
+
 Test = Callable[[HybridDataArchitecture], Coroutine[Any, Any, None]]
 
 
 def everywhere(test: Test) -> Callable[[str, Path], None]:
     """Run an async test of an open architecture on every profile."""
+    return _on(profiles(), test)
 
-    @pytest.mark.parametrize("profile", profiles())
+
+def and_on_postgresql(test: Test) -> Callable[[str, Path], None]:
+    """As `everywhere`, and on PostgreSQL alone: for a few tests of each kind, since a server takes its time."""
+    return _on([*profiles(), "postgresql"], test)
+
+
+def _on(names: Sequence[str], test: Test) -> Callable[[str, Path], None]:
+    @pytest.mark.parametrize("profile", names)
     def run(profile: str, tmp_path: Path) -> None:
-        opened(test, config_of(profile, tmp_path))
+        with placed(profile, tmp_path) as config:
+            opened(test, config)
 
     return _named(run, test)
 
