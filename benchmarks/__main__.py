@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cached, embedded, facade, facts, imports, networked, postgresql
+from benchmarks import cached, embedded, facade, facts, imports, mysql, networked, postgresql
 from benchmarks.measure import ROUNDS, Ratio, load
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
@@ -34,6 +34,7 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     15: facade.import_time,
     19: postgresql.sqlalchemy,
     21: facts.points,
+    22: mysql.write_and_outbox,
 }
 
 

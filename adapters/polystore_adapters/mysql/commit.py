@@ -135,7 +135,7 @@ async def _read(
     ]
     # A write draws one version, and may delete a record whose time is over for each unique value that it brings.
     count = len(writes) + sum(len(tables[write.key.etype].unique) for write in writes)
-    drawn = [db.later(statement) for statement in db.flavour.draw(count)] if count else [[]]
+    drawn = [db.later(statement) for statement in db.flavour.draw(count)]
     await db.flush()
     standing = Standing(pool.clock.now_us(), _masks(targets))
     for etype, tenant, found in heads:
@@ -155,7 +155,7 @@ async def _read(
     standing.files_of = await claims.files_of(db, {key for key in (*bare, *whole) if tables[key.etype].entity.files})
     files = await claims.states(db, _files(tables, writes))
     standing.files = {file: (state, holder) for file, (state, holder, _) in files.items()}
-    return standing, db.flavour.drawn(drawn[-1], count) if count else iter(())
+    return standing, db.flavour.drawn(drawn[-1], count) if drawn else iter(())
 
 
 def _masks(targets: Sequence[Sequence[Any]]) -> dict[str, int]:

@@ -45,6 +45,17 @@ def _drawn_of_sequence(rows: Sequence[Sequence[Any]], count: int) -> Iterator[in
     return iter(sorted(version for (version,) in rows))
 
 
+def _draw_of_table(count: int) -> Sequence[str]:
+    if not count:
+        return []
+    return [
+        "SAVEPOINT ps_draw",
+        f"INSERT INTO ps_version VALUES {','.join(['(NULL)'] * count)}",
+        "ROLLBACK TO SAVEPOINT ps_draw",
+        "SELECT LAST_INSERT_ID(), @@auto_increment_increment",
+    ]
+
+
 def _drawn_of_table(rows: Sequence[Sequence[Any]], count: int) -> Iterator[int]:
     """One INSERT of known length has numbers in a row."""
     ((first, step),) = rows
@@ -58,7 +69,7 @@ MARIADB = Flavour(
     collation="utf8mb4_nopad_bin",
     counter=f"CREATE SEQUENCE IF NOT EXISTS ps_version START WITH {FIRST_VERSION + 1} NOCACHE",
     newest="SELECT next_not_cached_value - 1 FROM ps_version",
-    draw=lambda count: [f"SELECT NEXTVAL(ps_version) FROM seq_1_to_{count}"],
+    draw=lambda count: [f"SELECT NEXTVAL(ps_version) FROM seq_1_to_{count}"] if count else [],
     drawn=_drawn_of_sequence,
 )
 MYSQL = Flavour(
@@ -70,12 +81,7 @@ MYSQL = Flavour(
     f"ENGINE=InnoDB AUTO_INCREMENT={FIRST_VERSION + 1}",
     newest="SELECT auto_increment - 1 FROM information_schema.tables WHERE table_schema = DATABASE() "
     "AND table_name = 'ps_version'",
-    draw=lambda count: [
-        "SAVEPOINT ps_draw",
-        f"INSERT INTO ps_version VALUES {','.join(['(NULL)'] * count)}",
-        "ROLLBACK TO SAVEPOINT ps_draw",
-        "SELECT LAST_INSERT_ID(), @@auto_increment_increment",
-    ],
+    draw=_draw_of_table,
     drawn=_drawn_of_table,
     texts_alone=True,
     settings=", information_schema_stats_expiry = 0",  # what it says of tables is of now
