@@ -25,6 +25,7 @@ LOST = "the connection was lost"
 _BY_STATE: Mapping[str, tuple[type[PolystoreError], str]] = {
     "08": (Unavailable, LOST),
     "0A000": (Unavailable, "the tables were changed meanwhile; ask again"),  # a cached plan that is not valid any more
+    "22000": (SchemaMismatch, "vectors of a column have another length now; open the store again"),
     "22": (InvalidData, "a value does not fit its column"),
     "23": (IntegrityViolation, "a constraint of the tables does not hold"),
     "23505": (IntegrityViolation, "another record has the same value, which is unique"),
@@ -37,6 +38,7 @@ _BY_STATE: Mapping[str, tuple[type[PolystoreError], str]] = {
     "42501": (PermissionDenied, "the user has not the right; GRANT it"),
     "42P01": (SchemaMismatch, "a table is missing; run `polystore init`"),
     "42703": (SchemaMismatch, "a column is missing; run `polystore init`"),
+    "42804": (SchemaMismatch, "a column has another type now; open the store again"),
     "42883": (SchemaMismatch, "a function is missing; run `polystore init`"),
     "53": (Unavailable, "the server has no connections or no memory left"),
     "53100": (StoreFull, "the disk of the server is full; make room and write again"),

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 from polystore_adapters.postgresql import connect
 from polystore_adapters.postgresql.repository import PostgresRepository
@@ -19,7 +20,7 @@ from benchmarks.recall import measured
 from polystore import Embedding, F, Index, entity
 from polystore.entity import EntityType, entity_types
 from polystore.env import Env
-from polystore.errors import ConfigurationError, SchemaMismatch, WorkLimitExceeded
+from polystore.errors import ConfigurationError, SchemaMismatch, Unavailable, WorkLimitExceeded
 from polystore.facets import Metric
 from polystore.model import EVERYTHING, Change
 from polystore.protocols import Layout, VectorSpec
@@ -175,6 +176,25 @@ def test_vectors_move_into_pgvectors_columns_and_back_when_that_is_asked_for_and
         async with opened(path, "by_product", vectors="bytes") as store:
             assert await state(store) == before
         assert column_types(path) == {f"ps_vec_{one}": kind for one, kind in plain.items()}
+
+    with fresh_schema() as path:
+        asyncio.run(main(path))
+
+
+def test_whoever_opened_before_the_columns_moved_is_told_to_open_again() -> None:
+    one = {"a": packed([1.0] * 24)}
+
+    async def main(path: str) -> None:
+        async with opened(path, "by_cosine", vectors="bytes") as before:
+            await before.apply(shapes(one, "by_cosine"))
+            async with opened(path, "by_cosine", vectors="pgvector") as after:
+                with pytest.raises((SchemaMismatch, Unavailable)):  # its plan is not valid, or its types are not
+                    await before.apply([msgspec.structs.replace(shapes(one, "by_cosine")[0], version=9)])
+                with pytest.raises(SchemaMismatch, match="open the store again"):
+                    await before.apply([msgspec.structs.replace(shapes(one, "by_cosine")[0], version=10)])
+                assert [
+                    found.version for found in await after.similar("shape", "", "by_cosine", one["a"], None, 1)
+                ] == [1]
 
     with fresh_schema() as path:
         asyncio.run(main(path))
