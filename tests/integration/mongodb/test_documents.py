@@ -164,3 +164,41 @@ def test_what_another_program_spoils_is_told_and_never_taken_for_missing(url: st
         return [one.fault for one in page.stamps]
 
     assert asyncio.run(faults()) == ["full text: the indexed terms are not those of the text"]
+
+
+@entity(name="note")
+@dataclass(kw_only=True)
+class Note:
+    id: str
+    text: Annotated[str, FullText()]
+    since: datetime | None = None
+    owner: str = "nobody"
+
+
+@entity(name="note")
+@dataclass(kw_only=True)
+class Shortened:
+    id: str
+    text: str
+
+
+def test_a_field_that_the_class_has_no_more_stays_when_its_record_is_written_again(url: str) -> None:
+    note, shortened = entity_type(Note), entity_type(Shortened)
+
+    async def prepared(etype: EntityType[Any], *changes: Change) -> Sequence[Any]:
+        mongo = await connect(url, {}, Env())
+        try:
+            facets: frozenset[Any] = frozenset({"full_text"} if etype.full_text else ())
+            await mongo.prepare([Layout(etype, False, facets)], create=True)
+            await mongo.apply(changes)
+            matches = await mongo.search("note", "", query("학교"), None, 10, None) if facets else []
+            return [*await mongo.get([Key("", "note", "a")]), [one.id for one in matches]]
+        finally:
+            await mongo.aclose()
+
+    before = Note(id="a", text="학교", since=BEGUN, owner="me")
+    asyncio.run(prepared(note, change(note, before, 1)))
+    asyncio.run(prepared(shortened, change(shortened, Shortened(id="a", text="$new"), 2)))
+    found, matches = asyncio.run(prepared(note))
+    assert (found.version, note.decode(found.body)) == (2, Note(id="a", text="$new", since=BEGUN, owner="me"))
+    assert matches == []

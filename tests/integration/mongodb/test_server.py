@@ -257,6 +257,8 @@ def test_the_url_and_options_are_the_driver_s_own_and_the_url_counts(url: str) -
             assert options.pool_options.max_pool_size == 3
             assert options.pool_options._compression_settings.compressors == ["zlib"]
             assert not options.retry_writes
+        async with store(url, pool_size=9) as mongo:
+            assert mongo.client.options.pool_options.max_pool_size == 9
         for given in ({"poolsize": 3}, {"tlsCAFile": "/nothing/here"}, {"pool_size": 0}, {"client": object()}):
             with pytest.raises(ConfigurationError) as caught:
                 await connect(url, given, Env())
