@@ -171,6 +171,8 @@ async def _whole(self: InItsOwnLoop, test: Callable[..., Coroutine[Any, Any, Non
     except TimeoutError:
         assert not limit.expired(), f"no end after {TEST_LIMIT_S} s"
         raise
+    else:
+        await _given_back(self.opened)
     finally:
         for one in reversed(self.opened):
             await one.aclose()
@@ -178,6 +180,17 @@ async def _whole(self: InItsOwnLoop, test: Callable[..., Coroutine[Any, Any, Non
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks are left after aclose(): {left}"
+
+
+async def _given_back(opened: Iterable[Any]) -> None:
+    """A repository that says how many of its connections are `checked_out` has none, whatever was cancelled."""
+    for one in opened:
+        for _ in range(500):
+            if not getattr(one, "checked_out", 0):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            fail(f"{one.checked_out} connections are checked out, and no call is under way")
 
 
 def _soon(true: Callable[[], bool]) -> bool:

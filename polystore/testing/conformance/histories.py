@@ -108,6 +108,27 @@ class HistoriesConformance(Conformance):
             assert record.version == 4
             assert record.deleted == (removed == 4)
 
+    async def test_a_cancelled_call_that_arrives_late_undoes_nothing_newer(self) -> None:
+        """Cancelling a call does not stop what was sent: the server may carry it out whenever it comes to it."""
+        stores: list[Repository] = [await self.open(), await self.open()]
+        wanted: dict[Key, int] = {}
+        for turn in range(36):
+            key = key_of(THING, f"late-{turn}")
+            old = asyncio.create_task(stores[0].apply([change(THING, Thing(id=key.id, number=1), 1)]))
+            for _ in range(turn % 12):
+                await asyncio.sleep(0)
+            old.cancel()
+            newer = removal(key, 2) if turn % 3 == 0 else change(THING, Thing(id=key.id, number=2), 2)
+            (outcome,) = await stores[1].apply([newer])
+            assert outcome.status == "applied"
+            await asyncio.gather(old, return_exceptions=True)
+            wanted[key] = 0 if turn % 3 == 0 else 2
+        for _ in range(6):
+            for key, record in zip(wanted, await stores[1].get(list(wanted)), strict=True):
+                assert record is not None
+                assert (record.version, record.body["number"] if record.body else 0) == (2, wanted[key])
+            await asyncio.sleep(0.005)
+
     async def _ends_at_the_newest(self, stores: Sequence[Repository], given: History) -> None:
         newest = given.newest
         for store in stores:

@@ -256,3 +256,35 @@ class InlineSaysMissing(MemoryRepository):
             return super().get_now(key)
         except Unavailable:
             return None
+
+
+@fails(HistoriesConformance, "test_a_cancelled_call_that_arrives_late_undoes_nothing_newer")
+class Zombies(MemoryRepository):
+    """A call that was cancelled is carried out later, over whatever is there then."""
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(0.002, self._over, changes)
+            raise
+        return await super().apply(changes)
+
+    def _over(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.server.remove(change.key)
+            self.server.apply([change])
+
+
+@fails(RecordsConformance, "test_cancelled_reads_leave_nothing_broken")
+class KeepsConnections(MemoryRepository):
+    """A connection whose call was cancelled is never given back."""
+
+    checked_out = 0
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        self.checked_out += 1
+        await asyncio.sleep(0)
+        found = await super().get(keys)
+        self.checked_out -= 1
+        return found
