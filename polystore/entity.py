@@ -251,6 +251,10 @@ class EntityType(Generic[T]):
         `bounded`, for what is to be written: raises ValueTooLarge when that MessagePack has more than `VALUE_BYTES_MAX`
         bytes, which costs nothing here.
         """
+        return self.sealed(body, bounded=bounded)[0]
+
+    def sealed(self, body: Body, *, bounded: bool = False) -> tuple[bytes, int]:
+        """The content hash, and how many bytes that MessagePack has."""
         known = body if body.keys() == self.fields.keys() else {n: body[n] for n in self.fields if n in body}
         content = _hash_encoder.encode(known)
         if bounded and len(content) > VALUE_BYTES_MAX:
@@ -258,7 +262,7 @@ class EntityType(Generic[T]):
                 f"{self.cls.__name__}: the record has {len(content)} bytes, the limit is {VALUE_BYTES_MAX} for all its "
                 "fields together; save large values as files, or split it into several records"
             )
-        return hashlib.blake2b(content, digest_size=16).digest()
+        return hashlib.blake2b(content, digest_size=16).digest(), len(content)
 
     def edges(self, body: Body) -> list[EdgeRow]:
         """The edges of a record, without duplicates."""

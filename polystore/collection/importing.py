@@ -19,9 +19,12 @@ T = TypeVar("T")
 
 CHUNK_MAX = 500
 """Values of one commit. Larger commits gain little, and a bad value in one costs more to find."""
-CHUNK_CHARS_MAX = 4 << 20
-"""Characters and bytes of one commit, so that memory does not grow with the size of the values."""
+CHUNK_BYTES_MAX = 4 << 20
+"""Bytes of the content of one commit, so that memory does not grow with the size of the values."""
 ERRORS_MAX = 100
+LEAD_S = 0.001
+"""A commit begins with what its home does in Python, about this long for a chunk. To prepare the next chunk meanwhile
+would only take the interpreter lock from it; after that the database is at work, which needs no lock."""
 YIELD_EVERY = 32
 """Values that are prepared before other tasks of this process get their turn, some milliseconds."""
 
@@ -37,16 +40,14 @@ class _Chunk:
         self.writes: list[Write] = []
         self.positions: list[int] = []
         self.keys: set[Key] = set()
-        self.chars = 0
+        self.bytes = 0
         self.end = 0
 
-    def add(self, write: Write, position: int) -> None:
+    def add(self, write: Write, size: int, position: int) -> None:
         self.writes.append(write)
         self.positions.append(position)
         self.keys.add(write.key)
-        for value in (write.body or {}).values():
-            if isinstance(value, (str, bytes)):
-                self.chars += len(value)
+        self.bytes += size
 
 
 class Import(Generic[T]):
@@ -90,16 +91,17 @@ class Import(Generic[T]):
                     if position < done:
                         self._skipped += 1
                         continue
-                    write = self._prepare(value)
-                    if isinstance(write, InvalidData):
+                    prepared = self._prepare(value)
+                    if isinstance(prepared, InvalidData):
                         if self._stop:
                             await self._flush(sending, chunk)
-                            self._raise(write, position)
-                        self._reject(write, position)
+                            self._raise(prepared, position)
+                        self._reject(prepared, position)
                     else:
+                        write, size = prepared
                         if not self._fits(write, chunk):
                             sending, chunk = await self._next(sending, chunk), _Chunk()
-                        chunk.add(write, position)
+                        chunk.add(write, size, position)
                     chunk.end = position + 1
             await self._flush(sending, chunk)
             sending = None
@@ -109,13 +111,13 @@ class Import(Generic[T]):
         return self.report()
 
     def _fits(self, write: Write, chunk: _Chunk) -> bool:
-        return len(chunk.writes) < self._size and chunk.chars < CHUNK_CHARS_MAX and write.key not in chunk.keys
+        return len(chunk.writes) < self._size and chunk.bytes < CHUNK_BYTES_MAX and write.key not in chunk.keys
 
-    def _prepare(self, value: T | InvalidData) -> Write | InvalidData:
+    def _prepare(self, value: T | InvalidData) -> tuple[Write, int] | InvalidData:
         if isinstance(value, InvalidData):
             return value
         try:
-            return self._scope.whole(self._kind, value)
+            return self._scope.measured(self._kind, value)
         except InvalidData as e:
             return e
 
@@ -130,7 +132,9 @@ class Import(Generic[T]):
         if sending is not None:
             await sending
         await self._scope.manager.room(self._scope.etype)
-        return asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
+        task = asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
+        await asyncio.sleep(LEAD_S)
+        return task
 
     async def _flush(self, sending: asyncio.Task[None] | None, chunk: _Chunk) -> None:
         if sending is not None:

@@ -165,23 +165,37 @@ class Scope(Generic[T]):
         ttl_s: float | None = None,
     ) -> Write:
         """A write of a whole value. Raises InvalidData, ValueTooLarge, DimensionMismatch: nothing was written."""
+        return self.measured(kind, value, expect_version=expect_version, vectors=vectors, ttl_s=ttl_s)[0]
+
+    def measured(
+        self,
+        kind: Literal["create", "put", "skip", "insert"],
+        value: T,
+        *,
+        expect_version: int | None = None,
+        vectors: Mapping[str, Sequence[float]] | None = None,
+        ttl_s: float | None = None,
+    ) -> tuple[Write, int]:
+        """As `whole`, with the bytes of the content."""
         check_version(expect_version)
         entity = self.entity
         ttl_us = microseconds(entity.ttl_s if ttl_s is None else ttl_s)
         body = entity.encode(value)
         id = entity.id_of(body)
+        hash, size = entity.sealed(body, bounded=True)
         given = self._given(vectors, body) if vectors else {}
-        return Write(
+        write = Write(
             kind,
             Key(self.tenant, self.etype, id),
             key_hash(self.tenant, self.etype, id),
             body,
-            entity.content_hash(body, bounded=True),
+            hash,
             expect_version,
             self._vectors(body, given) if entity.embeddings else {},
             frozenset(given),
             ttl_us,
         )
+        return write, size
 
     def patch(
         self,

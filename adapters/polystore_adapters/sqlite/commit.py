@@ -32,7 +32,7 @@ from polystore.model import (
     refs_of,
     text_hash,
 )
-from polystore_adapters.sqlite import facts, records
+from polystore_adapters.sqlite import facts, fresh, records
 from polystore_adapters.sqlite.claims import Claims
 from polystore_adapters.sqlite.many import Insert
 from polystore_adapters.sqlite.records import Tables
@@ -81,10 +81,23 @@ class Commits:
     def run(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         """The answer to each commit; what they decided is written to the file."""
         first = self._version
+        if len(commits) == 1 and (alone := self._insert(commits[0])) is not None:
+            self._write(first)
+            return [alone]
         self._read([write for commit in commits for write in commit.writes])
         answers = [self._attempt(commit) for commit in commits]
         self._write(first)
         return answers
+
+    def _insert(self, commit: Commit) -> Committed | None:
+        """A commit of new records only; None: it is not, and nothing was done."""
+        new = fresh.insert(self._db, self._tables, self._masks, commit, self._version, self._now)
+        if new is None:
+            return None
+        self._version += len(new.written)
+        self._outbox += new.outbox
+        self._marks.update(commit.marks)
+        return Committed(new.written)
 
     def _read(self, writes: Sequence[Write]) -> None:
         """What stands of all keys; bodies where an answer or a new body is made of the one before."""

@@ -70,6 +70,8 @@ class RecordTable:
         self.graph = GraphFacet(entity) if "graph" in layout.facets and entity.relations else None
         self.facets: list[RowFacet] = [f for f in (self.full_text, self.vector, self.graph) if f is not None]
         self.unique = entity.unique if layout.home else ()
+        self.plain = not (self.shared or self.unique or self.vector or entity.files or entity.embeddings)
+        """Whether a new record is a row and what its facets make of it, and nothing besides."""
         self._key_index = self.codec.names.index(entity.key)
         self.int_key = entity.fields[entity.key].kind.name == "int"
         self._write_sql()
@@ -100,6 +102,7 @@ class RecordTable:
         columns = [*TABLE_COLUMNS, *(f'"{name}"' for name in self.codec.names)]
         kept = {"ps_rid", "ps_tenant", "ps_h", f'"{self.key}"'}
         assignments = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in kept)
+        self._insert = Insert(table, columns[1:])
         self._upsert = Insert(table, columns, f" ON CONFLICT (ps_rid) DO UPDATE SET {assignments}")
         nulls = ", ".join(f'"{name}" = NULL' for name in self.unique)
         self._free_sql = f"UPDATE {table} SET {nulls} WHERE ps_rid = ?" if nulls else None
@@ -207,6 +210,12 @@ class RecordTable:
             ]
             for facet in self.facets:
                 facet.put(db, rows)
+
+    def insert(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> range:
+        """Add rows that are not there, of all columns but the row number, which is the answer. Facets are apart."""
+        (last,) = db.execute(self._last_rid_sql).fetchone()
+        self._insert.run(db, rows)
+        return range(last + 1, last + 1 + len(rows))
 
     def _fresh(self, db: sqlite3.Connection) -> Iterator[int]:
         """Row numbers that no row has."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from polystore.errors import AlreadyExists, NotFound, VersionConflict
@@ -154,6 +156,40 @@ class WritesConformance(Conformance):
         (third,) = await commit(store, write("insert", THING, Thing(id="a", word="third")))
         assert third.changed
         assert (await live(store, KEY))[1]["word"] == "third"
+
+    async def test_many_new_records_in_one_commit_are_as_if_each_came_alone(self) -> None:
+        store: Home = await self.open()
+        kinds = ("create", "put", "skip", "insert")
+        writes = [write(kinds[i % 4], THING, Thing(id=f"m{i}", number=i)) for i in range(32)]
+        writes[5] = write("put", THING, Thing(id="m5", number=5), ttl_us=3_600_000_000)
+        done = await commit(store, *writes)
+        versions = [one.version for one in done]
+        assert versions == sorted(set(versions))
+        assert all((one.existed, one.changed) == (False, True) for one in done)
+        assert [one.number for one in await self._numbers(store, writes)] == [*range(32)]
+        record = await state(store, writes[5].key)
+        assert record is not None
+        assert record.expires_us > record.updated_us
+        assert [one.expires_us for one in done if one.expires_us] == [record.expires_us]
+
+    async def test_a_record_that_stands_counts_among_many_new_ones(self) -> None:
+        store: Home = await self.open()
+        (first,) = await commit(store, put("m7", number=70))
+        writes = [write("create", THING, Thing(id=f"m{i}", number=i)) for i in range(32)]
+        with pytest.raises(AlreadyExists):
+            await commit(store, *writes)
+        assert await state(store, writes[0].key) is None
+        done = await commit(store, *(msgspec.structs.replace(one, kind="insert") for one in writes))
+        assert [one.version == first.version for one in done].index(True) == 7
+        assert [one.changed for one in done].count(False) == 1
+        twice = [write("put", THING, Thing(id=f"n{i % 31}", number=i)) for i in range(32)]
+        done = await commit(store, *twice)
+        assert [one.existed for one in done] == [False] * 31 + [True]
+        assert (await live(store, twice[0].key))[1]["number"] == 31
+
+    async def _numbers(self, store: Home, writes: Sequence[Write]) -> list[Thing]:
+        records = await store.get([one.key for one in writes])
+        return [THING.decode(one.body) for one in records if one is not None and one.body is not None]
 
     # -- conditions -------------------------------------------------------------------------------------------
 

@@ -32,6 +32,27 @@ class NotAtomic(MemoryServer):
         return Committed([written for part in parts for written in part.written])
 
 
+@fails(CommitConformance, "test_a_record_that_stands_counts_among_many_new_ones")
+class ManyAreNew(MemoryServer):
+    """What stands is looked for only before a few writes."""
+
+    def _write(self, drafts: Any, write: Write) -> Written:
+        if len(drafts.states) >= 4:
+            self.part(write.key.etype, write.key.tenant).rows.pop(write.key.id, None)
+        return super()._write(drafts, write)
+
+
+@fails(CommitConformance, "test_many_new_records_in_one_commit_are_as_if_each_came_alone")
+class OneEndForAll(MemoryServer):
+    """The time to live of the first of many writes is taken for all of them."""
+
+    def _commit(self, commit: Commit) -> Committed:
+        if len(commit.writes) < 16:
+            return super()._commit(commit)
+        writes = [msgspec.structs.replace(one, ttl_us=commit.writes[0].ttl_us) for one in commit.writes]
+        return super()._commit(msgspec.structs.replace(commit, writes=writes))
+
+
 @fails(CommitConformance, "test_commits_of_one_call_are_apart")
 class OneFailureFailsTheCall(MemoryServer):
     def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
