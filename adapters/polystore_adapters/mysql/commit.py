@@ -14,14 +14,15 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
+from polystore.relational import records as relational
 from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
+from polystore.relational.records import by_table
 from polystore_adapters.mysql import claims, facts, graph
 from polystore_adapters.mysql.graph import slot_of
 from polystore_adapters.mysql.locks import bucket, lock_later
 from polystore_adapters.mysql.pool import Pool, Session
-from polystore_adapters.mysql.records import Tables, by_table
+from polystore_adapters.mysql.records import Tables
 from polystore_adapters.mysql.schema import BUCKETS, TARGETS_LOCK
 from polystore_adapters.mysql.table import RecordTable
 
@@ -46,21 +47,10 @@ class _Again(Exception):
 
 
 async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
-    """The answer to each commit. What the database itself refuses is tried with each commit alone."""
+    """The answer to each commit."""
     if not commits:
         return []
-    try:
-        return await _together(pool, tables, commits)
-    except (IntegrityViolation, InvalidData) as error:
-        if len(commits) == 1:
-            return [error]
-    answers: list[Committed | Exception] = []
-    for one in commits:
-        try:
-            answers += await run(pool, tables, [one])
-        except PolystoreError as error:  # those before it are done
-            answers.append(error)
-    return answers
+    return await relational.commit(commits, lambda part: _together(pool, tables, part))
 
 
 async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:

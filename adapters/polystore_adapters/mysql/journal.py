@@ -20,13 +20,14 @@ from polystore.model import (
     TargetRow,
     text_hash,
 )
+from polystore.relational.records import by_table
 from polystore_adapters.mysql.bodies import settle_held
 from polystore_adapters.mysql.commit import keep
 from polystore_adapters.mysql.dialect import decode_json, encode_json, ident
 from polystore_adapters.mysql.graph import SNAPSHOT, slot_of
 from polystore_adapters.mysql.locks import bucket, lock
 from polystore_adapters.mysql.pool import Pool, Session
-from polystore_adapters.mysql.records import Tables, by_table
+from polystore_adapters.mysql.records import Tables
 from polystore_adapters.mysql.schema import TARGETS_LOCK, check_database
 from polystore_adapters.mysql.table import vector_column
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
+from polystore.relational import records as relational
 from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
+from polystore.relational.records import by_table
 from polystore_adapters.postgresql import application, claims, facts, graph
 from polystore_adapters.postgresql.application import ApplicationTable
 from polystore_adapters.postgresql.claims import file_bucket
 from polystore_adapters.postgresql.dialect import decode_json, encode_json
 from polystore_adapters.postgresql.locks import BUCKETS, Again, begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
-from polystore_adapters.postgresql.records import Tables, by_table
+from polystore_adapters.postgresql.records import Tables
 from polystore_adapters.postgresql.table import RecordTable
 
 MASKS_SQL = (
@@ -53,19 +54,8 @@ MARK_SQL = "INSERT INTO ps_mark (name, value) VALUES ($1, $2) ON CONFLICT (name)
 
 
 async def run(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:
-    """The answer to each commit. What the database itself refuses is tried with each commit alone."""
-    try:
-        return await _together(pool, tables, commits)
-    except (IntegrityViolation, InvalidData) as error:
-        if len(commits) == 1:
-            return [error]
-    answers: list[Committed | Exception] = []
-    for one in commits:
-        try:
-            answers += await run(pool, tables, [one])
-        except PolystoreError as error:  # those before it are done
-            answers.append(error)
-    return answers
+    """The answer to each commit."""
+    return await relational.commit(commits, lambda part: _together(pool, tables, part))
 
 
 async def _together(pool: Pool, tables: Tables, commits: Sequence[Commit]) -> list[Committed | Exception]:

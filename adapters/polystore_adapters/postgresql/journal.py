@@ -20,13 +20,14 @@ from polystore.model import (
     TargetRow,
     text_hash,
 )
+from polystore.relational.records import by_table
 from polystore_adapters.postgresql import application
 from polystore_adapters.postgresql.bodies import settle_held
 from polystore_adapters.postgresql.commit import KEEP_SQL
 from polystore_adapters.postgresql.dialect import decode_json, encode_json, ident
 from polystore_adapters.postgresql.locks import begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
-from polystore_adapters.postgresql.records import Tables, by_table
+from polystore_adapters.postgresql.records import Tables
 from polystore_adapters.postgresql.schema import check_database
 from polystore_adapters.postgresql.table import sent
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polystore.errors import IntegrityViolation, InvalidData, PolystoreError, SchemaMismatch
 from polystore.model import (
-    APPLIED,
-    STALE,
     Body,
     Change,
     HashSpan,
@@ -19,9 +16,11 @@ from polystore.model import (
     Stamp,
     vector_digest,
 )
+from polystore.relational import records as relational
+from polystore.relational.records import Prepared, by_table
 from polystore_adapters.postgresql import graph
 from polystore_adapters.postgresql.dialect import decode_json, encode_json
-from polystore_adapters.postgresql.pool import Pool, Session
+from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.table import META, Draft, RecordTable
 
 TOMBSTONES_SQL = (
@@ -29,20 +28,7 @@ TOMBSTONES_SQL = (
 )
 
 
-class Tables(dict[str, RecordTable]):
-    """Entity name -> its table, of the types that this repository was prepared for."""
-
-    def __missing__(self, etype: str) -> RecordTable:
-        raise SchemaMismatch(f"nothing is prepared for {etype!r}: prepare it with create=True first")
-
-
-def by_table(keys: Iterable[Key]) -> dict[tuple[str, str], list[str]]:
-    """(entity name, tenant) -> ids, each once, sorted."""
-    out: dict[tuple[str, str], set[str]] = {}
-    for key in keys:
-        out.setdefault((key.etype, key.tenant), set()).add(key.id)
-    return {place: sorted(out[place]) for place in sorted(out)}
-
+Tables = Prepared[RecordTable]
 
 # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -109,60 +95,20 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
 # -- writing ------------------------------------------------------------------------------------------------------
 
 
-def draft(table: RecordTable, change: Change) -> Draft:
-    """The row of a change. Raises InvalidData, DimensionMismatch."""
-    if change.body is None:
-        return Draft(change.version, change.h, b"", change.updated_us, None, None)
-    columns = table.columns(change.key, change.body)
-    vectors = table.layout.served(change.vectors)
-    return Draft(
-        *(change.version, change.h, change.hash, change.updated_us, change.body, columns, vectors),
-        expires_us=change.expires_us,
-    )
-
-
 async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[Outcome]:
-    """See `Repository.apply`: of a key's changes only the newest is sent, and wins only over what is older."""
-    newest: dict[Key, int] = {}
-    drafts: dict[str, dict[Key, Draft]] = {}
-    outcomes: list[Outcome] = [STALE] * len(changes)
-    for i, change in sorted(enumerate(changes), key=lambda pair: pair[1].version):
-        try:
-            one = draft(tables[change.key.etype], change)
-        except PolystoreError as error:
-            outcomes[i] = Outcome("rejected", error)
-            continue
-        drafts.setdefault(change.key.etype, {})[change.key] = one
-        newest[change.key] = i
-    for etype in sorted(drafts):
-        for key, blame in (await _apply(pool, tables[etype], drafts[etype])).items():
-            outcomes[newest[key]] = APPLIED if blame is None else Outcome("rejected", blame)
-    return outcomes
+    """See `Repository.apply`."""
 
-
-async def _apply(pool: Pool, table: RecordTable, drafts: Mapping[Key, Draft]) -> dict[Key, PolystoreError | None]:
-    """The keys that were written, and those that cannot be."""
-    try:
+    async def write(table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
         if table.edges is None:
             rows = await pool.fetch(table.apply_sql, *table.arrays(drafts))
-            return {Key(tenant, table.etype, str(id)): None for tenant, id, _ in rows}
+            return [Key(tenant, table.etype, str(id)) for tenant, id, _ in rows]
         async with pool.transaction() as db:
-            return dict.fromkeys(await _apply_with_edges(db, table, drafts))
-    except (InvalidData, IntegrityViolation) as error:
-        if len(drafts) == 1:
-            return dict.fromkeys(drafts, error)
-    found: dict[Key, PolystoreError | None] = {}
-    for key, one in drafts.items():
-        found.update(await _apply(pool, table, {key: one}))
-    return found
+            rows = await db.fetch(table.apply_sql, *table.arrays(drafts))
+            keys = [Key(tenant, table.etype, str(id)) for tenant, id, _ in rows]
+            await graph.replace(db, table, {key: drafts[key].body for key in keys})  # under the rows' locks
+            return keys
 
-
-async def _apply_with_edges(db: Session, table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
-    """The edges follow under the rows' locks."""
-    rows = await db.fetch(table.apply_sql, *table.arrays(drafts))
-    keys = [Key(tenant, table.etype, str(id)) for tenant, id, _ in rows]
-    await graph.replace(db, table, {key: drafts[key].body for key in keys})
-    return keys
+    return await relational.apply(tables, changes, write)
 
 
 async def newest(pool: Pool, tables: Tables, etype: str) -> int:
