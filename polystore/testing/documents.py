@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -80,7 +80,7 @@ class Documents:
 
 
 @contextmanager
-def documents_by_url() -> Iterator[None]:
+def documents_by_url() -> Generator[None]:
     """Inside, a store's URL may be `documents:` and the URL of another store, which is then one that cannot commit."""
 
     async def connect(url: str, options: Mapping[str, Any], env: Env) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import pytest
 from polystore_adapters.memory import MemoryRepository, MemoryServer
@@ -148,7 +148,7 @@ class KeptBodiesConformance(Conformance):
             assert record is not None
             assert record.body is not None
         for key in keys:
-            raw, there = await state(repository, key), await state(cast(Repository, home.repository), key)
+            raw, there = await state(repository, key), await state(home.repository, key)
             assert raw is not None
             assert there is not None
             assert there.version == raw.version

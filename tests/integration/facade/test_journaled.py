@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,10 @@ def home(hda: HybridDataArchitecture) -> Any:
     return cast(Documents, hda.stores["docs"].repository)
 
 
+def one_star_more(talk: Talk) -> Talk:
+    return dataclasses.replace(talk, stars=talk.stars + 1)
+
+
 async def kept(hda: HybridDataArchitecture, id: str) -> bool:
     """Whether the journal has the body."""
     (record,) = await hda.stores["main"].repository.get([Key("", "talk", id)])
@@ -160,7 +165,7 @@ def test_the_placement_says_who_is_the_journal_and_is_remembered(tmp_path: Path)
         lost["stores"]["other"] = {"url": f"sqlite:{tmp_path}/other.db"}
         with pytest.raises(StoreCorrupt, match="'docs' holds versions of talk that 'other', its journal, has not"):
             await HybridDataArchitecture.open(lost, entities=[Talk])
-        unpinned = {**config(tmp_path), "pins": {}}
+        unpinned: dict[str, Any] = {**config(tmp_path), "pins": {}}
         async with HybridDataArchitecture.open(unpinned, entities=[Talk, Member]) as hda:
             assert hda.manager.placements["talk"].home == "docs"
             assert await hda.collection(Talk).get("a") == Talk(id="a", topic="x")
@@ -199,7 +204,7 @@ def test_a_write_is_at_its_home_when_it_returns_and_then_nowhere_else(tmp_path: 
             result = await talks.update("a", {"stars": 3})
             (found,) = await talks.find(F.stars == 3, after=result.token)
             assert found == Talk(id="a", topic="학교", turns=["안녕"], stars=3)
-            await talks.update("a", lambda one: dataclasses.replace(one, stars=one.stars + 1))
+            await talks.update("a", one_star_more)
             gone = await talks.delete("a")
             assert await talks.get("a") is None
             assert await talks.count(after=gone.token) == 0
@@ -302,7 +307,11 @@ def test_what_has_expired_is_absent_at_both(tmp_path: Path) -> None:
 async def _forgotten(hda: HybridDataArchitecture, id: str) -> None:
     """The home loses the record, as a server does that is restored to an older state."""
     inner = home(hda).inner
-    await inner._db.write_one(lambda db, _: db.execute("DELETE FROM talk WHERE id = ?", (id,)), None)
+
+    def delete(db: sqlite3.Connection, _: object) -> None:
+        db.execute("DELETE FROM talk WHERE id = ?", (id,))
+
+    await inner._db.write_one(delete, None)
 
 
 def test_what_its_home_has_lost_is_told_and_never_taken_for_absent(
