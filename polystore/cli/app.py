@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from polystore.cli import conformance, data, dead_letters, facts, rebuild, relations, stores, sweep, transfer, worker
+from polystore.cli import (
+    conformance,
+    data,
+    dead_letters,
+    epoch,
+    facts,
+    rebuild,
+    relations,
+    stores,
+    sweep,
+    transfer,
+    worker,
+)
 from polystore.cli.running import Context
 
 
@@ -73,3 +85,4 @@ app.command()(rebuild.rebuild)
 app.command()(worker.worker)
 app.command()(conformance.conformance)
 app.add_typer(dead_letters.app, name="dlq", help="Dead letters: records that a copy refused.")
+app.add_typer(epoch.app, name="epoch", help="Go on with a home that was restored to the past.")

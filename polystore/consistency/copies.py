@@ -12,7 +12,7 @@ from polystore.consistency.line import Line
 from polystore.consistency.targets import EMBED
 from polystore.errors import ConfigurationError, StoreCorrupt
 from polystore.model import Placement, TargetRow
-from polystore.protocols import Repository, SupportsJournal
+from polystore.protocols import Repository, SupportsEpoch, SupportsJournal
 from polystore.store import Store
 
 TARGETS_MAX = 62
@@ -106,7 +106,8 @@ async def _identities(home: Store, etype: str, placement: Placement, stores: Map
             raise StoreCorrupt(
                 f"the copy {name!r} holds versions of {etype} that {home.name!r} has not given out: the home was "
                 "restored to the past, or these two do not belong together. Nothing was changed. Put the newer "
-                f"data of {home.name!r} back, or delete the data of {name!r}, which is then filled anew",
+                f"data of {home.name!r} back, or delete the data of {name!r}, which is then filled anew"
+                + (f", or run `polystore epoch bump {home.name}`" if home.supports(SupportsEpoch) else ""),
                 store=home.name,
                 operation="open",
             )

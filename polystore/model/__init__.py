@@ -49,6 +49,7 @@ from polystore.model.queries import Direction, Link, Match, Reached
 from polystore.model.records import (
     APPLIED,
     CALLER,
+    EPOCH_BITS,
     EVERYTHING,
     FIRST_VERSION,
     HASH_SPACE,
@@ -77,6 +78,7 @@ from polystore.model.writes import Commit, Committed, OpId, Write, Written
 __all__ = [
     "APPLIED",
     "CALLER",
+    "EPOCH_BITS",
     "EVERYTHING",
     "FIRST_VERSION",
     "HASH_SPACE",

@@ -21,7 +21,9 @@ KEY_BYTES_MAX = 512
 """UTF-8 bytes of an id: Elasticsearch's limit for `_id`, the smallest of all stores."""
 TENANT_BYTES_MAX = 128
 HASH_SPACE = 1 << 32
-FIRST_VERSION = 1 << 42
+EPOCH_BITS = 42
+"""Bits of a version below the number of its epoch. They last seven years at 10,000 updates a second."""
+FIRST_VERSION = 1 << EPOCH_BITS
 """Epoch 1: a home that was restored to an older state continues in a later epoch, above all versions ever used."""
 
 

@@ -13,6 +13,7 @@ belong to the caller.
 from polystore.protocols.application import CapturesTables, SupportsApplicationTables
 from polystore.protocols.bodies import SupportsKeptBodies
 from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
+from polystore.protocols.epoch import SupportsEpoch
 from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
@@ -45,6 +46,7 @@ __all__ = [
     "SupportsApplicationTables",
     "SupportsCache",
     "SupportsCommit",
+    "SupportsEpoch",
     "SupportsFileClaims",
     "SupportsFilter",
     "SupportsInlineCache",

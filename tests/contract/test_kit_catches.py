@@ -12,6 +12,7 @@ from tests.contract.broken import (
     cache,
     copies,
     ends,
+    epochs,
     expiry,
     facts,
     graphs,
@@ -23,7 +24,7 @@ from tests.contract.broken import (
 )
 from tests.contract.broken.registry import CASES, Case
 
-MODULES = (bodies, cache, copies, ends, expiry, facts, graphs, homes, journals, objects, queries, state)
+MODULES = (bodies, cache, copies, ends, epochs, expiry, facts, graphs, homes, journals, objects, queries, state)
 
 
 def connection(broken: type[MemoryServer | MemoryRepository]) -> Connect:

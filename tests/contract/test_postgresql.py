@@ -13,6 +13,7 @@ from polystore.testing.conformance import (
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
+    EpochConformance,
     ExpiryConformance,
     FileClaimsConformance,
     FilterConformance,
@@ -78,6 +79,10 @@ class TestHistories(BareAndLayered, HistoriesConformance):
 
 
 class TestCommit(BareAndLayered, CommitConformance):
+    pass
+
+
+class TestEpoch(BareAndLayered, EpochConformance):
     pass
 
 

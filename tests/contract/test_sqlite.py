@@ -15,6 +15,7 @@ from polystore.testing.conformance import (
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
+    EpochConformance,
     ExpiryConformance,
     FileClaimsConformance,
     FilterConformance,
@@ -81,6 +82,10 @@ class TestHistories(BareAndLayered, HistoriesConformance):
 
 
 class TestCommit(BareAndLayered, CommitConformance):
+    pass
+
+
+class TestEpoch(BareAndLayered, EpochConformance):
     pass
 
 

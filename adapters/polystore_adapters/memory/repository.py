@@ -35,6 +35,7 @@ from polystore.protocols import (
     Layout,
     SupportsCache,
     SupportsCommit,
+    SupportsEpoch,
     SupportsFileClaims,
     SupportsFilter,
     SupportsInlineCache,
@@ -75,6 +76,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
         {
             SupportsSchema,
             SupportsCommit,
+            SupportsEpoch,
             SupportsJournal,
             SupportsInlineGet,
             SupportsFilter,
@@ -201,6 +203,9 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
         return await self._call(self.server.paths, start, end, types, direction, depth_max, where, limit)
 
     # -- journal ----------------------------------------------------------------------------------------------
+
+    async def bump_epoch(self) -> int:
+        return await self._call(self.server.bump_epoch)
 
     async def beat(self, worker: str) -> frozenset[str]:
         return await self._call(self.server.beat, worker)

@@ -6,16 +6,16 @@ from polystore.env import Env
 from polystore.model import Instance
 
 from .cache import CACHE_BYTES, Cache
+from .epoch import Epochs
 from .facts import FactStore
 from .graph import Graph
-from .home import Home
 from .objects import Objects
 from .queries import Queries
 from .schema import Schema
 from .state import LiveState
 
 
-class MemoryServer(Home, FactStore, Queries, Graph, Schema, LiveState):
+class MemoryServer(Epochs, FactStore, Queries, Graph, Schema, LiveState):
     """What several connections share, as they would share a database server.
 
     The methods have the names and the meaning of the protocols in `polystore.protocols`, but are synchronous: each is

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from polystore.model import Commit, Committed, Key, Written
-from polystore_adapters.postgresql import following, joining
+from polystore_adapters.postgresql import epoch, following, joining
 from polystore_adapters.postgresql.application import ApplicationTable
 from polystore_adapters.postgresql.locks import ROWS_SQL
 from polystore_adapters.postgresql.pool import Pool
@@ -30,6 +30,9 @@ class ApplicationCalls:
     async def follow(self, etype: str, ids: Sequence[str]) -> int:
         if not ids:
             return 0
+        return await epoch.going_on(self._pool, lambda: self._follow(etype, ids))
+
+    async def _follow(self, etype: str, ids: Sequence[str]) -> int:
         async with self._pool.transaction(begin=ROWS_SQL, name="follow") as db:
             found = await following.follow(db, self._application(etype), ids)
         return sum(one.changed for one in found.values())

@@ -17,6 +17,7 @@ from polystore_adapters.postgresql import application, claims, facts, graph
 from polystore_adapters.postgresql.application import ApplicationTable
 from polystore_adapters.postgresql.claims import file_bucket
 from polystore_adapters.postgresql.dialect import decode_json, encode_json
+from polystore_adapters.postgresql.epoch import SAME_SQL, Moved
 from polystore_adapters.postgresql.locks import BUCKETS, Again, begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables
@@ -26,7 +27,9 @@ MASKS_SQL = (
     "(SELECT jsonb_object_agg(etype, mask)::text FROM (SELECT etype, bit_or(1::bigint << bit) AS mask FROM ps_target "
     "WHERE status <> 'off' GROUP BY etype) AS targets)"
 )
-_BEGIN_SQL = f"SELECT ps_now_us(), {MASKS_SQL}, ARRAY(SELECT nextval('ps_version') FROM generate_series(1, $1))"
+_BEGIN_SQL = (
+    f"SELECT {SAME_SQL}, ps_now_us(), {MASKS_SQL}, ARRAY(SELECT nextval('ps_version') FROM generate_series(1, $1))"
+)
 _OPS_SQL = (
     "SELECT tenant, op_id, request_hash, answers FROM ps_op "
     "WHERE (tenant, op_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
@@ -108,7 +111,9 @@ async def _read(
     """What stands of all keys; bodies where an answer or a new body is made of the one before. And as many new versions
     as the commits can need."""
     writes = [write for commit in commits for write in commit.writes]
-    now_us, masks, versions = await db.row(_BEGIN_SQL, len(writes) + len(extra))
+    same, now_us, masks, versions = await db.row(_BEGIN_SQL, len(writes) + len(extra))
+    if not same:
+        raise Moved
     standing = Standing(now_us, decode_json(masks) if masks else {})
     whole = {write.key for write in writes if write.kind in ("update", "insert")}
     keys = {*(write.key for write in writes), *extra}

@@ -12,6 +12,7 @@ from polystore.relational.following import Following, changed
 from polystore_adapters.postgresql.application import ApplicationTable, lock
 from polystore_adapters.postgresql.commit import BURY_SQL, FORGET_SQL, MASKS_SQL, OUTBOX_SQL
 from polystore_adapters.postgresql.dialect import decode_json
+from polystore_adapters.postgresql.epoch import SAME_SQL, Moved
 from polystore_adapters.postgresql.locks import ROWS_SQL
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables
@@ -33,7 +34,9 @@ async def follow(db: Session, table: ApplicationTable, ids: Iterable[str]) -> di
     wanted = sorted(set(ids))
     found, noted = await lock(db, table, wanted)
     rows = {Key("", table.etype, id): body for id, body in (await _bodies(db, table, wanted, found)).items()}
-    now, masks = (await db.fetch(f"SELECT ps_now_us(), {MASKS_SQL}"))[0]
+    same, now, masks = (await db.fetch(f"SELECT {SAME_SQL}, ps_now_us(), {MASKS_SQL}"))[0]
+    if not same:
+        raise Moved
     standing = Standing(now, decode_json(masks) if masks else {})
     standing.rows = {Key("", table.etype, id): row for id, row in noted.items()}
     todo = changed(table, standing, rows)

@@ -25,6 +25,7 @@ from polystore_adapters.postgresql import application
 from polystore_adapters.postgresql.bodies import settle_held
 from polystore_adapters.postgresql.commit import KEEP_SQL
 from polystore_adapters.postgresql.dialect import decode_json, encode_json, ident
+from polystore_adapters.postgresql.epoch import SAME_SQL, renew
 from polystore_adapters.postgresql.locks import begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables
@@ -93,9 +94,12 @@ async def beat(pool: Pool, worker: str) -> frozenset[str]:
     sql = (
         "WITH b AS (INSERT INTO ps_worker (id, beat_us) VALUES ($1, ps_now_us()) ON CONFLICT (id) DO UPDATE SET "
         "beat_us = excluded.beat_us), d AS (DELETE FROM ps_worker WHERE beat_us < ps_now_us() - 86400000000 "
-        f"AND id <> $1) SELECT id FROM ps_worker WHERE beat_us > ps_now_us() - {DEAD_US}"
+        f"AND id <> $1) SELECT id, {SAME_SQL} FROM ps_worker WHERE beat_us > ps_now_us() - {DEAD_US}"
     )
-    return frozenset(id for (id,) in await pool.fetch(sql, worker)) | {worker}
+    rows = await pool.fetch(sql, worker)
+    if any(same is False for _, same in rows):
+        await renew(pool)
+    return frozenset(id for id, _ in rows) | {worker}
 
 
 async def retire(pool: Pool, worker: str) -> None:

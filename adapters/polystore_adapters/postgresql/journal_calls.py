@@ -8,7 +8,7 @@ from polystore.env import Env
 from polystore.errors import IntegrityViolation, InvalidData
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.postgresql import bodies, commit, journal
+from polystore_adapters.postgresql import bodies, commit, epoch, journal
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.quick import Quick, is_quick
 from polystore_adapters.postgresql.records import Tables
@@ -23,6 +23,12 @@ class JournalCalls:
     _quick: Quick
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
+        return await epoch.going_on(self._pool, lambda: self._commit(commits))
+
+    async def bump_epoch(self) -> int:
+        return await epoch.begin(self._pool, always=True)
+
+    async def _commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         answers = await self._quickly(commits)
         rest = [i for i, answer in enumerate(answers) if answer is None]
         if rest:

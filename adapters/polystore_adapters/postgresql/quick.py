@@ -11,6 +11,7 @@ from typing import Any
 
 from polystore.model import Commit, Committed, Key, Write, Written
 from polystore_adapters.postgresql.dialect import ident
+from polystore_adapters.postgresql.epoch import SAME_SQL
 from polystore_adapters.postgresql.locks import LOCK_CLASS, bucket
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.records import Tables
@@ -65,7 +66,8 @@ def statement(table: RecordTable, kind: str, *, one: bool) -> str:
     etype = "'" + table.etype.replace("'", "''") + "'"
     return (
         f"WITH {before}w AS (INSERT INTO {table.name} AS t ({', '.join(given)}) SELECT {', '.join(given.values())} "
-        f"FROM {rows}{locks} WHERE k.held ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {changes} WHERE {judged} "
+        f"FROM {rows}{locks} WHERE k.held AND {SAME_SQL} "
+        f"ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {changes} WHERE {judged} "
         f"RETURNING ps_tenant AS tenant, {key} AS id, ps_h AS h, ps_version AS version, xmax <> 0 AS existed, "
         f"ps_updated_at AS now, ps_expires_at AS ends, (SELECT coalesce(bit_or(1::bigint << bit), 0) FROM ps_target "
         f"WHERE etype = {etype} AND status <> 'off') AS mask), "

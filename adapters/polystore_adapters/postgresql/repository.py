@@ -26,9 +26,11 @@ from polystore.protocols import (
     Layout,
     SupportsApplicationTables,
     SupportsCommit,
+    SupportsEpoch,
     SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
+    SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
     SupportsSchema,
@@ -39,8 +41,9 @@ from polystore.protocols import (
     SupportsTraversal,
     SupportsVectorSearch,
 )
+from polystore.relational.edges import Edges
 from polystore.text import Phrase
-from polystore_adapters.postgresql import graph, records, vector
+from polystore_adapters.postgresql import epoch, graph, records, vector
 from polystore_adapters.postgresql.application_calls import ApplicationCalls
 from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.fact_calls import FactCalls
@@ -49,6 +52,7 @@ from polystore_adapters.postgresql.journal_calls import JournalCalls
 from polystore_adapters.postgresql.log import LogTable, LogTables
 from polystore_adapters.postgresql.objects import PART_BYTES, ObjectCalls
 from polystore_adapters.postgresql.options import Options
+from polystore_adapters.postgresql.partitions import Partitions
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.prepare import compare, described, prepare
@@ -73,6 +77,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             SupportsSchema,
             SupportsApplicationTables,
             SupportsCommit,
+            SupportsEpoch,
             SupportsJournal,
             SupportsFilter,
             SupportsTextSearch,
@@ -84,6 +89,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             SupportsTimeRange,
             SupportsLog,
             SupportsSpill,
+            SupportsKeptBodies,
         }
     )
     limits: Limits = Limits(part_bytes=PART_BYTES)
@@ -96,6 +102,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         self._tables = Tables()
         self._quick = Quick(self._pool, self._tables)
         self._logs = LogTables()
+        self._partitions = Partitions()
         self._hub = hub_of(f"{url} {options.schema}")
 
     @property
@@ -136,6 +143,8 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
                     await log.prepare(db)
         if any(table.shared for table in tables):
             self._data_id = str(await self._pool.value(_DATA_ID_SQL))
+        if any(layout.home for layout in layouts):
+            await epoch.note(self._pool)
         self._tables.update({table.etype: table for table in tables})
         self._logs.update({log.table.etype: log for log in logs})
 
@@ -235,11 +244,11 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         ends = ((start.etype, start.id), (end.etype, end.id))
         return await graph.paths(self._pool, edges, *ends, direction, depth_max, limit)
 
-    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> graph.Edges:
+    def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> Edges:
         tables = [(name, table.edges) for name, table in self._tables.items() if table.edges is not None]
         if not tables:
             raise _not_served(etype, "relations")
-        return graph.Edges(tables, tenant, types, graph.condition(where))
+        return Edges(tables, tenant, types, graph.condition(where))
 
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
         return ("TRUE", ()) if where is None else table.statements.condition(where)

@@ -36,6 +36,7 @@ from polystore.protocols import (
     Layout,
     SupportsApplicationTables,
     SupportsCommit,
+    SupportsEpoch,
     SupportsFileClaims,
     SupportsFilter,
     SupportsInlineGet,
@@ -58,6 +59,7 @@ from polystore_adapters.sqlite.application_calls import ApplicationCalls
 from polystore_adapters.sqlite.bodies import BodyCalls
 from polystore_adapters.sqlite.commit import Commits
 from polystore_adapters.sqlite.database import Database
+from polystore_adapters.sqlite.epoch import EpochCalls
 from polystore_adapters.sqlite.errors import translate, translating
 from polystore_adapters.sqlite.facets import graph
 from polystore_adapters.sqlite.fact_calls import FactCalls
@@ -76,7 +78,7 @@ INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository(ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, StateCalls):
+class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, StateCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
@@ -84,6 +86,7 @@ class SqliteRepository(ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, Stat
             SupportsSchema,
             SupportsApplicationTables,
             SupportsCommit,
+            SupportsEpoch,
             SupportsJournal,
             SupportsInlineGet,
             SupportsFilter,

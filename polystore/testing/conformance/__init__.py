@@ -15,7 +15,7 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """application_tables base cache commit durability expiry facade facade_state facts filters histories
+_REWRITTEN = """application_tables base cache commit durability epoch expiry facade facade_state facts filters histories
     home_facets kept_bodies limits logs objects outbox records repository retries schema spills state text traversal
     vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
@@ -25,6 +25,7 @@ from polystore.testing.conformance.base import Conformance, Connect, MovableEnv 
 from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
+from polystore.testing.conformance.epoch import EpochConformance  # noqa: E402
 from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
 from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
 from polystore.testing.conformance.facade_state import StateFacadeConformance  # noqa: E402
@@ -60,6 +61,7 @@ __all__ = [
     "Connect",
     "CopyExpiryConformance",
     "DurabilityConformance",
+    "EpochConformance",
     "ExpiryConformance",
     "FacadeConformance",
     "FileClaimsConformance",

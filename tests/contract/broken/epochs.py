@@ -1,0 +1,54 @@
+"""Homes whose next epoch is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from polystore_adapters.memory import MemoryServer
+
+from polystore.testing.conformance import EpochConformance
+from tests.contract.broken.registry import fails
+
+
+@fails(EpochConformance, "test_what_stands_and_what_is_deleted_is_of_the_new_epoch")
+class TombstonesStay(MemoryServer):
+    """What copies hold of a record that is deleted here stays newer than its tombstone."""
+
+    def _raise(self, part: Any) -> None:
+        tombstones = part.tombstones
+        super()._raise(part)
+        part.tombstones = tombstones
+
+
+@fails(EpochConformance, "test_versions_go_on_above")
+class VersionsStay(MemoryServer):
+    """New versions are drawn where the lost ones were."""
+
+    def bump_epoch(self) -> int:
+        before = self._version
+        number = super().bump_epoch()
+        self._version = before
+        return number
+
+
+@fails(EpochConformance, "test_copies_in_use_are_to_be_filled_anew")
+class CopiesStay(MemoryServer):
+    """Copies keep what they have of the lost state."""
+
+    def bump_epoch(self) -> int:
+        rows = dict(self._targets)
+        number = super().bump_epoch()
+        self._targets = rows
+        return number
+
+
+@fails(EpochConformance, "test_copies_in_use_are_to_be_filled_anew")
+class TheOthersToo(MemoryServer):
+    """A copy that is off is put back."""
+
+    def bump_epoch(self) -> int:
+        number = super().bump_epoch()
+        for key, row in self._targets.items():
+            self._targets[key] = msgspec.structs.replace(row, status="backfilling")
+        return number
