@@ -12,7 +12,7 @@ from compose.native.cache import Artifact, Say
 from compose.native.place import StackError
 from compose.native.processes import Process, Running
 
-START_S = 60
+START_S = 180
 
 
 @dataclass(frozen=True)

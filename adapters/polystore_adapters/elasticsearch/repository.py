@@ -1,0 +1,94 @@
+"""The indexes under one prefix of an Elasticsearch server as a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from polystore.errors import Unavailable, UnsupportedOperation
+from polystore.filters import Checked
+from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
+from polystore.protocols import Layout, SupportsSchema, SupportsTextSearch
+from polystore.text import Phrase
+from polystore_adapters.elasticsearch import full_text, records
+from polystore_adapters.elasticsearch.held import AllHeld, Held
+from polystore_adapters.elasticsearch.prepare import DATA, meta, prepare
+from polystore_adapters.elasticsearch.server import Server
+
+PURGE_S: Final = 600.0
+"""How often a process that writes removes what is left of deleted records."""
+
+
+class ElasticsearchRepository:
+    """Any number of processes may share the indexes. `client` is the driver's own object."""
+
+    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsTextSearch})
+    limits: Limits = Limits()
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._types = AllHeld()
+        self._purged: dict[str, float] = {}
+        self.client: Any = server.client
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._server.aclose()
+
+    async def ping(self) -> Instance:
+        """A server without all of its modules has no `GET /`."""
+        health = await self._server.ask("GET", "/_cluster/health")
+        if health["status"] == "red":
+            raise Unavailable("the cluster is red: shards are missing")
+        nodes = (await self._server.ask("GET", "/_nodes/_local/none"))["nodes"]
+        ((id, node),) = nodes.items()
+        data = (await meta(self._server, [DATA])).get(DATA, {})
+        return Instance("elasticsearch", node["version"], id, data.get("data_id", ""))
+
+    async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
+        others = [layout.entity.name for layout in layouts if layout.kind != "record"]
+        if others:
+            raise UnsupportedOperation(f"an elasticsearch: store holds records, and no facts or state of {others}")
+        types = [Held(self._server, layout) for layout in layouts]
+        await prepare(self._server, types, create=create)
+        self._types.update({one.etype: one for one in types})
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
+        return await records.get(self._server, self._types, keys)
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        outcomes = await records.apply(self._server, self._types, changes)
+        now = self._server.env.monotonic()
+        for etype in {change.key.etype for change in changes}:
+            if now - self._purged.setdefault(etype, now) >= PURGE_S:
+                self._purged[etype] = now
+                await records.purge(self._server, self._types[etype])
+        return outcomes
+
+    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        return await records.scan(self._server, self._types[etype], tenant, span, cursor, limit)
+
+    async def tenants(self, etype: str) -> list[str]:
+        return await records.tenants(self._server, self._types[etype])
+
+    async def newest(self, etype: str) -> int:
+        return await records.newest(self._server, self._types[etype])
+
+    # -- queries ----------------------------------------------------------------------------------------------
+
+    async def search(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        after: tuple[float, str] | None,
+    ) -> list[Match]:
+        held: Held = self._types[etype]
+        if not held.full_text:
+            raise UnsupportedOperation(f"{etype}: this store was not prepared for full text")
+        return await full_text.search(self._server, held, tenant, phrases, where, limit, after)

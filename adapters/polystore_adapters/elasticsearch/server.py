@@ -1,0 +1,142 @@
+"""The driver's client, its errors by type and status, and what was not refreshed yet."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from polystore.env import Env
+from polystore.errors import (
+    ConfigurationError,
+    InvalidData,
+    PermissionDenied,
+    PolystoreError,
+    RateLimited,
+    SchemaMismatch,
+    StoreFull,
+    Unavailable,
+    ValueTooLarge,
+)
+from polystore_adapters.elasticsearch.options import Options
+
+_module: Any = importlib.import_module("elasticsearch")
+ApiError: type[Exception] = _module.ApiError
+"""The server answered with an error, or with less than was asked for."""
+TransportError: type[Exception] = _module.TransportError
+"""There was no answer."""
+Document = dict[str, Any]
+SCHEMES = {"elasticsearch": "http", "elasticsearchs": "https"}
+_SAID = "elasticsearch://user:password@host:port, or elasticsearchs:// with TLS"
+
+
+class Server:
+    """The indexes under one prefix. Nothing is tried twice."""
+
+    def __init__(self, url: str, known: Options, theirs: Mapping[str, Any], env: Env) -> None:
+        if known.client is not None and (not isinstance(known.client, _module.AsyncElasticsearch) or theirs):
+            raise ConfigurationError("the option client is an AsyncElasticsearch, and no other option of the driver is")
+        self._owned, self._closed = known.client is None, False
+        self.client: Any = _made(url, known, theirs) if known.client is None else known.client
+        self.options = known
+        self.env = env
+        self._refreshes: dict[str, asyncio.Task[None]] = {}
+
+    def name(self, etype: str) -> str:
+        """Of what holds an entity type: an alias, so that another index can take its place."""
+        return f"{self.options.prefix}{etype}"
+
+    @property
+    def meta(self) -> str:
+        """The index of what is known of the others; no entity has such a name."""
+        return f"{self.options.prefix}.meta"
+
+    async def ask(self, method: str, path: str, body: object = None, **params: Any) -> Any:
+        """One request. Raises polystore's errors."""
+        if self._closed:
+            raise Unavailable("closed; connect again")
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
+        try:
+            answer = await self.client.perform_request(method, path, params=params, headers=headers, body=body)
+        except ApiError as error:
+            raise by_status(getattr(error, "status_code", 0), _type_of(getattr(error, "body", None))) from error
+        except TransportError as error:
+            raise Unavailable(f"the server does not answer ({type(error).__name__})") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():  # by the driver, which was closed under way
+                raise Unavailable("closed under way; connect again") from None
+            raise
+        return answer.body
+
+    async def bulk(self, lines: Sequence[bytes]) -> Document:
+        """Lines of a bulk request, documents and what is done with them; each item of the answer stands by itself."""
+        answer: Document = await self.ask("POST", "/_bulk", b"\n".join(lines) + b"\n")
+        return answer
+
+    async def refresh(self, index: str) -> None:
+        """What was written to the index before this call is found after it. Calls at the same time share one request
+        that begins after all of them."""
+        running = self._refreshes.get(index)
+        if running is not None and not running.done():
+            await asyncio.wait([running])  # it may have begun before what the caller wants to see
+            running = self._refreshes.get(index)
+        if running is None or running.done():
+            running = self._refreshes[index] = asyncio.create_task(self._refresh(index))
+        await asyncio.shield(running)
+
+    async def _refresh(self, index: str) -> None:
+        await self.ask("POST", f"/{index}/_refresh")
+
+    async def aclose(self) -> None:
+        """Calls under way end with an error. Idempotent; a program's own client stays open."""
+        if not self._closed:
+            self._closed = True
+            if self._owned:
+                await self.client.close()
+            await asyncio.gather(*self._refreshes.values(), return_exceptions=True)
+
+
+def by_status(status: int, kind: str) -> PolystoreError:
+    """The error of a request, or of one item of a bulk request, by its status and type."""
+    if kind == "cluster_block_exception":
+        return StoreFull("its disk is full, or the index is read-only; make room, the server then writes again")
+    match status:
+        case 400:
+            return InvalidData(f"the server refuses the document ({kind})")
+        case 401 | 403:
+            return PermissionDenied("the server refuses these credentials; give them rights on the prefix's indexes")
+        case 404:
+            return SchemaMismatch("the index does not exist; run `polystore init`")
+        case 413:
+            return ValueTooLarge("the server takes no request as large; raise its http.max_content_length")
+        case 429:
+            return RateLimited("the server asks for fewer requests")
+        case _:
+            return Unavailable(f"the server does not answer as it should ({kind or status})")
+
+
+def _type_of(body: Any) -> str:
+    """What kind of error it is, where the server says so in the usual form."""
+    try:
+        return str(body["error"]["type"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _made(url: str, known: Options, theirs: Mapping[str, Any]) -> Any:
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError(f"not a URL of an Elasticsearch server: {_SAID}")
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    given: dict[str, Any] = {"request_timeout": known.timeout_s, "max_retries": 0, "retry_on_timeout": False, **theirs}
+    if parts.username and parts.password:
+        given.setdefault("basic_auth", (unquote(parts.username), unquote(parts.password)))
+    try:
+        return _module.AsyncElasticsearch([f"{SCHEMES[parts.scheme]}://{host}" for host in hosts], **given)
+    except (ValueError, TypeError, OSError) as e:
+        raise ConfigurationError(f"an option that the driver refuses ({type(e).__name__}): {_SAID}") from None

@@ -1,0 +1,70 @@
+"""The kit against the Elasticsearch adapter: copies found by words; a prefix for each test."""
+
+from collections.abc import Generator
+
+import pytest
+from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
+
+from polystore.testing.conformance import (
+    Connect,
+    CopyExpiryConformance,
+    DurabilityConformance,
+    HistoriesConformance,
+    RecordsConformance,
+    RepositoryConformance,
+    SchemaConformance,
+    TextConformance,
+    layered,
+)
+from tests.elasticsearch import connecting, own_prefix
+from tests.stack import server
+
+elasticsearch = server("elasticsearch")
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # one record of 2 MB
+
+
+class Bare:
+    @pytest.fixture
+    def connect(self, elasticsearch: str) -> Generator[Connect]:
+        with own_prefix(elasticsearch) as prefix:
+            yield connecting(elasticsearch, prefix)
+
+
+class BareAndLayered(Bare):
+    @pytest.fixture(params=["bare", "under all layers"])
+    def connect(self, request: pytest.FixtureRequest, elasticsearch: str) -> Generator[Connect]:
+        with own_prefix(elasticsearch) as prefix:
+            bare = connecting(elasticsearch, prefix)
+            yield bare if request.param == "bare" else layered(bare)
+
+
+class TestRepository(BareAndLayered, RepositoryConformance):
+    pass
+
+
+class TestRecords(BareAndLayered, RecordsConformance):
+    pass
+
+
+class TestHistories(Bare, HistoriesConformance):
+    pass
+
+
+class TestExpiryAtCopies(Bare, CopyExpiryConformance):
+    pass
+
+
+class TestSchema(Bare, SchemaConformance):
+    pass
+
+
+class TestText(Bare, TextConformance):
+    pass
+
+
+class TestDurability(Bare, DurabilityConformance):
+    pass
+
+
+def test_the_adapter_claims_what_is_tested_here() -> None:
+    assert {one.__name__ for one in ElasticsearchRepository.capabilities} == {"SupportsSchema", "SupportsTextSearch"}

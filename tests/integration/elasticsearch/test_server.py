@@ -1,0 +1,173 @@
+"""Copies in Elasticsearch behind the facade: what others find there, what a restart and a refusal do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from polystore_adapters.elasticsearch import connect
+from polystore_adapters.elasticsearch.records import purge
+from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
+
+from polystore import (
+    ConfigurationError,
+    F,
+    FullText,
+    HybridDataArchitecture,
+    InvalidData,
+    Unavailable,
+    entity,
+)
+from polystore.env import Env
+from polystore.model import Change, Key, key_hash
+from polystore.protocols import Layout
+from polystore.testing.conformance.entities import ARTICLE, Article
+from polystore.text import query
+from tests.elasticsearch import own_prefix
+from tests.loops import in_a_loop
+from tests.stack import own_server, server
+
+elasticsearch = server("elasticsearch")
+TEXTS = {"a": "오늘 학교에서 친구를 만났어요", "b": "학교 앞 분식집에서 떡볶이를 먹었다", "c": "비가 와서 우산을 샀다"}
+
+
+@entity()
+@dataclass
+class Memory:
+    id: str
+    text: Annotated[str, FullText()]
+    stars: int = 0
+
+
+@pytest.fixture
+def prefix(elasticsearch: str) -> Iterator[str]:
+    with own_prefix(elasticsearch) as own:
+        yield own
+
+
+def application(folder: Path, url: str, prefix: str) -> Any:
+    stores = {
+        "home": {"url": f"sqlite:{folder}/home.db", "roles": ["home", "journal"]},
+        "search": {"url": url, "roles": ["full_text"], "options": {"prefix": prefix}},
+    }
+    return HybridDataArchitecture.open({"stores": stores}, entities=[Memory])
+
+
+async def ids(memories: Any, words: str, **more: Any) -> list[str]:
+    return sorted(hit.value.id for hit in await memories.search(words, **more))
+
+
+@in_a_loop
+async def test_what_is_written_is_found_there_by_words_and_by_others(
+    tmp_path: Path, elasticsearch: str, prefix: str
+) -> None:
+    async with application(tmp_path, elasticsearch, prefix) as hda:
+        memories = hda.collection(Memory)
+        for stars, (id, text) in enumerate(TEXTS.items()):
+            written = await memories.put(Memory(id, text, stars))
+        assert await ids(memories, "학교", after=written.token) == ["a", "b"]
+        assert await ids(memories, "교에") == ["a"]
+        assert await ids(memories, "학교", where=F.stars > 0) == ["b"]
+        deleted = await memories.delete("a")
+        assert await ids(memories, "학교", after=deleted.token) == ["b"]
+        async with httpx.AsyncClient(base_url=elasticsearch.replace("elasticsearch://", "http://")) as client:
+            body = {"query": {"match_phrase": {"ps_terms": "분식 식집"}}}
+            (hit,) = (await client.post(f"/{prefix}memory/_search", json=body)).json()["hits"]["hits"]
+            assert (hit["_source"]["text"], hit["_source"]["stars"]) == (TEXTS["b"], 1)
+            tombstone = (await client.get(f"/{prefix}memory/_doc/%2Fa")).json()
+            assert tombstone["_source"]["ps_deleted"]
+            assert tombstone["_version"] == deleted.version
+        answer = await hda.client("search").cat.indices(index=f"{prefix}*", format="json")
+        assert {one["index"] for one in answer} == {f"{prefix}memory.1", f"{prefix}.meta"}
+
+
+@in_a_loop
+async def test_a_server_that_is_killed_in_the_middle_of_writes_catches_up(tmp_path: Path) -> None:
+    with own_server("elasticsearch") as mine:
+        async with application(tmp_path, mine.url, "ps-") as hda:
+            memories = hda.collection(Memory)
+            await memories.put_many([Memory(str(i), f"학교에서 {i}") for i in range(50)])
+            mine.kill()
+            await memories.put_many([Memory(str(i), f"바다에서 {i}") for i in range(25, 75)])
+            with pytest.raises(Unavailable):
+                await ids(memories, "바다")
+            mine.start()
+            await hda.settle(60)
+            assert len(await memories.search("바다", limit=100)) == 50
+            assert len(await memories.search("학교", limit=100)) == 25
+            report = await hda.verify()
+            assert not report.differences, report
+
+
+async def prepared(url: str, prefix: str, **options: Any) -> ElasticsearchRepository:
+    store = await connect(url, {"prefix": prefix, **options}, Env())
+    await store.prepare([Layout(ARTICLE, False, frozenset({"full_text"}))], create=True)
+    return store
+
+
+def change(version: int, article: Article | None, id: str = "a") -> Change:
+    body = None if article is None else ARTICLE.encode(article)
+    h = key_hash("", ARTICLE.name, id)
+    return Change(Key("", ARTICLE.name, id), version, h, body, b"" if body is None else ARTICLE.content_hash(body), 1)
+
+
+@in_a_loop
+async def test_a_deleted_record_stays_deleted_until_its_tombstone_is_purged(elasticsearch: str, prefix: str) -> None:
+    store = await prepared(elasticsearch, prefix, tombstone_ttl_s=0.001)
+    article = Article(id="a", title="학교")
+    await store.apply([change(5, article)])
+    await store.apply([change(6, None)])
+    assert [one.status for one in await store.apply([change(4, article)])] == ["stale"]
+    held = store._types[ARTICLE.name]  # pyright: ignore[reportPrivateUsage]
+    speaking = store._server  # pyright: ignore[reportPrivateUsage]
+    await asyncio.sleep(0.01)
+    await speaking.refresh(held.index)
+    assert await purge(speaking, held) == 1
+    assert await store.get([Key("", ARTICLE.name, "a")]) == [None]
+    assert await store.newest(ARTICLE.name) == 6, "what it was is kept"
+    await store.apply([change(7, article)])
+    assert [match.id for match in await store.search(ARTICLE.name, "", query("학교"), None, 9, None)] == ["a"]
+    await store.aclose()
+
+
+@in_a_loop
+async def test_one_bad_document_of_a_batch_is_refused_by_itself(elasticsearch: str, prefix: str) -> None:
+    store = await prepared(elasticsearch, prefix)
+    await store._server.ask(  # pyright: ignore[reportPrivateUsage]
+        "PUT", f"/{prefix}{ARTICLE.name}/_mapping", {"properties": {"added": {"type": "date"}}}
+    )
+    good, bad = change(1, Article(id="a", title="good")), change(1, Article(id="b", title="bad"), "b")
+    held = store._types[ARTICLE.name]  # pyright: ignore[reportPrivateUsage]
+    encoded = held.codec.encoded
+
+    def spoiled(one: Change, purge_us: int) -> bytes:
+        document = encoded(one, purge_us)
+        return document if one.key.id == "a" else document.replace(b"{", b'{"added":"no date",', 1)
+
+    held.codec.encoded = spoiled  # type: ignore[method-assign]
+    outcomes = await store.apply([bad, good])
+    assert [one.status for one in outcomes] == ["rejected", "applied"]
+    assert isinstance(outcomes[0].error, InvalidData)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("elasticsearch:host", {}),
+        ("elasticsearch://host:1/index", {}),
+        ("elasticsearch://host:1", {"prefix": "Upper-"}),
+        ("elasticsearch://host:1", {"shards": 0}),
+        ("elasticsearch://host:1", {"shard": 1}),
+        ("elasticsearch://host:1", {"client": object()}),
+    ],
+)
+@in_a_loop
+async def test_what_makes_no_sense_is_refused_before_anything_is_asked(url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        await connect(url, options, Env())
