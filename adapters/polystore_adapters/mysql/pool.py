@@ -8,6 +8,7 @@ from typing import Any
 
 from polystore.env import Env
 from polystore.errors import ValueTooLarge
+from polystore.relational.client import Client
 from polystore.relational.pool import Connections
 from polystore_adapters.mysql.driver import MULTI_STATEMENTS, Connection, connect
 from polystore_adapters.mysql.errors import code_of, lost, translate
@@ -159,6 +160,8 @@ class Pool:
         self._connections: Connections[Connection] = Connections(
             address.place, options.pool_size, self._connect, lambda one: one.close(), lambda one: one.connected
         )
+
+        self.client: Client[Connection] = Client(self._connections)
 
     @property
     def checked_out(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from polystore.env import Env
 from polystore.errors import PermissionDenied, SchemaMismatch, UnsupportedOperation
@@ -38,6 +38,7 @@ from polystore.protocols import (
     SupportsVectorSearch,
 )
 from polystore.relational import edges
+from polystore.relational.client import Client
 from polystore.text import Phrase
 from polystore_adapters.mysql import graph, records, vector
 from polystore_adapters.mysql.dialect import ident
@@ -98,6 +99,11 @@ class MysqlRepository(JournalCalls, FactCalls):
     def clock(self) -> Clock:
         """The server's clock, known from the first connection on."""
         return self._pool.clock
+
+    @property
+    def client(self) -> Client[Any]:
+        """Connections of asyncmy, for statements of the application's own."""
+        return self._pool.client
 
     # -- life -------------------------------------------------------------------------------------------------
 

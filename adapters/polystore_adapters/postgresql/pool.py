@@ -12,6 +12,7 @@ from typing import Any
 
 from polystore.env import Env
 from polystore.errors import ConfigurationError, Unavailable
+from polystore.relational.client import Client
 from polystore.relational.pool import Connections
 from polystore_adapters.postgresql.driver import asyncpg
 from polystore_adapters.postgresql.errors import lost, state_of, translate
@@ -66,6 +67,8 @@ class Pool:
         self._connections: Connections[Any] = Connections(
             self.place, options.pool_size, self._connect, lambda one: one.terminate(), lambda one: not one.is_closed()
         )
+
+        self.client: Client[Any] = Client(self._connections, lambda one: one.reset())
 
     # -- connections ------------------------------------------------------------------------------------------
 

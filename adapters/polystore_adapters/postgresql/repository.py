@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from polystore.env import Env
 from polystore.errors import PermissionDenied, SchemaMismatch, UnsupportedOperation
@@ -41,6 +41,7 @@ from polystore.protocols import (
     SupportsTraversal,
     SupportsVectorSearch,
 )
+from polystore.relational.client import Client
 from polystore.relational.edges import Edges
 from polystore.text import Phrase
 from polystore_adapters.postgresql import epoch, graph, records, vector
@@ -108,6 +109,11 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
     @property
     def place(self) -> str:
         return self._pool.place
+
+    @property
+    def client(self) -> Client[Any]:
+        """Connections of asyncpg, for statements of the application's own."""
+        return self._pool.client
 
     # -- life -------------------------------------------------------------------------------------------------
 
