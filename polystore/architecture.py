@@ -83,8 +83,8 @@ class HybridDataArchitecture:
         what is missing and carries out changes that lose nothing; "validate" only compares.
 
         Raises ConfigurationError, EntityError, SchemaMismatch and what a required store raises; then everything that
-        was opened is closed again. A store with `required = false` that does not answer is left out: its copies are
-        owed what they miss, and searches that need it raise.
+        was opened is closed again. A store with `required = false` that does not answer is left out until it does: its
+        copies are owed what they miss, and searches that need it raise. It gets nothing that it did not have before.
         """
 
         async def start() -> HybridDataArchitecture:

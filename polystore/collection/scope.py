@@ -101,10 +101,10 @@ class Wiring:
         return one
 
     def store(self, name: str) -> Store:
-        """Raises Unavailable when the store did not answer at `open`, which only optional stores may do."""
+        """Raises Unavailable while a store does not answer since `open`, which only optional stores may do."""
         store = self.stores.get(name)
         if store is None:
-            raise Unavailable("it did not answer when this architecture was opened; open it again", store=name)
+            raise Unavailable("it has not answered since this architecture was opened, and is asked again", store=name)
         return store
 
     @property

@@ -30,6 +30,7 @@ from polystore.env import Env
 from polystore.errors import ConfigurationError, StoreError
 from polystore.journaled import lend
 from polystore.model import Placement
+from polystore.opening.latecomers import Known, Latecomers, answering
 from polystore.opening.placing import placed, remember, stored, stored_placements
 from polystore.opening.preparing import fill_vectors, prepare, prepare_again
 from polystore.protocols import Repository
@@ -54,27 +55,23 @@ async def open_all(
     types = _types(loaded, entities)
     known_embedders = _embedders(exits, loaded, embedders)
     records = {etype: one for etype, one in types.items() if kind_of(one) == "record"}
-    stores = await _connect(exits, loaded, env)
+    later = await exits.enter_async_context(AsyncExitStack())
+    stores, absent = await _connect(exits, loaded, env)
     journals = await stored_placements(stores, types, records)
     remembered = await placed(loaded, types, records, stores, journals, known_embedders)
     alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
     placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
     _check_homes(stores, records, placements, settings or Settings())
     lend(env, stores, records, placements)
-    serving, others = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
     caches, result_cache = open_caches(exits, stores, records, placements, env)
-    manager = DataConsistencyManager(
-        env,
-        records,
+    known = Known(
+        stores,
         {**stores, **{cache.name: cache for cache in caches.values()}},
-        placements,
-        known_embedders,
-        settings,
-        serving=serving,
-        others=others,
-        committed={etype: cache.committed for etype, cache in caches.items()},
-        strict={etype: cache for etype, cache in caches.items() if records[etype].cache == "strict"},
+        caches,
+        {etype: cache.committed for etype, cache in caches.items()},
     )
+    makings = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
+    manager = _manager(env, records, known, placements, known_embedders, makings, settings)
     await prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, placement in placements.items():
         if records[etype].mapped:
@@ -95,10 +92,37 @@ async def open_all(
     await _look_at_models(stores, remembered, manager, create)
     live_state = live_state_store(loaded, stores)
     files = await open_files(exits, env, stores, placements, manager, journal)
+    late = Latecomers(env, manager, types, {**placements, **alone}, known, later)
+    exits.push_async_callback(late.stop)
+    late.start(absent, create=create)
     wiring = Wiring(
         env, types, stores, placements, manager, facts, alone, journal, live_state, caches, files, result_cache
     )
     return wiring, remembered
+
+
+def _manager(
+    env: Env,
+    records: Mapping[str, EntityType[Any]],
+    known: Known,
+    placements: Mapping[str, Placement],
+    embedders: Mapping[str, Embedder],
+    makings: tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]],
+    settings: Settings | None,
+) -> DataConsistencyManager:
+    serving, others = makings
+    return DataConsistencyManager(
+        env,
+        records,
+        known.delivered,
+        placements,
+        embedders,
+        settings,
+        serving=serving,
+        others=others,
+        committed=known.committed,
+        strict={etype: cache for etype, cache in known.caches.items() if records[etype].cache == "strict"},
+    )
 
 
 def _types(config: Config, entities: Sequence[type[Any]]) -> dict[str, EntityType[Any]]:
@@ -206,24 +230,28 @@ def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping
 # -- stores -------------------------------------------------------------------------------------------------------
 
 
-async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> dict[str, Store]:
-    """All stores at the same time. An optional one that does not answer is left out."""
+async def _connect(
+    exits: AsyncExitStack, config: Config, env: Env
+) -> tuple[dict[str, Store], Mapping[str, StoreConfig]]:
+    """All stores at the same time. An optional one that does not answer is left out, and told."""
     made = await asyncio.gather(
         *(_store(exits, name, one, env) for name, one in config.stores.items()), return_exceptions=True
     )
     stores: dict[str, Store] = {}
+    absent: dict[str, StoreConfig] = {}
     for (name, one), result in zip(config.stores.items(), made, strict=True):
         if isinstance(result, Store):
             stores[name] = result
         elif isinstance(result, StoreError) and not one.required:
-            log.warning("%s is left out: %s", name, result)
+            log.warning("%s is left out until it answers: %s", name, result)
+            absent[name] = one
         else:
             raise result
-    return stores
+    return stores, absent
 
 
 async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:
-    store = await open_store(name, config, env)
+    store = await (open_store if config.required else answering)(name, config, env)
     exits.push_async_callback(store.aclose)
     return store
 

@@ -27,6 +27,7 @@ from polystore import (
 from polystore.config import StoreConfig
 from polystore.embedding import HashedEmbedder, Purpose
 from polystore.env import Env
+from polystore.opening import latecomers
 from polystore.store import Store, open_store
 from tests.integration.facade.world import (
     ENTITIES,
@@ -203,7 +204,8 @@ def test_an_optional_store_may_be_down(tmp_path: Path, monkeypatch: pytest.Monke
         async with open_hda(optional(tmp_path), entities=ENTITIES, settings=PROMPT) as hda:
             await remember(hda)
         with monkeypatch.context() as patch:
-            patch.setattr(opening, "open_store", Watched({"words": Unavailable("no route", store="words")}))
+            for module in (opening, latecomers):
+                patch.setattr(module, "open_store", Watched({"words": Unavailable("no route", store="words")}))
             async with open_hda(optional(tmp_path), entities=ENTITIES, settings=PROMPT) as hda:
                 memories = hda.collection(Memory)
                 assert hda.remembered["memory"].placement.facets["full_text"] == "words"
