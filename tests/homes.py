@@ -37,6 +37,12 @@ def on_mariadb(folder: Path) -> Generator[Stores]:
 
 
 @contextmanager
+def on_mysql(folder: Path) -> Generator[Stores]:
+    with mysql.fresh_database("mysql") as url:
+        yield {"main": {"url": url, "options": {"pool_size": 5}}}
+
+
+@contextmanager
 def on_mongodb(folder: Path) -> Generator[Stores]:
     with mongodb.fresh_database() as url:
         yield {"journal": {"url": f"sqlite:{folder / 'journal.db'}"}, "documents": {"url": url}}
@@ -47,5 +53,6 @@ HOMES: Mapping[str, Callable[[Path], AbstractContextManager[Stores]]] = {
     "sqlite": sqlite,
     "postgresql": on_postgresql,
     "mariadb": on_mariadb,
+    "mysql": on_mysql,
     "mongodb": on_mongodb,
 }
