@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import pytest
 from polystore_adapters.mysql import connect
+from polystore_adapters.mysql.pool import Session
 from polystore_adapters.mysql.repository import MysqlRepository
 
+from polystore.embedding import pack
 from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import (
@@ -22,10 +24,11 @@ from polystore.errors import (
     PolystoreError,
     Unavailable,
     ValueTooLarge,
+    WorkLimitExceeded,
 )
-from polystore.model import Commit, Committed, Key, TargetRow, Write, key_hash
-from polystore.protocols import Layout
-from polystore.testing.conformance.entities import ACCOUNT, ARTICLE, THING, Account, Article, Thing
+from polystore.model import Change, Commit, Committed, Key, OpId, TargetRow, Write, key_hash
+from polystore.protocols import Layout, VectorSpec
+from polystore.testing.conformance.entities import ACCOUNT, ARTICLE, SPOT, THING, Account, Article, Spot, Thing
 from tests.mysql import FLAVOURS, fresh_database, run
 from tests.stack import own_server, url_of
 
@@ -135,6 +138,54 @@ def test_of_many_writers_none_deadlocks_and_each_version_is_drawn_under_the_lock
             assert len(owners) == 1, "the last commit wrote all of them"
 
     with fresh_database(server) as url:
+        asyncio.run(main(url))
+
+
+@on_both
+def test_a_commit_is_two_round_trips(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = Session._send  # pyright: ignore[reportPrivateUsage]
+
+    async def counted(session: Session, packet: Any) -> int:
+        sent.append(len(packet))
+        return await send(session, packet)
+
+    async def main(url: str) -> None:
+        async with home(url) as store:
+            await store.set_target(TargetRow(ACCOUNT.name, "copy", 0, "active"))
+            many = Commit([account(f"{i}").writes[0] for i in range(50)], op=OpId("", "op", b"asked"), marks={"m": "1"})
+            gone = Write("delete", Key("", ACCOUNT.name, "1"), key_hash("", ACCOUNT.name, "1"), None)
+            for one in (account("a"), many, Commit([gone])):
+                sent.clear()
+                await committed(store, one)
+                assert len(sent) == 2, "one locks, reads and draws versions, one writes and commits"
+
+    monkeypatch.setattr(Session, "_send", counted)
+    with fresh_database(server) as url:
+        asyncio.run(main(url))
+
+
+def test_more_vectors_than_can_be_compared_one_by_one_are_refused() -> None:
+    layout = Layout(SPOT, False, frozenset({"vector"}), {"by_cosine": VectorSpec(4, "cosine", "caller")})
+    changes = [
+        Change(Key("", SPOT.name, f"{i}"), i + 1, i, SPOT.encode(Spot(id=f"{i}")), b"", 1, {"by_cosine": pack([i] * 4)})
+        for i in range(3)
+    ]
+
+    async def main(url: str) -> None:
+        store = await connect(url, {"exact_vectors_max": 2}, Env())
+        try:
+            await store.prepare([layout], create=True)
+            await store.apply(changes[:2])
+            asked = (SPOT.name, "", "by_cosine", pack([1] * 4), None, 5)
+            assert len(await store.similar(*asked)) == 2
+            await store.apply(changes)
+            with pytest.raises(WorkLimitExceeded, match="more than 2 vectors"):
+                await store.similar(*asked)
+        finally:
+            await store.aclose()
+
+    with fresh_database() as url:
         asyncio.run(main(url))
 
 
