@@ -504,6 +504,25 @@ def test_synchronous_code_does_not_wait_for_the_loop_that_it_stops() -> None:
     asyncio.run(scenario())
 
 
+def test_a_deadlock_with_the_application_is_given_way_to_and_tried_again() -> None:
+    async def scenario() -> None:
+        async with world() as one:
+            books = one.hda.collection(Book)
+            await books.put_many([Book(id=1, title="eins"), Book(id=2, title="zwei")])
+            async with one.asyncpg.connect() as application:
+                await application.exec_driver_sql("SET LOCAL deadlock_timeout = '30s'")  # the other one finds it first
+                await application.exec_driver_sql("UPDATE books SET weight = 2 WHERE id = 2")
+                writing = asyncio.create_task(books.put_many([Book(id=i, title=f"neu {i}") for i in (1, 2)]))
+                await one.blocked()
+                await application.exec_driver_sql("UPDATE books SET weight = 1 WHERE id = 1")
+                await application.commit()
+            await writing
+            assert await differences(one.hda) == []
+            assert sorted([hit.value.id for hit in await books.search("neu")]) == [1, 2]
+
+    asyncio.run(scenario())
+
+
 def test_a_note_that_comes_while_an_older_one_is_dealt_with_is_not_lost() -> None:
     async def scenario() -> None:
         async with world() as one:
