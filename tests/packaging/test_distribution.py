@@ -1,6 +1,7 @@
 """The distribution as a user gets it: built, installed and imported away from the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.docs.pages import blocks
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +96,22 @@ def test_importing_polystore_loads_no_database_and_no_extra(installed: Path) -> 
     loaded = outside(installed, "import sys, polystore; print(*sys.modules)")
     assert "polystore" in loaded
     assert not heavy & set(loaded)
+
+
+def test_an_adapter_of_somebody_else_passes_the_kit_of_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    """One file and one test file, those that the documents show, where there is no checkout."""
+    for block in blocks(ROOT / "docs/how-to/write-an-adapter.md"):
+        name = re.match(r"# (\w+\.py)\n", block.text)
+        if name is not None:
+            (tmp_path / name[1]).write_text(block.text, encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shelf.py", "test_shelf.py"]
+    path = os.pathsep.join(
+        [str(tmp_path), str(installed), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    )
+    options = ("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", tmp_path, "test_shelf.py")
+    shown = run(sys.executable, "-S", "-m", "pytest", *options, cwd=tmp_path, PYTHONPATH=path)
+    assert " passed" in shown
+    where = run(
+        sys.executable, "-S", "-c", "import polystore; print(polystore.__file__)", cwd=tmp_path, PYTHONPATH=path
+    )
+    assert Path(where.strip()) == installed / "polystore" / "__init__.py"
