@@ -29,6 +29,8 @@ R = TypeVar("R")
 _TIMELINE_SQL = "substring(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
 """`pg_control_checkpoint()` tells the old one for some seconds after a promotion."""
 SAME_SQL = f"({_TIMELINE_SQL} = (SELECT v FROM ps_meta WHERE k = 'timeline'))"
+"""About 10 us. What a process remembers would cost 2, and is not enough: two standbys of one server may both come to
+write a second timeline, one after the other, and only the notes of the latter tell that it is another one."""
 _NOTE_SQL = f"INSERT INTO ps_meta (k, v) VALUES ('timeline', {_TIMELINE_SQL}) ON CONFLICT (k) DO NOTHING"
 _LOCK_SQL = "SELECT pg_advisory_xact_lock(1886614643, 1)"
 _NOW_SQL = (
