@@ -204,24 +204,26 @@ class VectorColumn(NamedTuple):
         (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), a quotient of three such sums by thrice that;
         here it is twice as much again. What overflowed is a candidate.
         """
-        metric, vec = self.spec.metric, f"t.{self.name}"
-        off = self.spec.dimension * 2.0**-23
-        distance = f"{vec} OPERATOR({self.schema}.{_OPERATORS[metric]}) $2::text::{self.type}"
+        vec, asked = f"t.{self.name}", f"$2::text::{self.type}"
         length = f"{self.schema}.vector_norm"
-        if metric == "cosine":
-            distance = f"CASE WHEN {self._zero(vec)} THEN 1 ELSE {distance} END"
-            error = f"{3 * off}"
-        elif metric == "l2":
-            error = f"{off} * ({distance})"
+        distance = f"{vec} OPERATOR({self.schema}.{_OPERATORS[self.spec.metric]}) {asked}"
+        part = self.spec.dimension * 2.0**-23
+        if self.spec.metric == "cosine":
+            without = f"CASE WHEN {self._zero(vec)} THEN 1.0::float8 ELSE 'NaN' END"
+            distance, off = f"coalesce(nullif({distance}, 'NaN'), {without})", f"{3 * part}"
+        elif self.spec.metric == "l2":
+            off = f"{part} * far"
         else:
-            error = f"{off} * {length}({vec}) * {length}($2::text::{self.type})"
+            off = f"{part} * length * {length}({asked})"
+        lengths = f", {length}({vec}) AS length" if self.spec.metric == "ip" else ""
+        far = (  # OFFSET: worked out once for each row
+            f"SELECT t.{key} AS id, {distance} AS far{lengths} FROM {source} t "
+            f"WHERE t.ps_tenant = $1 AND {vec} IS NOT NULL AND ({where}) OFFSET 0"
+        )
         return (
-            f"WITH d AS MATERIALIZED (SELECT t.{key} AS id, {distance} AS far, {error} AS off FROM {source} t "
-            f"WHERE t.ps_tenant = $1 AND {vec} IS NOT NULL AND ({where})), "
-            f"e AS MATERIALIZED (SELECT id, {_bound('far - off', '-Infinity')} AS low, "
-            f"{_bound('far + off', 'Infinity')} AS high FROM d) "
-            "SELECT id FROM e WHERE low <= "
-            "coalesce((SELECT high FROM e ORDER BY high LIMIT 1 OFFSET $3 - 1), 'Infinity')"
+            f"WITH d AS MATERIALIZED (SELECT id, {_bound(f'far - {off}', '-Infinity')} AS low, "
+            f"{_bound(f'far + {off}', 'Infinity')} AS high FROM ({far}) AS f) SELECT id FROM d WHERE low <= "
+            "coalesce((SELECT high FROM d ORDER BY high LIMIT 1 OFFSET $3 - 1), 'Infinity')"
         )
 
 
