@@ -25,11 +25,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.types import TypeEngine
 
-from polystore.entity import EntityType
-from polystore.errors import DecodeError, InvalidData
 from polystore.filters import Compare
 from polystore.kinds import INT_MAX, INT_MIN
-from polystore.model import Body
+from polystore.relational.codec import ExactCodec
 from polystore.relational.dialect import Bind, Packing
 
 _POWER = re.compile(rb"\de\+?\d")
@@ -183,69 +181,12 @@ def ident(*parts: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _exact(value: Decimal) -> bool:
-    """Whether NUMERIC gives the decimal back as it is: it has no positive exponents and no negative zero."""
-    sign, digits, exponent = value.as_tuple()
-    return cast(int, exponent) <= 0 and not (sign and digits == (0,))
+class Codec(ExactCodec):
+    encoders = _ENCODERS
+    decoders = _DECODERS
 
-
-class Codec:
-    """Bodies of one entity to and from the columns of its table, in the order of the fields, and `ps_exact` as the last
-    one."""
-
-    def __init__(self, entity: EntityType[Any]) -> None:
-        self._entity = entity
-        self.names = tuple(entity.fields)
-        kinds = [spec.kind for spec in entity.fields.values()]
-        named = list(zip(self.names, kinds, strict=True))
-        self._encoders = [(name, _ENCODERS.get(kind.name)) for name, kind in named]
-        self._decoders = [(name, _DECODERS[kind.name]) for name, kind in named if kind.name in _DECODERS]
-        self._needed = [name for name, kind in named if not kind.optional and kind.shape != "any"]
-        self._decimals = [name for name, kind in named if kind.name == "decimal"]
-
-    def encode(self, body: Body) -> list[Any]:
-        """The columns' values. Raises InvalidData for a body whose values are not of their fields' kinds."""
-        get = body.get
-        try:
-            values = [
-                value if (value := get(name)) is None or encode is None else encode(value)
-                for name, encode in self._encoders
-            ]
-            values.append(self.exact(body) if self._decimals else None)
-        except (AttributeError, TypeError, ValueError, OverflowError) as e:
-            raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from e
-        return values
-
-    def exact(self, body: Body) -> str | None:
-        """The decimals that NUMERIC changes, as JSON."""
-        kept = {
-            name: str(value) for name in self._decimals if (value := body.get(name)) is not None and not _exact(value)
-        }
-        return msgspec.json.encode(kept).decode() if kept else None
-
-    def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
-        """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""
-        body = dict(zip(self.names, values, strict=False))
-        for name, decode in self._decoders:
-            value = body[name]
-            if value is not None:
-                try:
-                    body[name] = decode(value)
-                except (ValueError, TypeError, AttributeError, msgspec.DecodeError) as e:
-                    raise DecodeError(
-                        f"{self._entity.name} {id!r}: the stored value of {name!r} cannot be read; repair the record "
-                        "by writing it again, or rebuild this store from its home"
-                    ) from e
-        if values[-1] is not None:
-            self._restore(body, decode_json(values[-1]))
-        if None in values[:-1]:
-            # A missing value of a field that must have one is left out: its default takes its place, or it is reported.
-            for name in self._needed:
-                if body[name] is None:
-                    del body[name]
-        return body
-
-    def _restore(self, body: dict[str, Any], exact: Mapping[str, str]) -> None:
-        for name, text in exact.items():
-            if body.get(name) is not None and body[name] == (value := Decimal(text)):
-                body[name] = value  # unless somebody else changed the column
+    @staticmethod
+    def given_back(value: Decimal) -> bool:
+        """NUMERIC has no positive exponents and no negative zero."""
+        sign, digits, exponent = value.as_tuple()
+        return cast(int, exponent) <= 0 and not (sign and digits == (0,))

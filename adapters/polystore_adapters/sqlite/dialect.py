@@ -24,10 +24,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeEngine
 
-from polystore.entity import EntityType
-from polystore.errors import DecodeError, InvalidFilter
+from polystore.errors import InvalidFilter
 from polystore.filters import Compare
-from polystore.model import Body
+from polystore.relational import codec
 from polystore.relational.dialect import Bind, Packing
 
 DECIMAL_COLLATION = "ps_decimal"
@@ -183,45 +182,6 @@ def _json_path(path: tuple[str, ...]) -> sa.ColumnElement[str]:
     return sa.literal_column("'" + text.replace("'", "''") + "'", sa.Text)
 
 
-class Codec:
-    """Bodies of one entity to and from the columns of its table, in the order of the fields."""
-
-    def __init__(self, entity: EntityType[Any]) -> None:
-        self._entity = entity
-        self.names = tuple(entity.fields)
-        kinds = [spec.kind for spec in entity.fields.values()]
-        self._encoders = [(i, _ENCODERS[kind.name]) for i, kind in enumerate(kinds) if kind.name in _ENCODERS]
-        named = list(zip(self.names, kinds, strict=True))
-        self._decoders = [(name, _DECODERS[kind.name]) for name, kind in named if kind.name in _DECODERS]
-        self._needed = [name for name, kind in named if not kind.optional and kind.shape != "any"]
-
-    def encode(self, body: Body) -> list[Any]:
-        """The columns' values."""
-        values = list(map(body.get, self.names))
-        for i, encode in self._encoders:
-            if (value := values[i]) is not None:
-                values[i] = encode(value)
-        return values
-
-    def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
-        """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""
-        body = dict(zip(self.names, values, strict=True))
-        for name, decode in self._decoders:
-            value = body[name]
-            if value is not None:
-                try:
-                    body[name] = decode(value)
-                except (ValueError, TypeError, ArithmeticError, msgspec.DecodeError) as e:
-                    raise DecodeError(
-                        f"{self._entity.name} {id!r}: the stored value of {name!r} is no {self._kind(name)}; repair "
-                        "the record by writing it again, or rebuild this store from its home"
-                    ) from e
-        if None in values:
-            # A missing value of a field that must have one is left out: its default takes its place, or it is reported.
-            for name in self._needed:
-                if body[name] is None:
-                    del body[name]
-        return body
-
-    def _kind(self, name: str) -> str:
-        return self._entity.fields[name].kind.name
+class Codec(codec.Codec):
+    encoders = _ENCODERS
+    decoders = _DECODERS
