@@ -32,6 +32,7 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
     assert not failing, "\n".join(failing)
     covered = {name for report in reports for name in report.covered}
     assert covered >= {f"fault {fault}" for fault in FAULTS} | {f"passed {name}" for name in CRASHPOINTS}
+    assert covered >= {"body settled", "body released"}
     passed = {name.removeprefix("passed ") for name in covered if name.startswith("passed ")}
     assert passed == set(CRASHPOINTS), "scenario.py names every crashpoint of the code that runs here"
     assert len({name for name in covered if name.startswith("died at ")}) > len(CRASHPOINTS) // 2

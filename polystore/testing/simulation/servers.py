@@ -254,18 +254,18 @@ class SimServer(MemoryServer):
     # -- of a journal: a body goes only when the home has it ----------------------------------------------------
 
     def settle_held(self, held: Sequence[Held]) -> None:
-        self._watched(lambda: super(SimServer, self).settle_held(held))
+        self._watched("settled", lambda: super(SimServer, self).settle_held(held))
 
     def release(self, etype: str, age_us: int, limit: int) -> int:
-        return self._watched(lambda: super(SimServer, self).release(etype, age_us, limit))
+        return self._watched("released", lambda: super(SimServer, self).release(etype, age_us, limit))
 
-    def _watched(self, step: Callable[[], R]) -> R:
+    def _watched(self, how: str, step: Callable[[], R]) -> R:
         if (home := self.lends_to) is None:
             return step()
         before = self._bodies()
         result = step()
         for key in before - self._bodies():
-            self._seen.covered["body went"] += 1
+            self._seen.covered[f"body {how}"] += 1
             there, version = home.standing(key), self.version(key)
             if there is None or there.deleted or there.version != version:
                 self._seen.lost.append(f"the body of {key.id} at {version} went, its home is at {there}")

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import pytest
 import sqlalchemy as sa
@@ -18,8 +18,11 @@ from polystore import (
     Collection,
     ConfigurationError,
     F,
+    FileRef,
     FullText,
     HybridDataArchitecture,
+    IntegrityViolation,
+    Measure,
     NotFound,
     SchemaMismatch,
     StalenessTimeout,
@@ -57,6 +60,15 @@ class Talk:
 class Member:
     id: str
     name: str
+
+
+@entity(name="talk", data_type="conversation")
+@dataclass(kw_only=True)
+class Post:
+    id: str
+    text: str
+    photo: FileRef | None = None
+    mood: ClassVar[Measure[float]] = Measure(float, on_delete="erase")
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +309,30 @@ def test_what_has_expired_is_absent_at_both(tmp_path: Path) -> None:
             await until(lambda: _none(talks), 20)
             await talks.put(Talk(id="b", topic="x", slug="s"))
             assert await differences(hda) == []
+
+    run(test())
+
+
+def test_files_and_points_belong_to_records_whose_bodies_are_elsewhere(tmp_path: Path) -> None:
+    async def test() -> None:
+        journal_only = {"url": f"sqlite:{tmp_path}/main.db", "roles": ["journal", "file", "time_series"]}
+        async with opened(tmp_path, Post, main=journal_only) as hda:
+            posts = hda.collection(Post)
+            first, second = [await hda.files.save(content) for content in (b"one", b"two")]
+            await posts.put_many([Post(id="a", text="x", photo=first), Post(id="b", text="y", photo=second)])
+            await hda.settle(10)
+            with pytest.raises(IntegrityViolation):
+                await posts.put(Post(id="c", text="z", photo=first))
+            await posts.append(Post.mood, "a", 0.5)
+            report = await hda.sweep_files(older_than_s=0)
+            assert report.removed == 0
+            assert await hda.files.read(second) == b"two"
+            await posts.update("b", {"photo": None})
+            await posts.delete("a")
+            await hda.settle(10)
+            await posts.put(Post(id="a", text="anew"))
+            assert await posts.last(Post.mood, "a") is None
+            assert await posts.get("b") == Post(id="b", text="y")
 
     run(test())
 
