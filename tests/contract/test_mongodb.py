@@ -64,11 +64,11 @@ class TestSchema(Bare, SchemaConformance):
     pass
 
 
-class TestFilter(BareAndLayered, FilterConformance):
+class TestFilter(Bare, FilterConformance):
     pass
 
 
-class TestText(BareAndLayered, TextConformance):
+class TestText(Bare, TextConformance):
     pass
 
 

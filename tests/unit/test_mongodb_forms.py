@@ -10,7 +10,7 @@ import pytest
 from bson.raw_bson import RawBSONDocument
 from polystore_adapters.mongodb.conditions import query, sorting
 from polystore_adapters.mongodb.documents import Codec, whole_and_rest
-from polystore_adapters.mongodb.driver import RAW, as_plain
+from polystore_adapters.mongodb.driver import PLAIN, RAW, packed, unpacked
 from polystore_adapters.mongodb.errors import translate
 from polystore_adapters.mongodb.full_text import holds
 from polystore_adapters.mongodb.held import differs
@@ -41,13 +41,13 @@ def test_a_time_is_its_milliseconds_and_the_microseconds_beyond(at: datetime) ->
     whole, rest = whole_and_rest(at)
     assert whole + timedelta(microseconds=rest) == at
     assert 0 <= rest < 1000
-    assert as_plain({"at": whole})["at"] == whole
+    assert unpacked(packed({"at": whole}), PLAIN)["at"] == whole
 
 
 def test_a_value_that_no_document_holds_is_refused_and_not_shown() -> None:
     codec = Codec(THING, None)
     good = change(THING, Thing(id="a", at=datetime(2024, 1, 1, tzinfo=UTC)), 1)
-    assert codec.decode(as_plain(RawBSONDocument(codec.encoded(good, 0)))) == good.body
+    assert codec.decode(unpacked(RawBSONDocument(codec.encoded(good, 0)), PLAIN)) == good.body
     for field, value in (("number", 1 << 63), ("word", "\ud800"), ("extra", {"secret\0": 1}), ("price", "secret")):
         bad = change(THING, Thing(id="a"), 1)
         assert bad.body is not None
@@ -132,6 +132,7 @@ ERRORS: list[tuple[Exception, bool, type[Exception]]] = [
             (18, False, PermissionDenied),
             (26, False, SchemaMismatch),
             (50, False, Unavailable),
+            (52, True, InvalidData),
             (59, False, UnsupportedOperation),
             (85, True, SchemaMismatch),
             (112, True, Unavailable),
@@ -162,6 +163,7 @@ def test_what_is_not_ours_is_the_driver_s() -> None:
         {"collections": {"x": {"capped_documents": 5}}},
         {"collections": {"x": {"indexes": {"ps_text": {"keys": {"a": 1}}}}}},
         {"collections": {"x": {"sharding": 1}}},
+        {"collections": {"x": {"shard_key": {"ps_tenant": 1}}}},
     ):
         with pytest.raises(ConfigurationError, match="options of a mongodb: store"):
             parse(wrong)

@@ -31,7 +31,7 @@ from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData, ValueTooLarge
 from polystore.kinds import INT_MAX, INT_MIN
 from polystore.model import Body, Change, Key, Record
-from polystore_adapters.mongodb.driver import RAW, Document, as_plain
+from polystore_adapters.mongodb.driver import PLAIN, RAW, Document, packed, unpacked
 from polystore_adapters.mongodb.full_text import FullText
 
 DOCUMENT_BYTES_MAX = (16 << 20) - (16 << 10)
@@ -177,7 +177,7 @@ class Codec:
 
     def made_anew(self, raw: Document) -> Document:
         """A raw document whose fields are as they shall be, with what is made of them."""
-        body = self.decode(as_plain(raw))
+        body = self.decode(unpacked(packed(raw), PLAIN))
         kept = {name: value for name, value in raw.items() if name not in FullText.names}
         facets = {} if self._full_text is None else self._full_text.fields(body)
         return kept | {"ps_hash": self._entity.content_hash(body)} | facets

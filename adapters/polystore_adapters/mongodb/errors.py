@@ -43,6 +43,7 @@ _BY_CODE: Mapping[int, tuple[type[PolystoreError], str]] = {
     **dict.fromkeys((67, 85, 86), _INDEX),
     26: (SchemaMismatch, "the collection is missing; run `polystore init`"),
     **dict.fromkeys((10334, 17280, 17419, 17420), _LARGE),
+    **dict.fromkeys((52, 55, 56, 57), (InvalidData, "a name inside a value is one that the server does not take")),
     121: (InvalidData, "the collection has a validator of another program, which refuses the document"),
     **dict.fromkeys((24, 46, 50, 202, 11601), (Unavailable, "the server ended the call")),
     14031: (StoreFull, "the disk of the server is full; make room and write again"),

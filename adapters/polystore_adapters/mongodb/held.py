@@ -8,7 +8,7 @@ from typing import Any
 from polystore.errors import SchemaMismatch
 from polystore.protocols import Layout
 from polystore_adapters.mongodb.documents import Codec, micros_field
-from polystore_adapters.mongodb.driver import RAW, Collection, Document
+from polystore_adapters.mongodb.driver import UNREAD, Collection, Document
 from polystore_adapters.mongodb.full_text import FullText
 from polystore_adapters.mongodb.options import CollectionOptions
 from polystore_adapters.mongodb.server import Server
@@ -27,8 +27,7 @@ class Held:
         self.full_text = FullText(self.entity) if "full_text" in layout.facets and self.entity.full_text else None
         self.codec = Codec(self.entity, self.full_text)
         self.options = server.options.collections.get(self.etype, CollectionOptions())
-        self.documents: Collection = server.collection(self.etype)
-        self.raw: Collection = server.collection(self.etype, RAW)
+        self.documents: Collection = server.collection(self.etype, UNREAD)
         self.retired: Sequence[str] = ()
         """Fields that the class has no more, whose values stay in the documents."""
 

@@ -20,7 +20,8 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class CollectionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the collection of one entity type is made. capped_bytes, capped_documents: the oldest documents make way
-    beyond that. shard_key: as `shardCollection` takes it. indexes: name -> index."""
+    beyond that. shard_key: as `shardCollection` takes it; `_id`, by which changes reach their document, 1 or "hashed".
+    indexes: name -> index."""
 
     capped_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
     capped_documents: Annotated[int, msgspec.Meta(gt=0)] | None = None
@@ -30,6 +31,8 @@ class CollectionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         if self.capped_documents is not None and self.capped_bytes is None:
             raise ValueError("capped_documents needs capped_bytes")
+        if self.shard_key is not None and self.shard_key.keys() != {"_id"}:
+            raise ValueError("shard_key is { _id = 1 } or { _id = 'hashed' }")
         if reserved := [name for name in self.indexes if name.startswith(("ps_", "_id"))]:
             raise ValueError(f"indexes: names that begin with ps_ and _id are taken: {', '.join(reserved)}")
 

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 from pymongo.errors import OperationFailure
 
@@ -20,7 +21,7 @@ from polystore.errors import ConfigurationError, SchemaMismatch
 from polystore.evolution import Migration, StoredKind, StoredSchema, describe, load, plan
 from polystore.relational.serving import Served, differences, load_served
 from polystore_adapters.mongodb.documents import micros_field
-from polystore_adapters.mongodb.driver import Document, each, listed
+from polystore_adapters.mongodb.driver import RAW, Document, each, listed, packed
 from polystore_adapters.mongodb.errors import COLLECTION_EXISTS, NO_SUCH_COMMAND
 from polystore_adapters.mongodb.held import META, Held, differs
 from polystore_adapters.mongodb.server import Server
@@ -138,16 +139,16 @@ class _Preparation:
     async def _documents(self, migration: Migration) -> None:
         """Carry the live documents along. One that somebody writes meanwhile is as declared by that."""
         held = self.held
-        page: list[ReplaceOne[Document]] = []
-        async for raw in each(held.raw.find({"ps_tenant": {"$exists": True}})):
+        page: list[ReplaceOne[RawBSONDocument]] = []
+        async for raw in each(held.documents.find({"ps_tenant": {"$exists": True}}), RAW):
             new = held.codec.made_anew(self._carried(raw, migration))
             if new != raw:
-                page.append(ReplaceOne({"_id": raw["_id"], "ps_version": raw["ps_version"]}, new))
+                page.append(ReplaceOne({"_id": raw["_id"], "ps_version": raw["ps_version"]}, packed(new)))
             if len(page) == PAGE:
-                await held.raw.bulk_write(page, ordered=False)
+                await held.documents.bulk_write(page, ordered=False)
                 page = []
         if page:
-            await held.raw.bulk_write(page, ordered=False)
+            await held.documents.bulk_write(page, ordered=False)
 
     def _carried(self, raw: Document, migration: Migration) -> Document:
         """`Migration.carry_out`, on the fields of a document."""

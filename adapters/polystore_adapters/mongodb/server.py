@@ -62,7 +62,7 @@ class Server:
             read_concern=ReadConcern("majority"),
         )
 
-    def collection(self, name: str, codec_options: CodecOptions[Document] = PLAIN) -> Collection:
+    def collection(self, name: str, codec_options: CodecOptions[Any] = PLAIN) -> Collection:
         return self.database.get_collection(name, codec_options=codec_options)
 
     @contextmanager

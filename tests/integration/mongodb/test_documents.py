@@ -53,7 +53,14 @@ class Conversation:
 
 CONVERSATION: EntityType[Conversation] = entity_type(Conversation)
 BEGUN = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)
-EXTRA = {"$name": "$topic", "a.b": {"$set": {"x": 1}}, "": 1, "__proto__": [None, "$$ROOT", {"$literal": "\x01"}]}
+REFERENCES = {"$ref": "#/a", "$id": 1 << 60, "$db": [{"$ref": None, "$id": 2.0}]}
+EXTRA = {
+    "schema": REFERENCES,
+    "$name": "$topic",
+    "a.b": {"$set": {"x": 1}},
+    "": 1,
+    "__proto__": [None, "$$ROOT", {"$literal": "\x01"}],
+}
 
 
 def conversation(id: str, version: int = 1, topic: str = "우리 학교", **fields: Any) -> Change:

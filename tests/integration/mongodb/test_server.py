@@ -372,12 +372,12 @@ def test_capped_collections_and_shard_keys_are_asked_for(url: str) -> None:
         async with store(url, ARTICLE, event_listeners=[sent], collections={ARTICLE.name: capped}) as mongo:
             assert sent.named("create") == [{"create": ARTICLE.name, "capped": True, "size": 1 << 20, "max": 5}]
             await mongo.apply([change(ARTICLE, Article(id=f"{i}"), 1) for i in range(10)])
-        sharded = {"shard_key": {"ps_tenant": 1, "_id": "hashed"}}
+        sharded = {"shard_key": {"_id": "hashed"}}
         with pytest.raises(ConfigurationError, match="shard_key: the server is no router"):
             async with store(url, THING, event_listeners=[sent], collections={THING.name: sharded}):
                 pass
         (command,) = sent.named("shardCollection")
-        assert command["key"] == {"ps_tenant": 1, "_id": "hashed"}
+        assert command["key"] == {"_id": "hashed"}
         assert command["shardCollection"].endswith(f".{THING.name}")
 
     asyncio.run(main())
