@@ -105,6 +105,12 @@ class Standing(msgspec.Struct):
     files: dict[str, tuple[str, Key | None]] = {}
 
 
+def versions_needed(tables: Mapping[str, Table], writes: Sequence[Write]) -> int:
+    """How many versions deciding the writes can draw at most: one for each, and one for each unique value that it
+    brings, whose holder is deleted when its time is over."""
+    return len(writes) + sum(len(tables[write.key.etype].unique) for write in writes)
+
+
 class Forget(msgspec.Struct, frozen=True):
     """Kept vectors of a record to be removed: all, or the caller's, or the caller's of these fields."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
 from polystore.relational import records as relational
-from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
+from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing, versions_needed
 from polystore.relational.records import by_table
 from polystore_adapters.mysql import claims, facts, graph
 from polystore_adapters.mysql.graph import slot_of
@@ -123,8 +123,7 @@ async def _read(
         for (etype, tenant), ids in by_table(write.key for write in writes).items()
         if tables[etype].vectors
     ]
-    # A write draws one version, and may delete a record whose time is over for each unique value that it brings.
-    count = len(writes) + sum(len(tables[write.key.etype].unique) for write in writes)
+    count = versions_needed(tables, writes)
     drawn = [db.later(statement) for statement in db.flavour.draw(count)]
     await db.flush()
     standing = Standing(pool.clock.now_us(), _masks(targets))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from polystore.model import CALLER, Commit, Committed, Key, StoredVector, Write, key_hash, refs_of
 from polystore.relational import records as relational
-from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing
+from polystore.relational.deciding import Decisions, Draft, Forget, Row, Standing, versions_needed
 from polystore.relational.records import by_table
 from polystore_adapters.postgresql import application, claims, facts, graph
 from polystore_adapters.postgresql.application import ApplicationTable
@@ -111,7 +111,7 @@ async def _read(
     """What stands of all keys; bodies where an answer or a new body is made of the one before. And as many new versions
     as the commits can need."""
     writes = [write for commit in commits for write in commit.writes]
-    same, now_us, masks, versions = await db.row(_BEGIN_SQL, len(writes) + len(extra))
+    same, now_us, masks, versions = await db.row(_BEGIN_SQL, versions_needed(tables, writes))
     if not same:
         raise Moved
     standing = Standing(now_us, decode_json(masks) if masks else {})

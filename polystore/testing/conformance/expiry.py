@@ -142,6 +142,16 @@ class ExpiryConformance(Conformance):
         record = await state(store, key_of(ACCOUNT, "a"))
         assert record is None or record.body is None
 
+    async def test_who_lost_a_unique_value_by_its_time_may_be_written_anew_in_the_same_commit(self) -> None:
+        store: Home = await self.open()
+        await commit(store, write("put", ACCOUNT, Account(id="a", email="a@x"), ttl_us=60 * SECOND_US))
+        self.env.forward(61)
+        done = await commit(store, account("b", "a@x"), account("a", "b@x"))
+        assert [one.existed for one in done] == [False, False]
+        found = [await live(store, key_of(ACCOUNT, id)) for id in ("b", "a")]
+        assert [body["email"] for _, body in found] == ["a@x", "b@x"]
+        assert [version for version, _ in found] == [one.version for one in done]
+
     async def test_expired_lists_what_is_over_and_the_write_expire_deletes_it(self) -> None:
         store: Home = await self.open()
         await store.set_target(TargetRow(THING.name, "copy", 0, "active"))
