@@ -34,7 +34,8 @@ from tests.applications import sqlalchemy_url
 from tests.integration.sqlalchemy import models
 from tests.integration.sqlalchemy.application import load
 from tests.integration.sqlalchemy.models import differences
-from tests.postgresql import configured, fresh_schema, server
+from tests.postgresql import configured, fresh_database, fresh_schema, server
+from tests.stack import url_of
 
 # Classes of its own: what is captured here stays captured for the process.
 OWN: Any = load(Path(models.__file__))
@@ -366,6 +367,32 @@ def test_what_nobody_could_follow_is_refused_unless_the_trigger_is_installed_whi
                 await HybridDataArchitecture.open(config, entities=[Page])
 
     asyncio.run(scenario())
+
+
+def test_behind_a_pooler_that_gives_a_connection_for_one_transaction_all_of_this_works_too() -> None:
+    async def scenario(database: str) -> None:
+        pooled, direct = (f"{url_of(name).rpartition('/')[0]}/{database}" for name in ("pgbouncer", "postgresql"))
+        url = sa.make_url(pooled).set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(url, connect_args={"prepare_threshold": None}, poolclass=sa.NullPool)
+        Base.metadata.create_all(engine)
+        sessions = sessionmaker(engine)
+        capture(sessions, [Book])
+        config = {"stores": {"main": {"url": pooled, "options": {"pooler": "transaction", "pool_size": 4}}}}
+        async with HybridDataArchitecture.open(config, entities=[Book]) as hda:
+            await asyncio.gather(*(hda.collection(Book).put(Book(id=i, title=f"wir {i}")) for i in range(10)))
+            with sessions.begin() as session:
+                session.add(Book(id=20, title="ihr"))
+            install_trigger(engine, [Book])
+            other = sa.create_engine(direct.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+            with other.begin() as connection:
+                connection.exec_driver_sql("UPDATE books SET title = 'sie' WHERE id < 5")
+            assert await differences(hda) == []
+            for word, count in (("wir", 5), ("ihr", 1), ("sie", 5)):
+                assert len(await hda.collection(Book).search(word)) == count
+        engine.dispose()
+
+    with fresh_database() as database:
+        asyncio.run(scenario(database))
 
 
 # -- forced orders ------------------------------------------------------------------------------------------------
