@@ -9,8 +9,8 @@ from polystore_adapters.postgresql.pool import Session
 
 SCHEMA_VERSION = 1
 """Of the `ps_*` tables. A database of a newer one is refused."""
-PREPARE_LOCK = "SELECT pg_advisory_xact_lock(1886614643, 0)"
-"""One process at a time makes or changes tables."""
+PREPARE_LOCK = "SELECT pg_advisory_xact_lock(1886614643, hashtext(current_schema()))"
+"""One process at a time makes or changes the tables of a schema."""
 
 _TABLES = f"""
 CREATE SEQUENCE ps_version AS bigint START {FIRST_VERSION + 1} CACHE 1;
