@@ -32,7 +32,7 @@ from polystore_adapters.postgresql.pgvector import (
     make_extension,
 )
 from polystore_adapters.postgresql.pool import Session
-from polystore_adapters.postgresql.schema import check_database, create_tables, exists
+from polystore_adapters.postgresql.schema import PREPARE_LOCK, check_database, create_tables, exists
 from polystore_adapters.postgresql.table import RecordTable, sent, vector_column
 
 PAGE = 500
@@ -60,6 +60,7 @@ async def described(
     extension too, where they ask for it. Raises SchemaMismatch where that cannot be."""
     there = await extension(db)
     if there is None and make and options.vectors == "pgvector":
+        await db.run(PREPARE_LOCK)
         await make_extension(db, place)
         there = await extension(db)
     stored: dict[str, str] = {}

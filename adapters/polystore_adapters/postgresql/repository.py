@@ -130,8 +130,6 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
         async with self._pool.transaction() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
-            if create:
-                await db.run(PREPARE_LOCK)
             tables = await described(db, self.place, self._options, wanted, make=create)
             for table in tables:
                 await table.check(db, self.place)
