@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
@@ -81,9 +81,7 @@ class Bodies(Protocol):
 
     def lends(self, etype: str) -> bool: ...
 
-    async def completed(
-        self, keys: Sequence[Key], read: Callable[[Sequence[Key]], Awaitable[Records]]
-    ) -> Records: ...
+    async def completed(self, keys: Sequence[Key], read: Callable[[Sequence[Key]], Awaitable[Records]]) -> Records: ...
 
     async def committed(
         self,
@@ -193,14 +191,14 @@ class Store:
         operation: Operation[list[Outcome]] = Operation("apply", (changes,), Repository)
         return await self._run(operation, self._once)
 
-    async def get(self, keys: Sequence[Key]) -> Records:
+    def get(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Records]:
         """The records in the order asked, as `Repository.get`; keys may be of several types and tenants.
 
         Calls of one loop tick travel as one per type and tenant, each key once; neither a cancelled call nor one that
         fails for its own reasons disturbs the others. A single key is read inline where the repository can. Of records
         whose home cannot commit, the body may be their home's.
         """
-        return await (self._get(keys) if self.bodies is None else self.bodies.completed(keys, self._get))
+        return self._get(keys) if self.bodies is None else self.bodies.completed(keys, self._get)
 
     async def _get(self, keys: Sequence[Key]) -> Records:
         if self._inline is not None and len(keys) == 1:
@@ -243,12 +241,10 @@ class Store:
         self._count_inline(started, None)
         return record
 
-    async def commit(self, commit: Commit) -> Committed:
+    def commit(self, commit: Commit) -> Coroutine[Any, Any, Committed]:
         """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
         together. A commit whose caller is cancelled is carried out all the same."""
-        if self.bodies is not None:
-            return await self.bodies.committed(commit, self._commit, self._get)
-        return await self._commit(commit)
+        return self._commit(commit) if self.bodies is None else self.bodies.committed(commit, self._commit, self._get)
 
     async def _commit(self, commit: Commit) -> Committed:
         self._require(SupportsCommit, "commit")
