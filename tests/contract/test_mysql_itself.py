@@ -12,6 +12,7 @@ from polystore.testing.conformance import (
     FilterConformance,
     HistoriesConformance,
     JournalConformance,
+    KeptBodiesConformance,
     LogConformance,
     RecordsConformance,
     RepositoryConformance,
@@ -86,6 +87,10 @@ class TestTimeRange(OnMySQL, TimeRangeConformance):
 
 
 class TestLog(OnMySQL, LogConformance):
+    pass
+
+
+class TestKeptBodies(OnMySQL, KeptBodiesConformance):
     pass
 
 
