@@ -56,6 +56,11 @@ def query(node: Checked | None, entity: EntityType[Any]) -> Query:
             return _nested(node, entity)
         case Compare(path, op, value, "datetime"):
             return Query(_time(path[0], op, value), exact=True)
+        case Compare(path, "in", value, "decimal"):
+            # FerretDB tells 0.1 and 0.10 apart in an `$in`, which it makes of several equalities too.
+            plain = [ENCODERS["decimal"](one) for one in value]
+            same = [{path[0]: {"$gte": one, "$lte": one}} for one in plain]
+            return Query({"$or": same} if same else _NOTHING, exact=True)
         case Compare(path, op, value, kind):
             encode = ENCODERS.get(kind, _same)
             plain = value if value is None else [*map(encode, value)] if op == "in" else encode(value)

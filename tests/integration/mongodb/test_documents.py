@@ -52,6 +52,7 @@ class Conversation:
 
 
 CONVERSATION: EntityType[Conversation] = entity_type(Conversation)
+PRICE = Decimal("1.10")
 BEGUN = datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=UTC)
 REFERENCES = {"$ref": "#/a", "$id": 1 << 60, "$db": [{"$ref": None, "$id": 2.0}]}
 EXTRA = {
@@ -63,8 +64,8 @@ EXTRA = {
 }
 
 
-def conversation(id: str, version: int = 1, topic: str = "우리 학교", **fields: Any) -> Change:
-    day, price = date(2024, 2, 29), Decimal("1.10")
+def conversation(id: str, version: int = 1, topic: str = "우리 학교", price: Decimal = PRICE, **fields: Any) -> Change:
+    day = date(2024, 2, 29)
     value = Conversation(id=id, topic=topic, begun=BEGUN, day=day, price=price, number=7, code=UUID_1, **fields)
     return change(CONVERSATION, value, version)
 
@@ -137,6 +138,19 @@ def test_names_and_values_that_are_words_of_queries_are_neither_carried_out_nor_
         assert [one.key.id for one in found] in (["$name"], ["$$ROOT", "$name"])
     assert stored(url, where=F.extra["$name"] == "$topic")[0]
     assert not stored(url, where=F.extra["$name"] == "$name")[0]
+
+
+def test_a_decimal_among_others_is_found_however_it_was_written(url: str) -> None:
+    """FerretDB's own `$in` tells 0.1 and 0.10 apart."""
+    found, _, _ = stored(
+        url,
+        *(
+            conversation(id, price=Decimal(price))
+            for id, price in (("a", "0.10"), ("b", "0.1"), ("c", "1E-1"), ("d", "1"))
+        ),
+        where=F.price.in_([Decimal("0.1"), Decimal(7)]),
+    )
+    assert [one.key.id for one in found] == ["a", "b", "c"]
 
 
 def test_a_deleted_record_leaves_what_the_server_removes_one_day_and_its_version_stays_known(url: str) -> None:
