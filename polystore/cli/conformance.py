@@ -23,6 +23,9 @@ def conformance(
     layers: Annotated[
         bool, typer.Option("--layers", help="What is done as a copy, under retry, breaker and the like too.")
     ] = False,
+    kit: Annotated[
+        list[str] | None, typer.Option("--kit", metavar="CLASS", help="This class of the kit only. Repeated.")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="TEXT", help="Tests whose names hold this. Repeated.")
     ] = None,
@@ -33,7 +36,8 @@ def conformance(
     state: Context = context.obj
     # In a process of its own: nothing that ships imports the kit, and pytest takes over whatever it runs in.
     command = [sys.executable, "-m", "polystore.testing.kit", url, *(["--json"] if state.json else [])]
-    command += [*(["--layers"] if layers else []), *(f"--only={text}" for text in only or ())]
+    command += ["--layers"] if layers else []
+    command += [*(f"--kit={name}" for name in kit or ()), *(f"--only={text}" for text in only or ())]
     if importlib.util.find_spec("pytest") is None:
         state.errors.print("the kit needs pytest: pip install pytest")
         raise typer.Exit(USAGE) from None

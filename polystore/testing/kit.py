@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from polystore.errors import ConfigurationError, PolystoreError
-from polystore.testing.places import places, somewhere
-from polystore.testing.report import Report, introduced, run, tests
+from polystore.testing.places import forgotten, places, somewhere
+from polystore.testing.report import Report, classes, introduced, run
 
 PASSED, FAILED, USAGE, STORE_FAILED = 0, 1, 2, 3
 
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("url")
     made.add_argument("--json", action="store_true")
     made.add_argument("--layers", action="store_true")
+    made.add_argument("--kit", action="append", default=[])
     made.add_argument("--only", action="append", default=[])
     return made
 
@@ -59,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=errors, disable=not errors.is_terminal or options.json) as bar:
         task = bar.add_task(f"{report.server} {report.version}", total=None)
-        classes = tests(claims, made, layers=options.layers)
+        chosen = classes(claims, made, layers=options.layers, kit=options.kit)
         run(
             report,
-            classes,
+            chosen,
             only=options.only,
+            forgotten=forgotten(options.url),
             counted=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if options.json:

@@ -76,15 +76,15 @@ async def introduced(place: Place) -> tuple[Report, frozenset[type]]:
 # -- the tests ----------------------------------------------------------------------------------------------------
 
 
-def tests(claims: Collection[type], made: Places, *, layers: bool) -> dict[str, type[Any]]:
+def classes(claims: Collection[type], made: Places, *, layers: bool, kit: Collection[str] = ()) -> dict[str, type[Any]]:
     """Those that the claims ask for, each test on a place of its own. `layers`: what a store does as a copy, under all
-    layers too."""
+    layers too. `kit`: of these classes of the kit only."""
     out: list[type[Any]] = []
     for one in chosen(claims):
         ways = ("as a home",) if one.home else ("bare", "under all layers") if layers else ("bare",)
         out += [_of_the_store(one, made, way) for way in ways]
     out += [_through_the_facade(cls, made) for cls, needed in FACADE if needed in claims]
-    return {f"Test{i:02}{cls.__name__}": cls for i, cls in enumerate(out)}
+    return {f"Test{i:02}{cls.__name__}": cls for i, cls in enumerate(out) if not kit or cls.__name__ in kit}
 
 
 def _of_the_store(one: Chosen, made: Places, way: str) -> type[Any]:
@@ -166,10 +166,11 @@ def run(
     classes: dict[str, type[Any]],
     *,
     only: Sequence[str] = (),
+    forgotten: Sequence[str] = (),
     counted: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Run the tests in this process, one after the other, and fill the report; `only`: those whose names hold one of
-    these texts. `counted` is told how many of how many are done."""
+    these texts; `forgotten`: warnings that fail no test. `counted` is told how many of how many are done."""
     given.clear()
     given.update(classes)
     began = time.monotonic()
@@ -178,5 +179,6 @@ def run(
         file.write_text(FILE)
         alone = ["--disable-plugin-autoload", "-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull]
         here = ["--rootdir", folder, "--import-mode=importlib", "-W", "error", str(file)]
+        here += [part for one in forgotten for part in ("-W", one)]
         pytest.main(alone + here, plugins=[Runner(report, only, counted)])
     report.took_s = round(time.monotonic() - began, 1)

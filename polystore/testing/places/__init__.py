@@ -7,7 +7,7 @@ Of the servers that the adapters of polystore speak to, a place is a schema, a d
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -69,6 +69,12 @@ _MODULES = {
     "keydb": "redis",
     "unix": "redis",
 }
+
+
+def forgotten(url: str) -> Sequence[str]:
+    """What warnings say that the driver of this URL alone is to blame for, as pytest's -W takes it: PyMongo forgets the
+    socket of a connection that is cancelled while it is made."""
+    return ["ignore:unclosed:ResourceWarning"] if _MODULES.get(registry.scheme_of(url) or "") == "mongodb" else []
 
 
 def somewhere(url: str) -> Place:
