@@ -6,7 +6,7 @@ The server is that of `tests.stack`; without one these tests are skipped.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -55,3 +55,38 @@ async def connected(env: Env, search_path: str, **options: Any) -> Repository:
 
     postgresql.follow_clock(env, url_of("postgresql"), search_path)
     return await connect(url_of("postgresql"), {"schema": search_path, "pool_size": 5, **options}, env)
+
+
+_NOTED = "(k IN ('schema', 'data_id', 'timeline', 'spill_bytes') OR k ~ '^(schema|served|vectors):')"
+"""What `ps_meta` says of the tables themselves."""
+
+
+class Schemas:
+    """Schemas as rooms, see `tests.rooms`."""
+
+    def fresh(self) -> AbstractContextManager[str]:
+        return fresh_schema()
+
+    def shape(self, name: str) -> str:
+        schema = name.partition(",")[0]
+        columns = server().value(
+            "SELECT string_agg(concat_ws(' ', c.relname, c.relkind, a.attname, a.atttypid), ';' ORDER BY c.relname, "
+            "a.attnum) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+            f"WHERE c.relnamespace = '{schema}'::regnamespace AND a.attnum > 0"
+        )
+        if "ps_meta r" not in columns:
+            return str(columns)
+        types = "k ~ '^(schema|served|vectors):'"
+        noted = server().value(f"SELECT string_agg(k || v, ';' ORDER BY k) FROM {schema}.ps_meta WHERE {types}")
+        return f"{columns} {noted}"
+
+    def empty(self, name: str) -> None:
+        schema = name.partition(",")[0]
+        server().run(
+            "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') "
+            f"AND NOT relispartition AND relnamespace = '{schema}'::regnamespace ORDER BY relname LOOP "
+            "EXECUTE format('LOCK TABLE %s', t); IF t::text !~ '(ps_meta|test_clock)$' THEN "
+            f"EXECUTE format('DELETE FROM %s', t); END IF; END LOOP; UPDATE {schema}.test_clock SET ahead = '0'; "
+            f"IF to_regclass('{schema}.ps_meta') IS NOT NULL THEN DELETE FROM {schema}.ps_meta WHERE NOT {_NOTED}; "
+            f"UPDATE {schema}.ps_meta SET v = '0' WHERE k = 'spill_bytes'; END IF; END $$"
+        )

@@ -1,4 +1,4 @@
-"""The kit against the MySQL adapter: a real MariaDB server, a database of its own for each test."""
+"""The kit against the MySQL adapter: a real MariaDB server, in it a database for each class, emptied for each test."""
 
 from collections.abc import Generator
 
@@ -31,20 +31,34 @@ from polystore.testing.conformance import (
     layered,
 )
 from polystore.testing.conformance.facade import Config, FacadeConformance
-from tests.mysql import connecting, fresh_database
+from tests.mysql import Databases, connecting, fresh_database
+from tests.rooms import Room, kept
 
 
-class Bare:
+class Fresh:
     @pytest.fixture
     def connect(self) -> Generator[Connect]:
         with fresh_database() as url:
             yield connecting(url)
 
 
+@pytest.fixture(scope="class")
+def room() -> Generator[Room]:
+    with kept(Databases("mariadb")) as made:
+        yield made
+
+
+class Bare:
+    @pytest.fixture
+    def connect(self, room: Room) -> Generator[Connect]:
+        with room.taken() as url:
+            yield connecting(url)
+
+
 class BareAndLayered(Bare):
     @pytest.fixture(params=["bare", "under all layers"])
-    def connect(self, request: pytest.FixtureRequest) -> Generator[Connect]:
-        with fresh_database() as url:
+    def connect(self, room: Room, request: pytest.FixtureRequest) -> Generator[Connect]:
+        with room.taken() as url:
             yield connecting(url) if request.param == "bare" else layered(connecting(url))
 
 
@@ -80,11 +94,11 @@ class TestJournal(BareAndLayered, JournalConformance):
     pass
 
 
-class TestSchema(Bare, SchemaConformance):
+class TestSchema(Fresh, SchemaConformance):
     pass
 
 
-class TestSchemaOfAHome(Bare, SchemaConformance):
+class TestSchemaOfAHome(Fresh, SchemaConformance):
     home = True
 
 

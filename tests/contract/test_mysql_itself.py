@@ -24,13 +24,20 @@ from polystore.testing.conformance import (
     VectorConformance,
 )
 from polystore.testing.conformance.facade import Config, FacadeConformance
-from tests.mysql import connecting, fresh_database
+from tests.mysql import Databases, connecting, fresh_database
+from tests.rooms import Room, kept
+
+
+@pytest.fixture(scope="class")
+def room() -> Generator[Room]:
+    with kept(Databases("mysql")) as made:
+        yield made
 
 
 class OnMySQL:
     @pytest.fixture
-    def connect(self) -> Generator[Connect]:
-        with fresh_database("mysql") as url:
+    def connect(self, room: Room) -> Generator[Connect]:
+        with room.taken() as url:
             yield connecting(url)
 
 
@@ -54,8 +61,13 @@ class TestJournal(OnMySQL, JournalConformance):
     pass
 
 
-class TestSchemaOfAHome(OnMySQL, SchemaConformance):
+class TestSchemaOfAHome(SchemaConformance):
     home = True
+
+    @pytest.fixture
+    def connect(self) -> Generator[Connect]:
+        with fresh_database("mysql") as url:
+            yield connecting(url)
 
 
 class TestFilter(OnMySQL, FilterConformance):

@@ -1,4 +1,4 @@
-"""The kit against the PostgreSQL adapter: a real server, a schema of its own for each test."""
+"""The kit against the PostgreSQL adapter: a real server, and in it a schema for each class, emptied for each test."""
 
 from collections.abc import Awaitable, Generator
 
@@ -41,20 +41,34 @@ from polystore.testing.conformance import (
 from polystore.testing.conformance.facade import Config, FacadeConformance
 from polystore.testing.conformance.facade_state import StateFacadeConformance
 from tests.applications import sqlalchemy_url
-from tests.postgresql import configured, connected, fresh_schema
+from tests.postgresql import Schemas, configured, connected, fresh_schema
+from tests.rooms import Room, kept
 
 
-class Bare:
+class Fresh:
     @pytest.fixture
     def connect(self) -> Generator[Connect]:
         with fresh_schema() as path:
             yield lambda env: connected(env, path)
 
 
+@pytest.fixture(scope="class")
+def room() -> Generator[Room]:
+    with kept(Schemas()) as made:
+        yield made
+
+
+class Bare:
+    @pytest.fixture
+    def connect(self, room: Room) -> Generator[Connect]:
+        with room.taken() as path:
+            yield lambda env: connected(env, path)
+
+
 class BareAndLayered(Bare):
     @pytest.fixture(params=["bare", "under all layers"])
-    def connect(self, request: pytest.FixtureRequest) -> Generator[Connect]:
-        with fresh_schema() as path:
+    def connect(self, room: Room, request: pytest.FixtureRequest) -> Generator[Connect]:
+        with room.taken() as path:
 
             def connecting(env: Env) -> Awaitable[Repository]:
                 return connected(env, path)
@@ -98,11 +112,11 @@ class TestJournal(BareAndLayered, JournalConformance):
     pass
 
 
-class TestSchema(Bare, SchemaConformance):
+class TestSchema(Fresh, SchemaConformance):
     pass
 
 
-class TestSchemaOfAHome(Bare, SchemaConformance):
+class TestSchemaOfAHome(Fresh, SchemaConformance):
     home = True
 
 
