@@ -16,7 +16,7 @@ from polystore.consistency.retries import Retries
 from polystore.consistency.targets import STAGES, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
-from polystore.errors import DecodeError, PolystoreError
+from polystore.errors import DecodeError, PolystoreError, StoreError
 from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
 from polystore.protocols import (
     Repository,
@@ -267,7 +267,11 @@ class Line:
             SupportsJournal.parked, None, self._parked_cursor, self.context.settings.batch_max
         )
         known = [row for row in rows if row.key.etype in self.context.types and row.key.etype not in self.unreadable]
-        changes = await load(self.home, {row.key: row.version for row in known})
+        try:
+            changes = await load(self.home, {row.key: row.version for row in known})
+        except StoreError as e:
+            self.context.report(f"dead letters are looked at later: {e}")
+            return
         newer = [
             (row, changes[row.key].version)
             for row in known
@@ -294,6 +298,11 @@ class Line:
             except DecodeError as e:  # this process is too old or too new for the type: never the record's fault
                 self.unreadable.add(etype)
                 self.context.report(f"{etype} is left to other workers: {e}")
+                continue
+            except StoreError as e:
+                if etype not in self.context.lent:
+                    raise
+                self.context.report(f"{etype} is delivered later: {e}")  # by the sweep; the others need not wait
                 continue
             self.context.env.crashpoint("relay.loaded")
             for row in group:

@@ -14,7 +14,7 @@ from polystore.consistency.loading import load
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import DETACH, EMBED, Targets
 from polystore.embedders import model_of
-from polystore.errors import DecodeError, IntegrityViolation, PolystoreError, SchemaMismatch
+from polystore.errors import DecodeError, IntegrityViolation, PolystoreError, SchemaMismatch, StoreError
 from polystore.model import Backlog, Change, Done, Key, RetryRow, Settlement, StoredVector, text_hash
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
@@ -155,6 +155,11 @@ class Retries:
             changes = await load(self.home, {row.key: row.version for row in rows})
         except DecodeError as e:
             self.context.report(f"{rows[0].key.etype} is left to other workers: {e}")
+            return
+        except StoreError as e:
+            if rows[0].key.etype not in self.context.lent:
+                raise
+            self.context.report(f"{rows[0].key.etype} is delivered to {name} later: {e}")  # the others need not wait
             return
         self.context.env.crashpoint("retry.loaded")
         if name.startswith(EMBED):

@@ -35,7 +35,7 @@ from polystore import (
 )
 from polystore.consistency import Settings
 from polystore.consistency.verify import Verifier
-from polystore.model import JOURNAL_BODY, Key, RetryRow
+from polystore.model import JOURNAL_BODY, Key, RetryRow, Settlement, key_hash
 from polystore.protocols import SupportsJournal
 from polystore.selection import explanation
 from polystore.testing.documents import Documents, documents_by_url
@@ -69,6 +69,13 @@ class Post:
     text: str
     photo: FileRef | None = None
     mood: ClassVar[Measure[float]] = Measure(float, on_delete="erase")
+
+
+@entity()
+@dataclass(kw_only=True)
+class Named:
+    id: str
+    name: Annotated[str, FullText()]
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +116,11 @@ async def kept(hda: HybridDataArchitecture, id: str) -> bool:
     assert record is not None
     assert record.body is not None
     return record.body[JOURNAL_BODY] is not None
+
+
+async def _owed(hda: HybridDataArchitecture, copy: str, number: int) -> bool:
+    backlog = await hda.stores["main"].call(SupportsJournal.backlog)
+    return backlog.retry.get(copy) == number
 
 
 async def differences(hda: HybridDataArchitecture) -> list[tuple[str, str, str]]:
@@ -247,6 +259,27 @@ def test_while_the_home_is_down_writes_are_committed_and_read_and_delivered_late
             assert await differences(hda) == []
             assert not await kept(hda, "a")
             assert await talks.get("a") == Talk(id="a", topic="y", stars=1)
+
+    run(test())
+
+
+def test_a_home_that_is_down_holds_up_no_other_type(tmp_path: Path) -> None:
+    async def test() -> None:
+        words = {"url": f"sqlite:{tmp_path}/words.db", "roles": ["full_text"]}
+        async with opened(tmp_path, Talk, Named, words=words) as hda:
+            journal = hda.stores["main"]
+            first = await hda.collection(Talk).put(Talk(id="a", topic="x"))
+            second = await hda.collection(Named).put(Named(id="n", name="이름"))
+            await hda.settle(10)
+            with Down(hda):  # the copy is owed both again, the one whose body is at the home first
+                owed = [
+                    RetryRow("words", key, key_hash("", key.etype, key.id), version, version, "b")
+                    for key, version in ((Key("", "talk", "a"), first.version), (Key("", "named", "n"), second.version))
+                    if version is not None
+                ]
+                await journal.call(SupportsJournal.settle, Settlement(owed=owed))
+                await until(lambda: _owed(hda, "words", 1), 20)
+            assert await differences(hda) == []
 
     run(test())
 
