@@ -56,11 +56,8 @@ def query(node: Checked | None, entity: EntityType[Any]) -> Query:
             return _nested(node, entity)
         case Compare(path, op, value, "datetime"):
             return Query(_time(path[0], op, value), exact=True)
-        case Compare(path, "in", value, "decimal"):
-            # FerretDB tells 0.1 and 0.10 apart in an `$in`, which it makes of several equalities too.
-            plain = [ENCODERS["decimal"](one) for one in value]
-            same = [{path[0]: {"$gte": one, "$lte": one}} for one in plain]
-            return Query({"$or": same} if same else _NOTHING, exact=True)
+        case Compare(path, "==" | "!=" | "in" as op, value, "decimal") if value is not None:
+            return Query(_decimal(path[0], op, value), exact=True)
         case Compare(path, op, value, kind):
             encode = ENCODERS.get(kind, _same)
             plain = value if value is None else [*map(encode, value)] if op == "in" else encode(value)
@@ -99,6 +96,17 @@ def _time(field: str, op: str, value: Any) -> Document:
         return same if op == "==" else {"$nor": [same]}
     outer = _OPERATORS[op.rstrip("=")]
     return {"$or": [{field: {outer: whole}}, {field: whole, beyond: {_OPERATORS[op]: rest}}]}
+
+
+def _decimal(field: str, op: str, value: Any) -> Document:
+    """Equality as a range. FerretDB tells 0.1 and 0.10 apart in an `$in`, which it makes of several equalities too."""
+    ranges: list[Document] = []
+    for one in value if op == "in" else [value]:
+        plain = ENCODERS["decimal"](one)
+        ranges.append({field: {"$gte": plain, "$lte": plain}})
+    if op == "!=":
+        return {"$nor": ranges}
+    return {"$or": ranges} if ranges else _NOTHING
 
 
 # -- nested values ------------------------------------------------------------------------------------------------

@@ -141,16 +141,19 @@ def test_names_and_values_that_are_words_of_queries_are_neither_carried_out_nor_
 
 
 def test_a_decimal_among_others_is_found_however_it_was_written(url: str) -> None:
-    """FerretDB's own `$in` tells 0.1 and 0.10 apart."""
+    """FerretDB's own `$in` tells 0.1 and 0.10 apart, and it makes one of several equalities too."""
+    one, other = Decimal("0.1"), Decimal(7)
     found, _, _ = stored(
         url,
         *(
             conversation(id, price=Decimal(price))
             for id, price in (("a", "0.10"), ("b", "0.1"), ("c", "1E-1"), ("d", "1"))
         ),
-        where=F.price.in_([Decimal("0.1"), Decimal(7)]),
+        where=F.price.in_([one, other]),
     )
-    assert [one.key.id for one in found] == ["a", "b", "c"]
+    assert [record.key.id for record in found] == ["a", "b", "c"]
+    for where in ((F.price == one) | (F.price == other), ~((F.price != one) & (F.price != other))):
+        assert [record.key.id for record in stored(url, where=where)[0]] == ["a", "b", "c"], repr(where)
 
 
 def test_a_deleted_record_leaves_what_the_server_removes_one_day_and_its_version_stays_known(url: str) -> None:
