@@ -1,0 +1,134 @@
+"""How a record lies in the graph.
+
+(:PsEntity:person {ps_key, ...}) is a record, or the end of a relationship of which no record is known yet (a stub), or
+what is left of a deleted record (`ps_body` null). Its fields that are single values stand under their own names, for
+whoever looks at the graph; the record itself is read from `ps_body`, and so exactly.
+
+ps_key              <tenant>/<entity>/<id>, tenant with %XX; unique
+ps_tenant, ps_etype, ps_id
+ps_version, ps_h, ps_hash, ps_updated_us, ps_expires_us (0: never), ps_body (MessagePack)    not of stubs
+
+(a)-[:KNOWS {ps_properties, ...}]->(b) is an edge of the record a; `ps_properties` has its properties as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypedDict
+from urllib.parse import quote
+
+import msgspec
+
+from polystore.entity import EdgeRow, EntityType
+from polystore.errors import DecodeError, InvalidData
+from polystore.kinds import INT_MAX, INT_MIN, TYPES
+from polystore.model import Body, Change, Key, Record
+from polystore.walking import Node
+from polystore_adapters.neo4j.server import Row
+
+TEXT_MAX = 4_000
+"""Characters of a text that is shown as a property."""
+_PLAIN = frozenset({"str", "int", "float", "bool"})
+_AS_TEXT = frozenset({"date", "decimal", "uuid"})
+_generic = msgspec.msgpack.Decoder()
+
+
+def key_of(tenant: str, node: Node) -> str:
+    return f"{quote(tenant, safe='')}/{node[0]}/{node[1]}"
+
+
+class Codec:
+    """Records of one entity to and from nodes."""
+
+    def __init__(self, entity: EntityType[Any]) -> None:
+        self._entity = entity
+        self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
+        make: Any = TypedDict
+        hints = {name: TYPES.get(kind.name, Any) for name, kind in self._kinds.items()}
+        typed = make("body", {name: one if one is Any else one | None for name, one in hints.items()}, total=False)
+        self._decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(typed)
+
+    def encoded(self, change: Change, kept: Mapping[str, Any]) -> Row:
+        """The properties of the node after the change; `kept`: values of fields that the class has no more. Raises
+        InvalidData."""
+        key, body = change.key, change.body
+        node: Row = {
+            "ps_key": key_of(key.tenant, (key.etype, key.id)),
+            "ps_tenant": key.tenant,
+            "ps_etype": key.etype,
+            "ps_id": key.id,
+            "ps_version": change.version,
+            "ps_h": change.h,
+            "ps_updated_us": change.updated_us,
+        }
+        if body is None:
+            return node
+        try:
+            packed = msgspec.msgpack.encode({**kept, **body})
+            shown = self.shown(body)
+        except (ArithmeticError, AttributeError, TypeError, ValueError, msgspec.MsgspecError) as e:
+            raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from None
+        return shown | node | {"ps_hash": change.hash, "ps_expires_us": change.expires_us, "ps_body": packed}
+
+    def shown(self, body: Body) -> Row:
+        """Fields as properties, where the server has a type for them."""
+        found: Row = {}
+        for name, kind in self._kinds.items():
+            value = body.get(name)
+            if value is None:
+                continue
+            if kind.name in _PLAIN:
+                if (isinstance(value, str) and len(value) > TEXT_MAX) or (
+                    isinstance(value, int) and not INT_MIN <= value <= INT_MAX
+                ):
+                    continue
+                found[name] = value
+            elif isinstance(value, datetime):
+                found[name] = value.isoformat()
+            elif kind.name in _AS_TEXT:
+                found[name] = str(value)
+        return found
+
+    def decode(self, id: str, packed: bytes) -> dict[str, Any]:
+        """Raises DecodeError when it is not what this adapter wrote."""
+        try:
+            found = self._decoder.decode(packed)
+        except (msgspec.DecodeError, TypeError):
+            raise DecodeError(
+                f"{self._entity.name} {id!r}: the stored body is not what was written; repair the record by writing it "
+                "again, or rebuild this store from its home"
+            ) from None
+        for name, kind in self._kinds.items():
+            if found.get(name) is None:
+                if kind.optional or kind.shape == "any":
+                    found[name] = None
+                else:
+                    found.pop(name, None)
+        return found
+
+    def record(self, key: Key, node: Row, now_us: int) -> Record:
+        """The record of a node; the tombstone, where it is one or its time is over."""
+        version, updated_us, expires_us = node["ps_version"], node["ps_updated_us"], node.get("ps_expires_us") or 0
+        packed = node.get("ps_body")
+        if packed is None or 0 < expires_us <= now_us:
+            return Record(key, version, None, b"", updated_us)
+        body = self.decode(key.id, bytes(packed))
+        return Record(key, version, body, bytes(node["ps_hash"]), updated_us, expires_us)
+
+
+def unpacked(packed: bytes) -> dict[str, Any]:
+    """A stored body as plain values, whatever the class is."""
+    found: dict[str, Any] = _generic.decode(packed)
+    return found
+
+
+def edge_properties(edge: EdgeRow) -> Row:
+    """Of the relationship of an edge: all as JSON, and those that the server has a type for, to look at."""
+    shown = {
+        name: value
+        for name, value in edge.properties.items()
+        if isinstance(value, str | float | bool) or (isinstance(value, int) and INT_MIN <= value <= INT_MAX)
+    }
+    own = {"ps_properties": msgspec.json.encode(edge.properties).decode()}
+    return {name: value for name, value in shown.items() if name and "\0" not in name} | own

@@ -1,0 +1,195 @@
+"""Records: read by key, in the order of their hashes, and written if newer.
+
+A node is locked before its version is compared (a property of it is set first), and the rows of one statement have a
+key once: the server reads all of a statement's nodes before it writes the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from polystore.errors import PolystoreError
+from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
+from polystore.relational import edges
+from polystore_adapters.neo4j.held import AllHeld, Held
+from polystore_adapters.neo4j.nodes import edge_properties, key_of, unpacked
+from polystore_adapters.neo4j.server import Row, Server, quoted, rows
+
+KEYS = 500
+_RETURNED = (
+    "n {.ps_id, .ps_version, .ps_h, .ps_hash, .ps_updated_us, .ps_expires_us, .ps_body} AS node, n.ps_key AS key"
+)
+LIVE = "n.ps_body IS NOT NULL AND (n.ps_expires_us = 0 OR n.ps_expires_us > $now)"
+
+
+async def get(server: Server, types: AllHeld, keys: Sequence[Key], now_us: int) -> list[Record | None]:
+    """See `Repository.get`."""
+    asked = {key_of(key.tenant, (key.etype, key.id)): key for key in keys}
+    for key in asked.values():
+        types[key.etype]  # prepared, or SchemaMismatch
+    found: dict[Key, Record] = {}
+    places = list(asked)
+    for start in range(0, len(places), KEYS):
+        query = (
+            f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_version IS NOT NULL RETURN {_RETURNED}"
+        )
+        for row in await server.read(query, keys=places[start : start + KEYS]):
+            key = asked[row["key"]]
+            found[key] = types[key.etype].codec.record(key, row["node"], now_us)
+    return [found.get(key) for key in keys]
+
+
+async def scan(
+    server: Server, held: Held, tenant: str, span: HashSpan, cursor: str | None, limit: int, now_us: int
+) -> Page:
+    """See `Repository.scan`. The relationships are compared with the fields, too."""
+    h, id = (span.low, "") if cursor is None else msgspec.json.decode(cursor, type=tuple[int, str])
+    behind = "" if cursor is None else "AND (n.ps_h > $h OR n.ps_id > $id) "
+    query = (
+        f"MATCH (n:{held.all}) WHERE n.ps_tenant = $tenant AND n.ps_etype = $etype AND n.ps_h >= $h AND n.ps_h < $high "
+        f"AND {LIVE} {behind}WITH n ORDER BY n.ps_h, n.ps_id LIMIT $limit "
+        f"RETURN {_RETURNED}, [(n)-[e]->(m:{held.all}) WHERE e.ps_properties IS NOT NULL | "
+        "[type(e), m.ps_etype, m.ps_id, e.ps_properties]] AS edges ORDER BY n.ps_h, n.ps_id"
+    )
+    high, now = span.high, now_us
+    given: dict[str, Any] = {"tenant": tenant, "etype": held.etype, "h": max(span.low, h), "id": id, "high": high}
+    nodes = await server.read(query, **given, now=now, limit=limit + 1)
+    stamps = [_stamp(held, row) for row in nodes[:limit]]
+    more = len(nodes) > limit
+    return Page(stamps, msgspec.json.encode((stamps[-1].h, stamps[-1].id)).decode() if more else None)
+
+
+def _stamp(held: Held, row: Row) -> Stamp:
+    node: Row = row["node"]
+    body = held.codec.decode(node["ps_id"], bytes(node["ps_body"]))
+    fault = ""
+    if "graph" in held.layout.facets:
+        fault = edges.fault(held.entity, body, [tuple(edge) for edge in row["edges"]])
+    return Stamp(node["ps_id"], node["ps_h"], node["ps_version"], held.entity.content_hash(body), fault=fault)
+
+
+async def tenants(server: Server, held: Held, now_us: int) -> list[str]:
+    """See `Repository.tenants`."""
+    query = f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND {LIVE} RETURN DISTINCT n.ps_tenant AS tenant"
+    return sorted(row["tenant"] for row in await server.read(query, etype=held.etype, now=now_us))
+
+
+async def newest(server: Server, held: Held) -> int:
+    """See `Repository.newest`."""
+    query = f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype RETURN max(n.ps_version) AS version"
+    (row,) = await server.read(query, etype=held.etype)
+    return int(row["version"] or 0)
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> list[Outcome]:
+    """See `Repository.apply`: of a key's changes only the newest is sent. One transaction for all."""
+    outcomes: list[Outcome] = [STALE] * len(changes)
+    kept = await _kept(server, types, changes)
+    chosen: dict[Key, tuple[int, Row]] = {}
+    for i, change in sorted(enumerate(changes), key=lambda pair: pair[1].version):
+        try:
+            node = types[change.key.etype].codec.encoded(change, kept.get(change.key, {}))
+            chosen[change.key] = i, node
+        except PolystoreError as error:
+            outcomes[i] = Outcome("rejected", error)
+    by_type: dict[str, list[tuple[int, Row]]] = {}
+    for key in sorted(chosen, key=lambda key: (key.etype, key.tenant, key.id)):
+        by_type.setdefault(key.etype, []).append(chosen[key])
+    if by_type:
+        async with server.writing() as tx:
+            for etype, some in by_type.items():
+                for i in await _write(tx, types[etype], some, changes):
+                    outcomes[i] = APPLIED
+    return outcomes
+
+
+async def _write(tx: Any, held: Held, some: Sequence[tuple[int, Row]], changes: Sequence[Change]) -> list[int]:
+    """Which of the changes were newer."""
+    given = [{"i": i, "key": node["ps_key"], "v": node["ps_version"], "node": node} for i, node in some]
+    guard = (
+        f"UNWIND $rows AS r MERGE (n:{held.all} {{ps_key: r.key}}) SET n.ps_lock = true "
+        "WITH n, r WHERE coalesce(n.ps_version, -1) < r.v "
+        f"SET n = r.node, n:{quoted(held.etype)} RETURN r.i AS i"
+    )
+    newer: list[int] = [row["i"] for row in await rows(tx, guard, rows=given)]
+    await rows(
+        tx,
+        f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}}) REMOVE n.ps_lock",
+        keys=[row["key"] for row in given],
+    )
+    done = set(newer)
+    await replace_edges(tx, held, [changes[i] for i, _ in some if i in done])
+    return newer
+
+
+async def replace_edges(tx: Any, held: Held, changes: Sequence[Change]) -> None:
+    """Give each record the relationships of its body, in the transaction that has written it."""
+    if not changes:
+        return
+    keys = [key_of(one.key.tenant, (one.key.etype, one.key.id)) for one in changes]
+    own = f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}})"
+    await rows(tx, f"{own}-[e]->() WHERE e.ps_properties IS NOT NULL DELETE e", keys=keys)
+    if "graph" not in held.layout.facets:
+        return
+    for (kind, to), ends in _edges(held, changes).items():
+        made = (
+            f"UNWIND $rows AS r MATCH (n:{held.all} {{ps_key: r.key}}) MERGE (m:{held.all} {{ps_key: r.to}}) "
+            f"ON CREATE SET m:{quoted(to)}, m.ps_tenant = r.tenant, m.ps_etype = $etype, m.ps_id = r.id "
+            f"CREATE (n)-[e:{quoted(kind)}]->(m) SET e = r.properties"
+        )
+        await rows(tx, made, rows=ends, etype=to)
+
+
+def _edges(held: Held, changes: Sequence[Change]) -> dict[tuple[str, str], list[Row]]:
+    """(relation, entity of the ends) -> the relationships to make, the same ends in the same order always."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for change in changes:
+        tenant = change.key.tenant
+        key = key_of(tenant, (change.key.etype, change.key.id))
+        for edge in held.entity.edges(change.body or {}):
+            to = key_of(tenant, (edge.to_etype, edge.to_id))
+            row = {"key": key, "to": to, "tenant": tenant, "id": edge.to_id, "properties": edge_properties(edge)}
+            found.setdefault((edge.type, edge.to_etype), []).append(row)
+    return {place: sorted(found[place], key=lambda row: (row["to"], row["key"])) for place in sorted(found)}
+
+
+async def _kept(server: Server, types: AllHeld, changes: Sequence[Change]) -> Mapping[Key, Mapping[str, Any]]:
+    """Values of fields that the classes have no more, by key."""
+    asked = {
+        key_of(change.key.tenant, (change.key.etype, change.key.id)): change.key
+        for change in changes
+        if types[change.key.etype].retired and not change.deleted
+    }
+    if not asked:
+        return {}
+    query = f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_body IS NOT NULL "
+    found = await server.read(f"{query} RETURN n.ps_key AS key, n.ps_body AS body", keys=list(asked))
+    return {
+        (key := asked[row["key"]]): {
+            name: value for name, value in unpacked(bytes(row["body"])).items() if name in types[key.etype].retired
+        }
+        for row in found
+    }
+
+
+async def purge(server: Server, held: Held, before_us: int, limit: int) -> int:
+    """Remove tombstones that are older; what edges still lead to is a stub again. The newest of all stays: what it was
+    is asked for. Returns how many."""
+    chosen = (
+        f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_body IS NULL AND n.ps_updated_us < $before "
+        "AND n.ps_version < $newest WITH n LIMIT $limit SET n.ps_lock = true WITH n "
+        "WHERE n.ps_body IS NULL AND n.ps_updated_us < $before "
+    )
+    given = {"etype": held.etype, "before": before_us, "newest": await newest(server, held), "limit": limit}
+    async with server.writing() as tx:
+        fields = "n.ps_version, n.ps_h, n.ps_updated_us, n.ps_lock"
+        (row,) = await rows(tx, f"{chosen} REMOVE {fields} RETURN count(n) AS n", **given)
+        alone = f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_version IS NULL AND NOT (n)--() DELETE n"
+        await rows(tx, alone, etype=held.etype)
+    return int(row["n"])
