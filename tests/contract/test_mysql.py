@@ -9,6 +9,7 @@ from polystore.testing.conformance import (
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
+    EpochConformance,
     ExpiryConformance,
     FileClaimsConformance,
     FilterConformance,
@@ -91,6 +92,10 @@ class TestExpiryAtCopies(BareAndLayered, CopyExpiryConformance):
 
 
 class TestJournal(BareAndLayered, JournalConformance):
+    pass
+
+
+class TestEpoch(BareAndLayered, EpochConformance):
     pass
 
 

@@ -9,6 +9,7 @@ from polystore.testing.conformance import (
     CommitConformance,
     Connect,
     DurabilityConformance,
+    EpochConformance,
     FilterConformance,
     HistoriesConformance,
     JournalConformance,
@@ -58,6 +59,10 @@ class TestCommit(OnMySQL, CommitConformance):
 
 
 class TestJournal(OnMySQL, JournalConformance):
+    pass
+
+
+class TestEpoch(OnMySQL, EpochConformance):
     pass
 
 

@@ -20,7 +20,8 @@ from polystore.model import FIRST_VERSION
 class Flavour(msgspec.Struct, frozen=True):
     """`collation`: texts are equal when their code points are, trailing spaces too, and sort by them. `counter`: the
     statement that makes what versions are drawn from. `newest`: the query of the version drawn last. `draw`: the
-    statements that draw so many versions. `drawn`: those versions, ascending, out of the rows of the last of these."""
+    statements that draw so many versions. `drawn`: those versions, ascending, out of the rows of the last of these.
+    `go_on`: the statements after which all versions that are drawn are larger than this."""
 
     name: str
     title: str
@@ -30,6 +31,7 @@ class Flavour(msgspec.Struct, frozen=True):
     newest: str
     draw: Callable[[int], Sequence[str]]
     drawn: Callable[[Sequence[Sequence[Any]], int], Iterator[int]]
+    go_on: Callable[[int], Sequence[str]]
     settings: str = ""
     texts_alone: bool = False
     """Whether an INSERT of several rows, one of which stands already, leaves the words of those before it out of the
@@ -71,6 +73,7 @@ MARIADB = Flavour(
     newest="SELECT next_not_cached_value - 1 FROM ps_version",
     draw=lambda count: [f"SELECT NEXTVAL(ps_version) FROM seq_1_to_{count}"] if count else [],
     drawn=_drawn_of_sequence,
+    go_on=lambda version: [f"SELECT SETVAL(ps_version, {version})"],
 )
 MYSQL = Flavour(
     name="mysql",
@@ -83,6 +86,11 @@ MYSQL = Flavour(
     "AND table_name = 'ps_version'",
     draw=_draw_of_table,
     drawn=_drawn_of_table,
+    go_on=lambda version: [
+        "SAVEPOINT ps_draw",
+        f"INSERT INTO ps_version VALUES ({version})",
+        "ROLLBACK TO SAVEPOINT ps_draw",
+    ],
     texts_alone=True,
     settings=", information_schema_stats_expiry = 0",  # what it says of tables is of now
 )

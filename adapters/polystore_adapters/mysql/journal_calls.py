@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from polystore.env import Env
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.mysql import bodies, claims, commit, journal
+from polystore_adapters.mysql import bodies, claims, commit, epoch, journal
 from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.records import Tables
 
@@ -34,6 +34,7 @@ class JournalCalls:
     async def condemn(self, keys: Sequence[str], released_us: int, only_ask: bool) -> list[bool]:
         return await claims.condemn(self._pool, keys, released_us, only_ask=only_ask)
 
+    bump_epoch = of_pool(epoch.begin)
     beat = of_pool(journal.beat)
     retire = of_pool(journal.retire)
     claimed = of_pool(journal.claimed)

@@ -25,6 +25,7 @@ from polystore.model import (
 from polystore.protocols import (
     Layout,
     SupportsCommit,
+    SupportsEpoch,
     SupportsFileClaims,
     SupportsFilter,
     SupportsJournal,
@@ -65,6 +66,7 @@ class MysqlRepository(JournalCalls, FactCalls):
             SupportsSchema,
             SupportsCommit,
             SupportsJournal,
+            SupportsEpoch,
             SupportsFilter,
             SupportsTextSearch,
             SupportsVectorSearch,
