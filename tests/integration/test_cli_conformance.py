@@ -20,7 +20,7 @@ def conformance(*arguments: str, path: Path | None = None) -> subprocess.Complet
     environment: Mapping[str, str] = os.environ
     if path is not None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
-    command = [Path(sys.executable).with_name("polystore"), "conformance", *arguments]
+    command: list[str | Path] = [Path(sys.executable).with_name("polystore"), "conformance", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
