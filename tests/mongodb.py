@@ -39,8 +39,8 @@ def fresh_database() -> Generator[str]:
 
 @contextmanager
 def forgotten_connections() -> Generator[None]:
-    """PyMongo forgets the socket of a connection that is cancelled while it is made, without closing it: collected here,
-    where it is expected, and not in the middle of another test."""
+    """PyMongo forgets the socket of a connection that is cancelled while it is made, without closing it: collected
+    here, where it is expected, and not in the middle of another test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield

@@ -38,11 +38,11 @@ class BareAndLayered(Bare):
             yield bare if request.param == "bare" else layered(bare)
 
 
-class TestRepository(BareAndLayered, RepositoryConformance):
+class TestRepository(Bare, RepositoryConformance):
     pass
 
 
-class TestRecords(BareAndLayered, RecordsConformance):
+class TestRecords(Bare, RecordsConformance):
     pass
 
 
@@ -58,7 +58,7 @@ class TestSchema(Bare, SchemaConformance):
     pass
 
 
-class TestText(Bare, TextConformance):
+class TestText(BareAndLayered, TextConformance):
     pass
 
 

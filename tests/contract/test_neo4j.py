@@ -44,11 +44,11 @@ class BareAndLayered(Bare):
             yield bare if request.param == "bare" else layered(bare)
 
 
-class TestRepository(BareAndLayered, RepositoryConformance):
+class TestRepository(Bare, RepositoryConformance):
     pass
 
 
-class TestRecords(BareAndLayered, RecordsConformance):
+class TestRecords(Bare, RecordsConformance):
     pass
 
 
@@ -64,7 +64,7 @@ class TestSchema(Bare, SchemaConformance):
     pass
 
 
-class TestTraversal(Bare, TraversalConformance):
+class TestTraversal(BareAndLayered, TraversalConformance):
     pass
 
 

@@ -125,12 +125,13 @@ def test_a_record_that_cannot_be_read_fails_only_for_those_who_asked_for_it() ->
         fake = Fake()
         fake.trouble = failing_on("bad", DecodeError("torn"))
         store = store_of(fake)
-        good, bad, both = await asyncio.gather(
+        answers: list[Any] = await asyncio.gather(
             store.get([key("good")]),
             store.get([key("bad")]),
             store.get([key("good"), key("bad")]),
             return_exceptions=True,
         )
+        good, bad, both = answers
         assert good == [record(key("good"))]
         assert isinstance(bad, DecodeError)
         assert isinstance(both, DecodeError)
@@ -253,12 +254,13 @@ class Refusing(Fake):
 def test_a_refused_commit_raises_its_own_error_and_touches_no_other() -> None:
     async def main() -> None:
         store = store_of(Refusing())
-        good, old, full = await asyncio.gather(
+        answers: list[Any] = await asyncio.gather(
             store.commit(commit("good")),
             store.commit(commit("old")),
             store.commit(commit("full")),
             return_exceptions=True,
         )
+        good, old, full = answers
         assert isinstance(good, Committed)
         assert isinstance(old, VersionConflict)
         assert old.actual == 9
@@ -299,12 +301,13 @@ def test_an_error_for_a_whole_call_of_commits_is_sorted_out_one_by_one() -> None
         fake = Fake()
         fake.trouble = failing_on("bad", InvalidData("too odd for this store"))
         store = store_of(fake)
-        good, bad, other = await asyncio.gather(
+        answers: list[Any] = await asyncio.gather(
             store.commit(commit("good")),
             store.commit(commit("bad")),
             store.commit(commit("other")),
             return_exceptions=True,
         )
+        good, bad, other = answers
         assert isinstance(good, Committed)
         assert isinstance(bad, InvalidData)
         assert isinstance(other, Committed)

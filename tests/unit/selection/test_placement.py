@@ -372,8 +372,8 @@ def test_a_facet_pinned_to_the_home_is_pinned_and_not_chosen() -> None:
         ),
         (
             {"stream": "es"},
-            "Memory: the configuration pins 'stream', which is no part of a placement; known: home, journal, full_text, "
-            "vector, graph, time_series, cache",
+            "Memory: the configuration pins 'stream', which is no part of a placement; known: home, journal, "
+            "full_text, vector, graph, time_series, cache",
         ),
     ],
 )
