@@ -190,6 +190,8 @@ async def purge(server: Server, held: Held, before_us: int, limit: int) -> int:
     async with server.writing() as tx:
         fields = "n.ps_version, n.ps_h, n.ps_updated_us, n.ps_lock"
         (row,) = await rows(tx, f"{chosen} REMOVE {fields} RETURN count(n) AS n", **given)
-        alone = f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_version IS NULL AND NOT (n)--() DELETE n"
-        await rows(tx, alone, etype=held.etype)
+        # Locked, too, before it is looked at again: somebody may be making a record of it, or the end of an edge.
+        alone = "n.ps_version IS NULL AND NOT (n)--()"
+        stubs = f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND {alone} SET n.ps_lock = true REMOVE n.ps_lock "
+        await rows(tx, f"{stubs} WITH n WHERE {alone} DELETE n", etype=held.etype)
     return int(row["n"])

@@ -1,0 +1,80 @@
+"""Tombstones that are removed while others write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from polystore_adapters.neo4j import connect
+from polystore_adapters.neo4j.nodes import key_of
+
+from polystore.env import Env
+from polystore.model import Change, Key, key_hash
+from polystore.protocols import Layout
+from polystore.testing.conformance.entities import PERSON, Person
+from tests.loops import in_a_loop
+from tests.neo4j import forgotten_connections, own_label
+from tests.stack import server
+
+neo4j = server("neo4j")
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    with forgotten_connections():
+        yield
+
+
+@pytest.fixture
+def label(neo4j: str) -> Iterator[str]:
+    with own_label(neo4j) as own:
+        yield own
+
+
+@pytest.mark.parametrize("before", [{}, {"ps_version": 1, "ps_h": 1, "ps_updated_us": 1}], ids=["stub", "tombstone"])
+@in_a_loop
+async def test_what_a_record_is_being_made_of_stays(neo4j: str, label: str, before: dict[str, int]) -> None:
+    """It is found before the other transaction ends, and is a record when that has ended."""
+    store = await connect(neo4j, {"label": label}, Env())
+    try:
+        await store.prepare([Layout(PERSON, False, frozenset({"graph"}))], create=True)
+        key = Key("", PERSON.name, "stub")
+        place = key_of(key.tenant, (key.etype, key.id))
+        own = {"ps_tenant": "", "ps_etype": PERSON.name, "ps_id": "stub"}
+        newest = {**own, "ps_key": "another", "ps_version": 5, "ps_updated_us": 1}
+        for node in ({**own, **before, "ps_key": place}, newest):
+            await store.client.execute_query(f"CREATE (n:{label}) SET n = $node", node=node)
+        async with store.client.session() as session:
+            writing = await session.begin_transaction()
+            node = store._types[PERSON.name].codec.encoded(  # pyright: ignore[reportPrivateUsage]
+                _change(key, Person(id="stub")), {}
+            )
+            await writing.run(f"MATCH (n:{label} {{ps_key: $key}}) SET n = $node", key=place, node=node)
+            purging = asyncio.create_task(store.forget_tombstones(PERSON.name, 0))
+            for _ in range(1000):
+                if await _waiting(store):
+                    break
+                await asyncio.sleep(0.01)
+            await writing.commit()
+        await purging
+        (found,) = await store.get([key])
+        assert found is not None
+        assert found.body is not None
+    finally:
+        await store.aclose()
+
+
+def _change(key: Key, person: Person) -> Change:
+    body = PERSON.encode(person)
+    return Change(key, 7, key_hash(key.tenant, key.etype, key.id), body, PERSON.content_hash(body), 0)
+
+
+async def _waiting(store: Any) -> bool:
+    """Whether a transaction waits for a lock."""
+    rows, _, _ = await store.client.execute_query(
+        "SHOW TRANSACTIONS YIELD status, currentQuery WHERE status STARTS WITH 'Blocked' RETURN status"
+    )
+    return bool(rows)
