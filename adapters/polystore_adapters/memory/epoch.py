@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from polystore.model import EPOCH_BITS, JOURNAL_BODY
+from polystore.model import EPOCH_BITS, JOURNAL_BODY, JOURNAL_HELD
 
 from .home import Home
 from .tables import Part
@@ -18,6 +18,8 @@ class Epochs(Home):
         self._version = (number << EPOCH_BITS) + 1
         for etype in [etype for etype, one in self.layouts.items() if one.home]:
             if JOURNAL_BODY in self.layout(etype).entity.fields:
+                for _, part in self.parts(etype):
+                    self._raise_bodies(part)
                 continue
             for _, part in self.parts(etype):
                 self._raise(part)
@@ -31,3 +33,10 @@ class Epochs(Home):
         part.tombstones = {
             id: msgspec.structs.replace(one, version=self._version) for id, one in part.tombstones.items()
         }
+
+    def _raise_bodies(self, part: Part) -> None:
+        """The home held them at the versions before."""
+        for id, row in part.rows.items():
+            if row.body[JOURNAL_BODY] is not None:
+                body = {**row.body, JOURNAL_HELD: None}
+                part.rows[id] = msgspec.structs.replace(row, version=self._version, body=body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polystore.model import EPOCH_BITS, JOURNAL_BODY
+from polystore.model import EPOCH_BITS, JOURNAL_BODY, JOURNAL_HELD
 from polystore.relational.serving import load_served
 from polystore_adapters.mysql.dialect import ident
 from polystore_adapters.mysql.locks import lock
@@ -27,7 +27,8 @@ async def begin(pool: Pool) -> int:
             if not load_served(served).home:
                 continue
             if etype in kept:
-                db.later(f"UPDATE {ident(etype)} SET ps_version = %s WHERE {JOURNAL_BODY} IS NOT NULL", version)
+                change = f"ps_version = %s, {JOURNAL_HELD} = NULL"  # the home held the body at the version before
+                db.later(f"UPDATE {ident(etype)} SET {change} WHERE {JOURNAL_BODY} IS NOT NULL", version)
                 continue
             db.later(f"UPDATE {ident(etype)} SET ps_version = %s", version)
             db.later("UPDATE ps_tombstone SET version = %s WHERE etype = %s", version, etype)

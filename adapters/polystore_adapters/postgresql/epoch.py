@@ -16,7 +16,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from polystore.errors import Unavailable
-from polystore.model import EPOCH_BITS, JOURNAL_BODY
+from polystore.model import EPOCH_BITS, JOURNAL_BODY, JOURNAL_HELD
 from polystore.relational.serving import load_served
 from polystore_adapters.postgresql.dialect import ident
 from polystore_adapters.postgresql.pool import Pool, Session
@@ -120,6 +120,7 @@ async def _renew(db: Session, etype: str, version: int) -> bool:
     side, own = ident("ps_row", etype), ident(etype)
     table = side if await exists(db, side) else own
     lent = await db.value(_LENT_SQL, table, JOURNAL_BODY)
-    where = f" WHERE {ident(JOURNAL_BODY)} IS NOT NULL" if lent else ""
-    await db.run(f"UPDATE {table} SET ps_version = $1{where}", version)
+    # The home held the body at the version before.
+    more = f", {JOURNAL_HELD} = NULL WHERE {JOURNAL_BODY} IS NOT NULL" if lent else ""
+    await db.run(f"UPDATE {table} SET ps_version = $1{more}", version)
     return not lent

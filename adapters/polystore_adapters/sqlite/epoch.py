@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from polystore.model import EPOCH_BITS, JOURNAL_BODY
+from polystore.model import EPOCH_BITS, JOURNAL_BODY, JOURNAL_HELD
 from polystore.relational.serving import load_served
 from polystore_adapters.sqlite.database import Database
 
@@ -29,7 +29,9 @@ def begin(db: sqlite3.Connection) -> int:
             continue
         columns = {row[1] for row in db.execute(f'PRAGMA table_info("{etype}")')}
         if JOURNAL_BODY in columns:
-            db.execute(f'UPDATE "{etype}" SET ps_version = ? WHERE {JOURNAL_BODY} IS NOT NULL', (version,))
+            # The home held the body at the version before.
+            change = f'UPDATE "{etype}" SET ps_version = ?, {JOURNAL_HELD} = NULL WHERE {JOURNAL_BODY} IS NOT NULL'
+            db.execute(change, (version,))
             continue
         if "ps_version" in columns:
             db.execute(f'UPDATE "{etype}" SET ps_version = ?', (version,))

@@ -24,7 +24,7 @@ from polystore.model import (
     Write,
     key_hash,
 )
-from polystore.protocols import Layout, Repository, SupportsCommit, SupportsJournal, SupportsKeptBodies
+from polystore.protocols import Layout, Repository, SupportsCommit, SupportsEpoch, SupportsJournal, SupportsKeptBodies
 from polystore.store import Store
 from polystore.testing.conformance.base import Conformance, account, delete, key_of, put, same, state, update, write
 from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, VALUES, Numbered, Thing
@@ -34,7 +34,7 @@ OF = (THING, NUMBERED, ACCOUNT)
 MINUTE_US = 60_000_000
 
 
-class Journal(Repository, SupportsCommit, SupportsJournal, SupportsKeptBodies, Protocol):
+class Journal(Repository, SupportsCommit, SupportsEpoch, SupportsJournal, SupportsKeptBodies, Protocol):
     pass
 
 
@@ -128,6 +128,22 @@ class KeptBodiesConformance(Conformance):
         assert record is not None
         assert record.body is not None
         assert record.body[JOURNAL_HELD] is None
+
+    async def test_a_body_that_gets_a_version_of_the_next_epoch_stays(self) -> None:
+        """Its home has it at the version before, and nobody else at this one."""
+        repository, whole, _ = await self.journaled()
+        versions = await _put(whole, put("a"), put("b"))
+        a, b = versions
+        await repository.settle(Settlement(held=[Held(a, versions[a], durable=False), Held(b, versions[b])]))
+        await repository.bump_epoch()
+        self.env.forward(180)
+        assert await repository.release(THING.name, 2 * MINUTE_US, 100) == 0
+        (record,) = await whole.get([a])
+        assert record is not None
+        assert record.version > versions[a]
+        (settled,) = await repository.get([b])
+        assert settled is not None
+        assert settled.version == versions[b]
 
     async def test_no_newer_body_goes_however_writing_and_settling_meet(self) -> None:
         repository, whole, home = await self.journaled()

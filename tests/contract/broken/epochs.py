@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from polystore_adapters.memory import MemoryServer
 
-from polystore.testing.conformance import EpochConformance
+from polystore.model import JOURNAL_HELD
+from polystore.testing.conformance import EpochConformance, KeptBodiesConformance
 from tests.contract.broken.registry import fails
 
 
@@ -52,3 +53,14 @@ class TheOthersToo(MemoryServer):
         for key, row in self._targets.items():
             self._targets[key] = msgspec.structs.replace(row, status="backfilling")
         return number
+
+
+@fails(KeptBodiesConformance, "test_a_body_that_gets_a_version_of_the_next_epoch_stays")
+class BodiesAreHeld(MemoryServer):
+    """What the home held at the version before is given up at the new one."""
+
+    def _raise_bodies(self, part: Any) -> None:
+        held = {id: row.body[JOURNAL_HELD] for id, row in part.rows.items()}
+        super()._raise_bodies(part)
+        for id, row in part.rows.items():
+            part.rows[id] = msgspec.structs.replace(row, body={**row.body, JOURNAL_HELD: held[id]})
