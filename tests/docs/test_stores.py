@@ -24,6 +24,7 @@ ADAPTERS: dict[str, Any] = {
     "file": FileRepository,
     "postgresql": PostgresRepository,
     "mariadb": MysqlRepository,
+    "mysql": MysqlRepository,
     "mongodb": MongoRepository,
     "redis": RedisRepository,
     "valkey": RedisRepository,
