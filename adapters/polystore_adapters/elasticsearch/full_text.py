@@ -17,7 +17,10 @@ PAGE = 1_000
 
 def clause(phrase: Phrase) -> Document:
     if phrase.prefix:
-        return {"prefix": {"ps_terms": {"value": phrase.terms[0], "rewrite": "top_terms_512"}}}
+        # The server scores some terms only; what has others is found all the same.
+        begins = {"value": phrase.terms[0]}
+        scored = {"prefix": {"ps_terms": {**begins, "rewrite": "top_terms_512"}}}
+        return {"bool": {"filter": [{"prefix": {"ps_terms": begins}}], "should": [scored]}}
     if len(phrase.terms) == 1:
         return {"term": {"ps_terms": phrase.terms[0]}}
     return {"match_phrase": {"ps_terms": " ".join(phrase.terms)}}

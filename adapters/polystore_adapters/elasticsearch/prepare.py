@@ -8,6 +8,7 @@ meanwhile is newer, and stays.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from uuid import uuid4
 
@@ -28,6 +29,8 @@ async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> Non
     for held in types:
         if "vector" in held.layout.facets or "graph" in held.layout.facets or held.layout.home:
             raise ConfigurationError(f"{held.etype}: an elasticsearch: store holds copies that are found by words")
+    with contextlib.suppress(SchemaMismatch):  # nothing was ever prepared
+        await _begun(server, server.meta)
     kept = await meta(server, [f"schema {held.etype}" for held in types])
     plans = [_Preparation(server, held, kept.get(f"schema {held.etype}")) for held in types]
     told = [(one, await one.difference()) for one in plans]
@@ -52,10 +55,10 @@ async def meta(server: Server, ids: Sequence[str]) -> dict[str, Document]:
     if not ids:
         return {}
     try:
-        answer = await server.ask("POST", f"/{server.meta}/_mget", {"ids": list(ids)})
+        found = await server.mget(server.meta, ids)
     except SchemaMismatch:  # nothing was ever prepared
         return {}
-    return {one["_id"]: one["_source"] for one in answer["docs"] if one.get("found")}
+    return {one["_id"]: one["_source"] for one in found if one.get("found")}
 
 
 async def _keep_first(server: Server, name: str, document: Document) -> None:
@@ -66,8 +69,16 @@ async def _keep_first(server: Server, name: str, document: Document) -> None:
 async def _create(server: Server, name: str, body: Document) -> None:
     try:
         await server.ask("PUT", f"/{name}", body)
-    except InvalidData:  # it is there, or cannot be made: the second call tells
-        await server.ask("GET", f"/{name}/_mapping")
+    except InvalidData:  # it is there, or cannot be made: this tells
+        await _begun(server, name)
+
+
+async def _begun(server: Server, name: str) -> None:
+    """Wait for an index that somebody else is making: what is in it cannot be read for a moment. Raises
+    SchemaMismatch when there is none."""
+    await server.ask("GET", f"/{name}/_mapping")
+    ready = {"wait_for_active_shards": 1, "wait_for_no_initializing_shards": "true"}  # a new one is yellow before
+    await server.ask("GET", f"/_cluster/health/{name}", **ready, timeout="5s")
 
 
 def _settings(server: Server) -> Document:

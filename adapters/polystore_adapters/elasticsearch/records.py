@@ -33,8 +33,8 @@ async def get(server: Server, types: AllHeld, keys: Sequence[Key]) -> list[Recor
         held = types[etype]
         for start in range(0, len(asked), KEYS):
             some = asked[start : start + KEYS]
-            answer = await server.ask("POST", f"/{held.index}/_mget", {"ids": [id_of(key) for key in some]})
-            for key, one in zip(some, answer["docs"], strict=True):
+            documents = await server.mget(held.index, [id_of(key) for key in some])
+            for key, one in zip(some, documents, strict=True):
                 if one.get("found"):
                     found[key] = held.codec.record(key, one["_source"], server.env.now_us())
     return [found.get(key) for key in keys]
@@ -96,8 +96,8 @@ async def newest(server: Server, held: Held) -> int:
     await server.refresh(held.index)
     body = {"size": 0, "aggs": {"top": {"max": {"field": "ps_version"}}}}
     top = (await server.ask("POST", f"/{held.index}/_search", body))["aggregations"]["top"]["value"]
-    kept = await server.ask("POST", f"/{server.meta}/_mget", {"ids": [_newest_id(held)]})
-    purged: list[int] = [one["_source"]["version"] for one in kept["docs"] if one.get("found")]
+    kept = await server.mget(server.meta, [_newest_id(held)])
+    purged: list[int] = [one["_source"]["version"] for one in kept if one.get("found")]
     return max([0, int(top or 0), *purged])
 
 
@@ -144,9 +144,8 @@ async def _keep_retired(
         some = [key for key in keys if held.retired and not changes[newest_of[key][0]].deleted]
         if not some:
             continue
-        ask = {"ids": [id_of(key) for key in some]}
-        found = await server.ask("POST", f"/{held.index}/_mget", ask, _source_includes=",".join(held.retired))
-        for key, one in zip(some, found["docs"], strict=True):
+        found = await server.mget(held.index, [id_of(key) for key in some], _source_includes=",".join(held.retired))
+        for key, one in zip(some, found, strict=True):
             if one.get("_source"):
                 i, document = newest_of[key]
                 whole = {**one["_source"], **msgspec.json.decode(document)}

@@ -53,10 +53,13 @@ class Server:
         """The index of what is known of the others; no entity has such a name."""
         return f"{self.options.prefix}.meta"
 
-    async def ask(self, method: str, path: str, body: object = None, **params: Any) -> Any:
-        """One request. Raises polystore's errors."""
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("closed; connect again")
+
+    async def ask(self, method: str, path: str, body: object = None, **params: Any) -> Any:
+        """One request. Raises polystore's errors."""
+        self._check_open()
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
@@ -72,6 +75,17 @@ class Server:
                 raise Unavailable("closed under way; connect again") from None
             raise
         return answer.body
+
+    async def mget(self, index: str, ids: Sequence[str], **params: Any) -> list[Document]:
+        """Documents by id, in the order asked; `found` False: there is none. One that the server cannot look at has an
+        error of its own in an answer that is none."""
+        answer = await self.ask("POST", f"/{index}/_mget", {"ids": list(ids)}, **params)
+        found: list[Document] = answer["docs"]
+        for one in found:
+            if "error" in one:
+                kind = str(one["error"].get("type", ""))
+                raise by_status(404 if kind == "index_not_found_exception" else 503, kind)
+        return found
 
     async def bulk(self, lines: Sequence[bytes]) -> Document:
         """Lines of a bulk request, documents and what is done with them; each item of the answer stands by itself."""
