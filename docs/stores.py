@@ -21,7 +21,10 @@ from polystore.testing.report import Report, Row, classes, introduced
 
 REPORTS = Path(__file__).parent / "reference/conformance"
 PAGE = Path(__file__).parent / "reference/stores.md"
-ORDER = ("memory", "sqlite", "file", "postgresql", "mariadb", "mysql", "mongodb", "redis", "valkey", "s3")
+ORDER = (
+    *("memory", "sqlite", "file", "postgresql", "mariadb", "mysql", "mongodb", "redis", "valkey", "elasticsearch"),
+    *("neo4j", "influxdb", "s3"),
+)
 HEAD = """# What the stores can do
 
 Made by `docs/stores.py` from the reports of [`polystore conformance`](command-line.md#polystore-conformance). A mark

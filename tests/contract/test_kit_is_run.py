@@ -4,10 +4,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore_adapters.file.repository import FileRepository
+from polystore_adapters.influxdb import InfluxRepository
 from polystore_adapters.memory import MemoryRepository
 from polystore_adapters.mongodb.repository import MongoRepository
 from polystore_adapters.mysql.repository import MysqlRepository
+from polystore_adapters.neo4j.repository import Neo4jRepository
 from polystore_adapters.postgresql.repository import PostgresRepository
 from polystore_adapters.redis import RedisRepository
 from polystore_adapters.s3 import S3Repository
@@ -18,10 +21,13 @@ from polystore.testing import conformance
 from polystore.testing.conformance import Conformance
 from polystore.testing.conformance.chosen import chosen
 from tests.contract import (
+    test_elasticsearch,
     test_file,
+    test_influxdb,
     test_memory,
     test_mongodb,
     test_mysql,
+    test_neo4j,
     test_postgresql,
     test_redis,
     test_s3,
@@ -42,6 +48,9 @@ KIT = {one for one in vars(conformance).values() if isinstance(one, type) and is
         (test_mongodb, MongoRepository),
         (test_redis, RedisRepository),
         (test_s3, S3Repository),
+        (test_elasticsearch, ElasticsearchRepository),
+        (test_neo4j, Neo4jRepository),
+        (test_influxdb, InfluxRepository),
     ],
 )
 def test_every_class_of_the_kit_and_every_claim_is_run(module: ModuleType, repository: Any) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore_adapters.file.repository import FileRepository
+from polystore_adapters.influxdb import InfluxRepository
 from polystore_adapters.memory import MemoryRepository
 from polystore_adapters.mongodb.repository import MongoRepository
 from polystore_adapters.mysql.repository import MysqlRepository
+from polystore_adapters.neo4j.repository import Neo4jRepository
 from polystore_adapters.postgresql.repository import PostgresRepository
 from polystore_adapters.redis import RedisRepository
 from polystore_adapters.s3 import S3Repository
@@ -28,6 +31,9 @@ ADAPTERS: dict[str, Any] = {
     "mongodb": MongoRepository,
     "redis": RedisRepository,
     "valkey": RedisRepository,
+    "elasticsearch": ElasticsearchRepository,
+    "neo4j": Neo4jRepository,
+    "influxdb": InfluxRepository,
     "s3": S3Repository,
 }
 AGAIN = "run the kit on it again: `python docs/stores.py NAME=URL`, see docs/stores.py"

@@ -58,6 +58,11 @@ _MODULES = {
     "mysql": "mysql",
     "mariadb": "mysql",
     "mongodb": "mongodb",
+    "elasticsearch": "elasticsearch",
+    "elasticsearchs": "elasticsearch",
+    "influxdb": "influxdb",
+    "influxdbs": "influxdb",
+    **{f"{scheme}{tls}": "neo4j" for scheme in ("neo4j", "bolt") for tls in ("", "+s", "+ssc")},
     "redis": "redis",
     "rediss": "redis",
     "redis+sentinel": "redis",
@@ -73,8 +78,12 @@ _MODULES = {
 
 def forgotten(url: str) -> Sequence[str]:
     """What warnings say that the driver of this URL alone is to blame for, as pytest's -W takes it: PyMongo forgets the
-    socket of a connection that is cancelled while it is made."""
-    return ["ignore:unclosed:ResourceWarning"] if _MODULES.get(registry.scheme_of(url) or "") == "mongodb" else []
+    socket of a connection that is cancelled while it is made, and so does Neo4j's; aiohttp warns of a large request."""
+    return {
+        "mongodb": ["ignore:unclosed:ResourceWarning"],
+        "neo4j": ["ignore:unclosed:ResourceWarning"],
+        "elasticsearch": ["ignore:Sending a large body:ResourceWarning"],
+    }.get(_MODULES.get(registry.scheme_of(url) or "", ""), [])
 
 
 def somewhere(url: str) -> Place:

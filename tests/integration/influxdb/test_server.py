@@ -24,7 +24,7 @@ from polystore import (
 )
 from polystore.env import Env
 from polystore.model import PointRow, Series, Span
-from tests.influxdb import own_bucket
+from polystore.testing.places.influxdb import own_bucket
 from tests.loops import in_a_loop
 from tests.stack import own_server, server
 

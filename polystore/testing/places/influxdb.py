@@ -1,22 +1,33 @@
-"""What the tests of the InfluxDB adapter share: a bucket for each test."""
+"""InfluxDB: a bucket for each test."""
 
-import contextlib
+from __future__ import annotations
+
 from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 import httpx
 from polystore_adapters.influxdb.options import read_options
 
+from polystore.testing.places import Place, Places, fresh_name
 
-@contextlib.contextmanager
+
+@contextmanager
 def own_bucket(url: str) -> Generator[str]:
-    """A bucket for one test, which is removed with all that is in it."""
-    name = f"test-{uuid4()}"
-    yield f"{url}/{name}"
-    place = read_options(url, {})
+    """The URL of a bucket that is removed with all that is in it."""
+    place, name = read_options(url, {}), fresh_name()
+    yield f"{url.rstrip('/')}/{name}"
     headers = {"Authorization": f"Token {place.options.token}"}
     with httpx.Client(base_url=place.server, headers=headers) as client:
         found: list[dict[str, Any]] = client.get("/api/v2/buckets", params={"name": name}).json().get("buckets", [])
         for one in found:
             client.delete(f"/api/v2/buckets/{one['id']}").raise_for_status()
+
+
+def places(url: str) -> Places:
+    @contextmanager
+    def made() -> Generator[Place]:
+        with own_bucket(url) as fresh:
+            yield Place(fresh, {})
+
+    return made

@@ -1,0 +1,52 @@
+"""Neo4j: a label for the run, whose nodes are removed after each test, and whose indexes, which take the server longer
+than a test, at the end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import neo4j
+from polystore_adapters.neo4j.server import parse
+
+from polystore.testing.places import Place, Places
+
+LABEL = f"T{uuid4().hex[:12]}"
+
+
+@functools.cache
+def _driver(url: str) -> Any:
+    place, module = parse(url, {}), neo4j
+    driver: Any = module.GraphDatabase.driver(place.url, auth=place.auth)
+
+    def end() -> None:
+        with driver.session() as session:
+            for kind in ("CONSTRAINT", "INDEX"):
+                for row in session.run(f"SHOW {kind} YIELD name RETURN name").data():
+                    if row["name"].endswith(LABEL):
+                        session.run(f"DROP {kind} {row['name']} IF EXISTS").consume()
+        driver.close()
+
+    atexit.register(end)
+    return driver
+
+
+@contextmanager
+def own_label(url: str) -> Generator[str]:
+    yield LABEL
+    with _driver(url).session() as session:
+        session.run(f"MATCH (n) WHERE n:{LABEL} OR n:{LABEL}Meta DETACH DELETE n").consume()
+
+
+def places(url: str) -> Places:
+    @contextmanager
+    def made() -> Generator[Place]:
+        with own_label(url) as label:
+            yield Place(url, {"label": label})
+
+    return made
