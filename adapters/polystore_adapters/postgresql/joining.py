@@ -24,6 +24,7 @@ from polystore_adapters.postgresql.records import Tables
 R = TypeVar("R")
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\d+)""")
 _SAME_SQL = "SELECT v FROM ps_meta WHERE k = 'data_id'"
+_LEVEL_SQL = "SELECT current_setting('transaction_isolation')"
 READY_SQL = "SELECT to_regclass(quote_ident(current_schema()) || '.ps_meta') IS NOT NULL"
 AGAIN_MAX = 10
 """How often rows may come from others between looking for them and writing them."""
@@ -98,7 +99,8 @@ def driven(work: Coroutine[Any, Any, R]) -> R:
 
 
 def check_same(connection: sa.Connection, place: str, data_id: str) -> None:
-    """Raises ConfigurationError unless the connection is to this database, and finds polystore's tables there."""
+    """Raises ConfigurationError unless the connection is to this database, finds polystore's tables there, and sees
+    what stands: in a transaction that sees the past, an update would write again what was deleted since."""
     name = connection.dialect.name
     if name != "postgresql":
         raise ConfigurationError(f"the joined connection speaks to {name}, the home is {place}")
@@ -107,6 +109,12 @@ def check_same(connection: sa.Connection, place: str, data_id: str) -> None:
         raise ConfigurationError(
             f"the joined connection is to another database or schema than the home, {place}: one transaction is of "
             "one database, and its connection must have the same search path"
+        )
+    level: str = connection.exec_driver_sql(_LEVEL_SQL).scalar_one()
+    if level not in ("read committed", "read uncommitted"):
+        raise ConfigurationError(
+            f"the joined transaction is {level.upper()} and does not see what others wrote since it began; join one "
+            "that is READ COMMITTED"
         )
 
 

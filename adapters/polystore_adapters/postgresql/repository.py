@@ -145,9 +145,8 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
                 await prepare(db, self.place, [*tables, *(log.table for log in logs)])
                 for log in logs:
                     await log.prepare(db)
-        if any(table.shared for table in tables):
-            self._data_id = str(await self._pool.value(_DATA_ID_SQL))
         if any(layout.home for layout in layouts):
+            self._data_id = str(await self._pool.value(_DATA_ID_SQL))
             await epoch.note(self._pool)
         self._tables.update({table.etype: table for table in tables})
         self._logs.update({log.table.etype: log for log in logs})
