@@ -117,9 +117,9 @@ class Bucket:
                 await obstore.put_async(self.data, self._pending(upload.id), upload.key.encode())
                 sending.server_id = (await self.ask("create_multipart_upload", Key=path))["UploadId"]
         await self._send(path, sending, index, data)
-        first, sending.first = sending.first, None
-        if first is not None:
-            await self._send(path, sending, 0, first)
+        if sending.first is not None:
+            await self._send(path, sending, 0, sending.first)
+            sending.first = None  # not before it is there: the call may be tried again
 
     async def _send(self, path: str, sending: _Sending, index: int, data: bytes) -> None:
         given = {"Key": path, "UploadId": sending.server_id, "PartNumber": index + 1, "Body": data}
