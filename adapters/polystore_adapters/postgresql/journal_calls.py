@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polystore.env import Env
-from polystore.errors import IntegrityViolation, InvalidData
+from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
 from polystore_adapters.postgresql import bodies, commit, epoch, journal
@@ -32,7 +32,12 @@ class JournalCalls:
         answers = await self._quickly(commits)
         rest = [i for i, answer in enumerate(answers) if answer is None]
         if rest:
-            found = await commit.run(self._pool, self._tables, [commits[i] for i in rest])
+            try:
+                found = await commit.run(self._pool, self._tables, [commits[i] for i in rest])
+            except PolystoreError as error:
+                if len(rest) == len(commits):
+                    raise
+                found = [error] * len(rest)  # the others are done
             for i, answer in zip(rest, found, strict=True):
                 answers[i] = answer
         return [answer for answer in answers if answer is not None]
