@@ -18,8 +18,8 @@ from polystore.errors import ConfigurationError, InvalidData, SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.relational.serving import Served, differences, load_served
 from polystore_adapters.elasticsearch.held import Held
-from polystore_adapters.elasticsearch.records import PAGE, bulk_action
-from polystore_adapters.elasticsearch.server import Document, Server
+from polystore_adapters.elasticsearch.records import PAGE, STALE_STATUS, bulk_action
+from polystore_adapters.elasticsearch.server import Document, Server, by_status
 
 DATA = "data"
 
@@ -143,7 +143,10 @@ class _Preparation:
                 source = self._carried(hit["_source"], migration)
                 action = bulk_action("index", held.index, hit["_id"], source["ps_version"], "external_gte")
                 lines += [action, msgspec.json.encode(source)]
-            await self._server.bulk(lines)
+            for item in (await self._server.bulk(lines))["items"]:
+                one: Document = next(iter(item.values()))
+                if one["status"] >= 300 and one["status"] != STALE_STATUS:  # which somebody has written anew
+                    raise by_status(one["status"], str(one.get("error", {}).get("type", "")))
 
     async def _pages(self) -> AsyncGenerator[list[Document]]:
         """The live documents, in the order of their keys, which no change of a document moves."""

@@ -23,7 +23,7 @@ BULK_BYTES = 1_000_000
 """Of one request, unless a document alone has more: beyond 1 MiB aiohttp, under the driver, warns that it holds up the
 event loop."""
 PAGE = 500
-_STALE = 409
+STALE_STATUS = 409
 
 
 async def get(server: Server, types: AllHeld, keys: Sequence[Key]) -> list[Record | None]:
@@ -166,7 +166,7 @@ async def _send(server: Server, lines: Sequence[bytes], order: Sequence[int], ou
         one: Document = next(iter(item.values()))
         if one["status"] < 300:
             outcomes[i] = APPLIED
-        elif one["status"] == _STALE:
+        elif one["status"] == STALE_STATUS:
             outcomes[i] = STALE
         else:
             error = by_status(one["status"], str(one.get("error", {}).get("type", "")))

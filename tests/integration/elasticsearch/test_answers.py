@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from polystore_adapters.elasticsearch import connect
 
-from polystore import Unavailable
+from polystore import StoreFull, Unavailable
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
@@ -56,5 +56,25 @@ async def test_one_letter_is_found_in_more_terms_than_the_server_scores(elastics
         await store.apply(written)
         found = await store.search(ARTICLE.name, "", query("가"), None, 1000, None)
         assert sorted(one.id for one in found) == [one.key.id for one in written]
+    finally:
+        await store.aclose()
+
+
+@in_a_loop
+async def test_documents_that_could_not_be_carried_along_are_told_and_carried_along_next_time(
+    elasticsearch: str, prefix: str
+) -> None:
+    store = await connect(elasticsearch, {"prefix": prefix}, Env())
+    try:
+        await store.prepare([Layout(ARTICLE, False, frozenset())], create=True)
+        await store.apply([changed("a", "바다")])
+        settings = f"/{prefix}{ARTICLE.name}/_settings"
+        searched = [Layout(ARTICLE, False, frozenset({"full_text"}))]
+        await store._server.ask("PUT", settings, {"index.blocks.write": True})  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(StoreFull):
+            await store.prepare(searched, create=True)
+        await store._server.ask("PUT", settings, {"index.blocks.write": False})  # pyright: ignore[reportPrivateUsage]
+        await store.prepare(searched, create=True)
+        assert [one.id for one in await store.search(ARTICLE.name, "", query("바다"), None, 10, None)] == ["a"]
     finally:
         await store.aclose()
