@@ -58,6 +58,8 @@ _MODULES = {
     "mysql": "mysql",
     "mariadb": "mysql",
     "mongodb": "mongodb",
+    "chromadb": "chromadb",
+    "chromadbs": "chromadb",
     "elasticsearch": "elasticsearch",
     "elasticsearchs": "elasticsearch",
     "influxdb": "influxdb",

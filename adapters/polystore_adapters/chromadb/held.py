@@ -1,0 +1,47 @@
+"""What a database holds of one entity type."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from polystore.errors import SchemaMismatch
+from polystore.protocols import Layout, VectorSpec
+from polystore_adapters.chromadb.items import Codec
+from polystore_adapters.chromadb.server import Server
+
+
+class Held:
+    """One entity type in its collections; holds no data."""
+
+    def __init__(self, server: Server, layout: Layout) -> None:
+        self.layout = layout
+        self.entity = layout.entity
+        self.etype = layout.entity.name
+        self.codec = Codec(layout.entity)
+        self.prefix = server.options.prefix
+        self.name = f"{self.prefix}{self.etype}.records"
+        self.vectors: Mapping[str, VectorSpec] = layout.vectors if "vector" in layout.facets else {}
+        self.id = ""
+        """Of the collection of records; ids are the server's, and known when the type is prepared."""
+        self.indexes: Mapping[str, str] = {}
+        """Field -> id of the collection of its vectors."""
+        self.tenants = ""
+        """Id of the collection of tenants."""
+        self.known: set[str] = set()
+        """Tenants that are noted there."""
+        self.retired: Sequence[str] = ()
+        """Fields that the class has no more, whose values stay in the bodies."""
+
+    def index_name(self, field: str, spec: VectorSpec) -> str:
+        """Of the collection of a field's vectors. Vectors of another kind lie in another one, so that nobody who does
+        not know of the change reads or writes among them."""
+        kind = f"{field} {spec.dimension} {spec.metric} {spec.embedder}"
+        return f"{self.prefix}{self.etype}.v{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
+
+
+class AllHeld(dict[str, Held]):
+    """Entity name -> what is held of it, of the types that this repository was prepared for."""
+
+    def __missing__(self, etype: str) -> Held:
+        raise SchemaMismatch(f"nothing is prepared for {etype!r}: prepare it with create=True first")

@@ -1,0 +1,118 @@
+"""The nearest vectors: candidates by the server's index, scored again by what was written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
+
+from polystore.embedding import unpack
+from polystore.errors import DimensionMismatch, StoreCorrupt
+from polystore.filters import Checked, predicate
+from polystore.model import Body, Match
+from polystore.protocols import VectorSpec
+from polystore.relational.scores import scorer
+from polystore_adapters.chromadb.conditions import both, filtered
+from polystore_adapters.chromadb.held import Held
+from polystore_adapters.chromadb.items import over, vector_of
+from polystore_adapters.chromadb.records import KEYS, by_ids
+from polystore_adapters.chromadb.server import Document, Server
+
+FIRST = 50
+"""Candidates at least; twice the limit where that is more."""
+MORE = 4
+"""Times as many, when too few of them are what was asked for."""
+
+
+async def similar(
+    server: Server, held: Held, tenant: str, field: str, vector: bytes, where: Checked | None, limit: int
+) -> list[Match]:
+    """See `SupportsVectorSearch.similar`. All vectors are compared where there are few, and where the index finds fewer
+    than it was asked for; else the candidates that it finds. Raises DimensionMismatch."""
+    spec = held.vectors[field]
+    if len(vector) != 4 * spec.dimension:
+        raise DimensionMismatch(
+            f"{held.etype}.{field}: the vector has {len(vector) // 4} components, the field has {spec.dimension}"
+        )
+    if limit <= 0:
+        return []
+    asked = _Asked(server, held, held.indexes[field], tenant, spec, vector, where)
+    total, wanted = await server.count(asked.id), max(FIRST, 2 * limit)
+    while total > server.options.exact_max and wanted < total:
+        candidates = await server.nearest(asked.id, unpack(vector).tolist(), wanted, asked.find)
+        found = await asked.matches(candidates)
+        if len(found) >= limit and len(candidates) == wanted:
+            return _best(found, limit)
+        if len(candidates) < wanted:
+            break
+        wanted *= MORE
+    return await asked.everything(limit, total)
+
+
+def _best(found: Sequence[Match], limit: int) -> list[Match]:
+    return sorted(found, key=lambda one: (-one.score, one.id))[:limit]
+
+
+class _Asked:
+    """One question."""
+
+    def __init__(
+        self,
+        server: Server,
+        held: Held,
+        id: str,
+        tenant: str,
+        spec: VectorSpec,
+        vector: bytes,
+        where: Checked | None,
+    ) -> None:
+        self._server = server
+        self._held = held
+        self.id = id
+        self._spec = spec
+        self._vector = vector
+        asked = filtered(where)
+        mine: Document = {"ps_tenant": quote(tenant, safe="")}
+        self.find = mine if asked.find is None else both(mine, asked.find)
+        self._meant: Callable[[Body], bool] | None = None if asked.exact or where is None else predicate(where)
+
+    async def everything(self, limit: int, total: int) -> list[Match]:
+        """By a look at every vector for which the filter holds."""
+        server = self._server
+        if total <= server.options.exact_max:
+            items = await server.items(self.id, "metadatas", where=self.find)
+            return _best(await self.matches(items), limit)
+        ids = [one["id"] for one in await server.items(self.id, where=self.find)]
+        best: list[Match] = []
+        for start in range(0, len(ids), KEYS):
+            items = await server.items(self.id, "metadatas", ids=ids[start : start + KEYS])
+            best = _best([*best, *await self.matches(items)], limit)
+        return best
+
+    async def matches(self, items: Sequence[Document]) -> list[Match]:
+        """Those of the items that are meant, with their scores, in no order."""
+        now = self._server.env.now_us()
+        there = [one for one in items if not over(one["metadatas"], now)]
+        if self._meant is not None:
+            bodies = await by_ids(self._server, self._held.id, [one["id"] for one in there], "metadatas", "uris")
+            meant = {one["id"] for one in bodies if self._holds(one)}
+            there = [one for one in there if one["id"] in meant]
+        if not there:
+            return []
+        vectors = [vector_of(one["metadatas"]) for one in there]
+        if any(len(one) != len(self._vector) for one in vectors):
+            raise StoreCorrupt(
+                f"{self._held.etype}: stored vectors have another dimension than the field; `polystore verify` names "
+                "the records, a rebuild of this store's copy mends them"
+            )
+        scores = await asyncio.to_thread(scorer(), self._spec.metric, self._vector, vectors)
+        return [
+            Match(one["metadatas"]["ps_id"], score, one["metadatas"]["ps_version"])
+            for one, score in zip(there, scores, strict=True)
+        ]
+
+    def _holds(self, item: Document) -> bool:
+        about: Document = item["metadatas"]
+        if about.get("ps_deleted") or self._meant is None:
+            return False
+        return self._meant(self._held.codec.decode(about["ps_id"], item["uris"]))
