@@ -118,23 +118,31 @@ class _Following:
         entity = None if mapper is None else self._entities.get(mapper.class_)
         if entity is None or not (state.is_update or state.is_delete):
             return None
-        ids = self._chosen(state, entity)
+        keys, statement = self._chosen(state, entity)
         with followed():
-            result: sa.Result[Any] = state.invoke_statement()
-        self._follow(state.session, entity, ids)
+            result: sa.Result[Any] = state.invoke_statement(statement)
+        self._follow(state.session, entity, [entity.key_id(key) for key in keys])
         return result
 
-    def _chosen(self, state: orm.ORMExecuteState, entity: EntityType[Any]) -> list[str]:
+    def _chosen(
+        self, state: orm.ORMExecuteState, entity: EntityType[Any]
+    ) -> tuple[Sequence[Any], sa.Update | sa.Delete | None]:
+        """The keys of the rows, and the statement for these alone: it sees rows that came since they were looked up.
+        None: as it is."""
         if isinstance(state.parameters, Sequence):  # by primary key, one set of parameters for each
-            return [entity.key_id(one[entity.key]) for one in state.parameters]
+            return [one[entity.key] for one in state.parameters], None
         statement = cast(sa.Update | sa.Delete, state.statement)
         mapped = entity.mapped
         assert mapped is not None
-        keys = sa.select(mapped.columns[entity.key].column)
+        column = mapped.columns[entity.key].column
+        chosen = sa.select(column)
         if statement.whereclause is not None:
-            keys = keys.where(statement.whereclause)
-        found = state.session.execute(keys, state.parameters or {}, bind_arguments=state.bind_arguments)
-        return [entity.key_id(key) for key in found.scalars()]
+            chosen = chosen.where(statement.whereclause)
+        found = state.session.execute(chosen, state.parameters or {}, bind_arguments=state.bind_arguments)
+        keys = found.scalars().all()
+        # In the text, since drivers take so many parameters only.
+        among = sa.bindparam(None, keys, type_=column.type, expanding=True, literal_execute=True)
+        return keys, statement.where(column.in_(among))
 
     def _follow(self, session: orm.Session, entity: EntityType[Any], ids: Sequence[str]) -> None:
         connection = session.connection(bind_arguments={"mapper": sa.inspect(entity.cls)})
