@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pymongo import MongoClient
 
+from polystore.testing.places.elasticsearch import own_prefix
+from polystore.testing.places.influxdb import own_bucket
+from polystore.testing.places.neo4j import own_label
+from polystore.testing.places.s3 import own_objects
 from tests import agent_child, mongodb, mysql, postgresql
 from tests.agent_child import EXAMPLES
 from tests.homes import Stores
@@ -79,6 +83,25 @@ def postgresql_redis_and_mongodb(folder: Path) -> Generator[AgentStores]:
 
 
 @contextmanager
+def every_kind(folder: Path) -> Generator[AgentStores]:
+    """Each kind of data in the store that is made for it; PostgreSQL has what is left, the journal, and the vectors."""
+    with ExitStack() as own:
+        path = own.enter_context(postgresql.fresh_schema())
+        stores: dict[str, Mapping[str, Any]] = {
+            "main": postgresql.configured(path),
+            "live": own.enter_context(_redis()),
+            "documents": {"url": own.enter_context(mongodb.fresh_database())},
+        }
+        search, graph, series = url_of("elasticsearch"), url_of("neo4j"), url_of("influxdb")
+        stores["search"] = {"url": search, "options": {"prefix": own.enter_context(own_prefix(search))}}
+        stores["graph"] = {"url": graph, "options": {"label": own.enter_context(own_label(graph))}}
+        stores["series"] = {"url": own.enter_context(own_bucket(series))}
+        stores["files"] = {"url": own.enter_context(own_objects(url_of("minio")))}
+        url: str = stores["documents"]["url"]
+        yield AgentStores("documents", _in_mongodb(url), stores)
+
+
+@contextmanager
 def _redis() -> Generator[Mapping[str, Any]]:
     """Settings of a Redis store under a prefix of its own."""
     place = Place(url_of("redis"))
@@ -128,4 +151,5 @@ AGENT_STORES: Mapping[str, Callable[[Path], AbstractContextManager[AgentStores]]
     "embedded": embedded,
     "sqlite": sqlite,
     **ON_SERVERS,
+    "full": every_kind,
 }

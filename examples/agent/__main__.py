@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         "kept in the data directory from its first start on",
     )
     made.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a polystore.toml that names its stores, instead of a data directory",
+    )
+    made.add_argument(
         "--llm",
         metavar="URL",
         help="let a language model answer: the URL of a server with OpenAI's chat API, such as "
@@ -101,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     try:
         conversations = [read(path) for path in ([options.input] if options.input else SAMPLES)]
-        asyncio.run(run(configured(options.data, options.store), options, conversations, console))
+        config: Path = options.config or configured(options.data, options.store)
+        asyncio.run(run(config, options, conversations, console))
     except KeyboardInterrupt:
         console.print("\nInterrupted. What is remembered is whole; start again with the same arguments to go on.")
         return 130

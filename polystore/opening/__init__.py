@@ -6,7 +6,6 @@ remember it, and start the consistency manager. Everything opened is put on an e
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -233,20 +232,18 @@ def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping
 async def _connect(
     exits: AsyncExitStack, config: Config, env: Env
 ) -> tuple[dict[str, Store], Mapping[str, StoreConfig]]:
-    """All stores at the same time. An optional one that does not answer is left out, and told."""
-    made = await asyncio.gather(
-        *(_store(exits, name, one, env) for name, one in config.stores.items()), return_exceptions=True
-    )
+    """One store after the other: the first use of a driver may import for a second, in which the loop stands still, and
+    another store's answer would come too late. An optional one that does not answer is left out, and told."""
     stores: dict[str, Store] = {}
     absent: dict[str, StoreConfig] = {}
-    for (name, one), result in zip(config.stores.items(), made, strict=True):
-        if isinstance(result, Store):
-            stores[name] = result
-        elif isinstance(result, StoreError) and not one.required:
-            log.warning("%s is left out until it answers: %s", name, result)
+    for name, one in config.stores.items():
+        try:
+            stores[name] = await _store(exits, name, one, env)
+        except StoreError as error:
+            if one.required:
+                raise
+            log.warning("%s is left out until it answers: %s", name, error)
             absent[name] = one
-        else:
-            raise result
     return stores, absent
 
 

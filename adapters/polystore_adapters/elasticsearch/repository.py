@@ -38,9 +38,10 @@ class ElasticsearchRepository:
 
     async def ping(self) -> Instance:
         """A server without all of its modules has no `GET /`."""
-        health = await self._server.ask("GET", "/_cluster/health")
+        mine = f"/_cluster/health/{self._server.options.prefix}*"
+        health = await self._server.ask("GET", mine, wait_for_status="yellow", timeout="2s")
         if health["status"] == "red":
-            raise Unavailable("the cluster is red: shards are missing")
+            raise Unavailable(f"shards of the indexes {self._server.options.prefix}* are missing")
         nodes = (await self._server.ask("GET", "/_nodes/_local/none"))["nodes"]
         ((id, node),) = nodes.items()
         data = (await meta(self._server, [DATA])).get(DATA, {})

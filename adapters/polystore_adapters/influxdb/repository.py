@@ -303,6 +303,8 @@ class InfluxRepository:
 
 
 _KEEP = "map(fn: (r) => ({at: int(v: r._time) / 1000, _value: r._value, _field: r._field, tenant: r.tenant, id: r.id}))"
+
+
 def _windowed(width_us: int, offset_us: int, aggregate: Aggregate) -> str:
     """Windows as the server cuts them: with `start`, and the time of the point where it is one of them that is wanted.
     The other way is answered by the storage itself."""

@@ -72,11 +72,12 @@ _DONE_SQL = (
     "(target, tenant, etype, id, version) WHERE r.target = d.target AND r.tenant = d.tenant AND r.etype = d.etype "
     "AND r.id = d.id AND r.version <= d.version"
 )
+# By place: by key, a planner without statistics reads all rows of the copy for each one that is due.
 _DUE_SQL = f"""
-WITH c AS (SELECT {_RETRY} FROM ps_retry WHERE target = $1 AND state <> 'p' AND next_us <= $3
+WITH c AS (SELECT ctid AS place, {_RETRY} FROM ps_retry WHERE target = $1 AND state <> 'p' AND next_us <= $3
     AND etype = ANY($2::text[]) ORDER BY next_us, version LIMIT $4 FOR UPDATE SKIP LOCKED)
-UPDATE ps_retry r SET next_us = $3 + {DUE_AGAIN_US} FROM c WHERE r.target = c.target AND r.tenant = c.tenant
-    AND r.etype = c.etype AND r.id = c.id RETURNING c.*
+UPDATE ps_retry r SET next_us = $3 + {DUE_AGAIN_US} FROM c WHERE r.ctid = c.place
+RETURNING {", ".join(f"c.{column}" for column in _RETRY.split(", "))}
 """
 _PENDING_SQL = """
 SELECT NOT EXISTS (SELECT 1 FROM ps_target WHERE name = $1 AND etype = $2 AND status = 'active')

@@ -34,7 +34,7 @@ CREATE TABLE ps_retry (target text COLLATE "C" NOT NULL, tenant text COLLATE "C"
     first_us bigint NOT NULL, next_us bigint NOT NULL, error_class text NOT NULL, error text NOT NULL,
     PRIMARY KEY (target, tenant, etype, id));
 CREATE INDEX ps_retry_due ON ps_retry (target, next_us) WHERE state <> 'p';
-CREATE INDEX ps_retry_h ON ps_retry (target, etype, h, min_version);
+CREATE INDEX ps_retry_h ON ps_retry (h, target, etype, min_version);
 CREATE TABLE ps_target (etype text COLLATE "C" NOT NULL, name text NOT NULL, bit integer NOT NULL,
     status text NOT NULL, cursor text, data_id text NOT NULL, PRIMARY KEY (etype, name), UNIQUE (etype, bit));
 CREATE TABLE ps_worker (id text PRIMARY KEY, beat_us bigint NOT NULL);

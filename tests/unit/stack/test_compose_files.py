@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -107,6 +109,13 @@ def test_password_is_that_of_the_url(name: str) -> None:
     texts += [(place.COMPOSE / mounted.split(":")[0]).read_text() for mounted in service(name).get("volumes", [])[1:]
               if mounted.startswith("./")]  # fmt: skip
     assert place.PASSWORD not in stack.RECIPES[name].url(1) or any(place.PASSWORD in text for text in texts)
+
+
+def test_the_profile_of_the_demo_names_servers_of_the_stack() -> None:
+    stores = tomllib.loads((place.COMPOSE / "full.toml").read_text())["stores"]
+    known = {urlsplit(one.url(one.port))._replace(path="").netloc for one in stack.RECIPES.values()}
+    assert {urlsplit(store["url"]).netloc for store in stores.values()} <= known
+    assert len(stores) == 7
 
 
 def test_core_is_a_part_of_full() -> None:
