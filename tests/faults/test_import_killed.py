@@ -74,7 +74,7 @@ async def beside(hda: HybridDataArchitecture) -> Content:
     attachments = [one async for one in hda.collection(Attachment).stream() if not one.id.startswith("/chat-")]
     held["files", ""] = {one.id: (one.name, await hda.files.read(one.content)) for one in attachments}
     count = await hda.collection(Attachment).count()
-    store = next(store for store in hda.stores.values() if "file" in store.roles)
+    store = hda.stores.get("files") or next(one for one in hda.stores.values() if "file" in one.roles)
     page = await store.call(SupportsObjects.list_objects, tenant_segment("") + "/", "", 10_000)
     assert len(page.objects) == count
     return held
