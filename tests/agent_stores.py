@@ -13,7 +13,7 @@ from pymongo import MongoClient
 
 from polystore.testing.places.elasticsearch import own_prefix
 from polystore.testing.places.influxdb import own_bucket
-from polystore.testing.places.neo4j import own_label
+from polystore.testing.places.neo4j import fresh_label
 from polystore.testing.places.s3 import own_objects
 from tests import agent_child, mongodb, mysql, postgresql
 from tests.agent_child import EXAMPLES
@@ -94,7 +94,7 @@ def every_kind(folder: Path) -> Generator[AgentStores]:
         }
         search, graph, series = url_of("elasticsearch"), url_of("neo4j"), url_of("influxdb")
         stores["search"] = {"url": search, "options": {"prefix": own.enter_context(own_prefix(search))}}
-        stores["graph"] = {"url": graph, "options": {"label": own.enter_context(own_label(graph))}}
+        stores["graph"] = {"url": graph, "options": {"label": own.enter_context(fresh_label(graph))}}
         stores["series"] = {"url": own.enter_context(own_bucket(series))}
         stores["files"] = {"url": own.enter_context(own_objects(url_of("minio")))}
         url: str = stores["documents"]["url"]

@@ -127,11 +127,9 @@ def killed_again_and_again(source: Path, folder: Path, total: int, kills: int, s
     return reached
 
 
-@pytest.mark.parametrize("on", AGENT_STORES)
+@pytest.mark.parametrize("on", [on for on in AGENT_STORES if on != "full"])  # by hand, it takes minutes
 def test_an_import_that_was_killed_again_and_again_equals_one_that_was_not(on: str, tmp_path: Path) -> None:
     kills, pairs = (3, 500 if "mongodb" in on else 1000) if on in ON_SERVERS else (5, 1500)
-    if on == "full":
-        kills, pairs = 2, 150
     said = agent_child.pairs(pairs, seed=5)
     source = agent_child.write_csv(tmp_path / "talk.csv", said)
     reached = killed_again_and_again(source, tmp_path, 2 * len(said), kills, seed=5, on=on)

@@ -23,24 +23,37 @@ LABEL = f"T{uuid4().hex[:12]}"
 def _driver(url: str) -> Any:
     place, module = parse(url, {}), neo4j
     driver: Any = module.GraphDatabase.driver(place.url, auth=place.auth)
-
-    def end() -> None:
-        with driver.session() as session:
-            for kind in ("CONSTRAINT", "INDEX"):
-                for row in session.run(f"SHOW {kind} YIELD name RETURN name").data():
-                    if row["name"].endswith(LABEL):
-                        session.run(f"DROP {kind} {row['name']} IF EXISTS").consume()
-        driver.close()
-
-    atexit.register(end)
+    atexit.register(driver.close)
+    atexit.register(_forget, driver, LABEL)  # before that
     return driver
+
+
+def _empty(driver: Any, label: str) -> None:
+    with driver.session() as session:
+        session.run(f"MATCH (n) WHERE n:{label} OR n:{label}Meta DETACH DELETE n").consume()
+
+
+def _forget(driver: Any, label: str) -> None:
+    with driver.session() as session:
+        for kind in ("CONSTRAINT", "INDEX"):
+            for row in session.run(f"SHOW {kind} YIELD name RETURN name").data():
+                if row["name"].endswith(label):
+                    session.run(f"DROP {kind} {row['name']} IF EXISTS").consume()
 
 
 @contextmanager
 def own_label(url: str) -> Generator[str]:
+    """For one after the other: of several at once each needs a `fresh_label`."""
     yield LABEL
-    with _driver(url).session() as session:
-        session.run(f"MATCH (n) WHERE n:{LABEL} OR n:{LABEL}Meta DETACH DELETE n").consume()
+    _empty(_driver(url), LABEL)
+
+
+@contextmanager
+def fresh_label(url: str) -> Generator[str]:
+    label = f"T{uuid4().hex[:12]}"
+    yield label
+    _empty(_driver(url), label)
+    _forget(_driver(url), label)
 
 
 def places(url: str) -> Places:
