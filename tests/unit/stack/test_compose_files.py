@@ -115,7 +115,7 @@ def test_the_profile_of_the_demo_names_servers_of_the_stack() -> None:
     stores = tomllib.loads((place.COMPOSE / "full.toml").read_text())["stores"]
     known = {urlsplit(one.url(one.port))._replace(path="").netloc for one in stack.RECIPES.values()}
     assert {urlsplit(store["url"]).netloc for store in stores.values()} <= known
-    assert len(stores) == 7
+    assert len(stores) == 8
 
 
 def test_core_is_a_part_of_full() -> None:
