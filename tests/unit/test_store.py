@@ -125,7 +125,7 @@ def test_a_record_that_cannot_be_read_fails_only_for_those_who_asked_for_it() ->
         fake = Fake()
         fake.trouble = failing_on("bad", DecodeError("torn"))
         store = store_of(fake)
-        answers: list[Any] = await asyncio.gather(
+        answers: Sequence[Any] = await asyncio.gather(
             store.get([key("good")]),
             store.get([key("bad")]),
             store.get([key("good"), key("bad")]),
@@ -254,7 +254,7 @@ class Refusing(Fake):
 def test_a_refused_commit_raises_its_own_error_and_touches_no_other() -> None:
     async def main() -> None:
         store = store_of(Refusing())
-        answers: list[Any] = await asyncio.gather(
+        answers: Sequence[Any] = await asyncio.gather(
             store.commit(commit("good")),
             store.commit(commit("old")),
             store.commit(commit("full")),
@@ -301,7 +301,7 @@ def test_an_error_for_a_whole_call_of_commits_is_sorted_out_one_by_one() -> None
         fake = Fake()
         fake.trouble = failing_on("bad", InvalidData("too odd for this store"))
         store = store_of(fake)
-        answers: list[Any] = await asyncio.gather(
+        answers: Sequence[Any] = await asyncio.gather(
             store.commit(commit("good")),
             store.commit(commit("bad")),
             store.commit(commit("other")),
