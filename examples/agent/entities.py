@@ -88,7 +88,7 @@ class Message:
     about: Annotated[list[str], Relation("ABOUT", to=Topic)] = field(default_factory=list[str])
 
 
-@entity()
+@entity(cache="off")  # what is asked before content is saved again has to be the truth
 @dataclass(kw_only=True)
 class Attachment:
     """A file that came with a message; both have the same id. The content is no part of the record."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from contextlib import aclosing
 from itertools import chain, islice
 from typing import Generic, Literal, NoReturn, TypeVar
 
@@ -84,25 +85,26 @@ class Import(Generic[T]):
         chunk = _Chunk()
         sending: asyncio.Task[None] | None = None
         try:
-            async for some in _some(source):
-                for value in some:
-                    position = self._read
-                    self._read = position + 1
-                    if position < done:
-                        self._skipped += 1
-                        continue
-                    prepared = self._prepare(value)
-                    if isinstance(prepared, InvalidData):
-                        if self._stop:
-                            await self._flush(sending, chunk)
-                            self._raise(prepared, position)
-                        self._reject(prepared, position)
-                    else:
-                        write, size = prepared
-                        if not self._fits(write, chunk):
-                            sending, chunk = await self._next(sending, chunk), _Chunk()
-                        chunk.add(write, size, position)
-                    chunk.end = position + 1
+            async with aclosing(_some(source)) as parts:
+                async for some in parts:
+                    for value in some:
+                        position = self._read
+                        self._read = position + 1
+                        if position < done:
+                            self._skipped += 1
+                            continue
+                        prepared = self._prepare(value)
+                        if isinstance(prepared, InvalidData):
+                            if self._stop:
+                                await self._flush(sending, chunk)
+                                self._raise(prepared, position)
+                            self._reject(prepared, position)
+                        else:
+                            write, size = prepared
+                            if not self._fits(write, chunk):
+                                sending, chunk = await self._next(sending, chunk), _Chunk()
+                            chunk.add(write, size, position)
+                        chunk.end = position + 1
             await self._flush(sending, chunk)
             sending = None
         finally:
@@ -184,7 +186,7 @@ def mark_name(tenant: str, etype: str, resume: str) -> str:
     return msgspec.json.encode(["import", tenant, etype, resume]).decode()
 
 
-async def _some(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[Iterable[T]]:
+async def _some(source: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[Iterable[T]]:
     """The values of the source, none read before it is asked for. In between other tasks get their turn."""
     if isinstance(source, AsyncIterable):
         read = 0
@@ -195,6 +197,10 @@ async def _some(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[Iterabl
                 await asyncio.sleep(0)
     else:
         values = iter(source)
-        for first in values:
-            yield chain((first,), islice(values, YIELD_EVERY - 1))
-            await asyncio.sleep(0)
+        try:
+            for first in values:
+                yield chain((first,), islice(values, YIELD_EVERY - 1))
+                await asyncio.sleep(0)
+        finally:
+            if values is not source and isinstance(values, Generator):  # it was made here; it may hold a file open
+                values.close()

@@ -183,14 +183,16 @@ class Directory:
 
     def _read_meta(self, place: Path) -> StoredObject | None:
         """Raises StoreCorrupt when what stands there is none of ours."""
-        try:
-            return _decoder.decode((place / _META).read_bytes())
-        except FileNotFoundError:
-            if not place.is_dir():
-                return None
-            reason = "meta.json is missing"
-        except msgspec.DecodeError:
-            reason = "meta.json is damaged"
+        reason = ""
+        for _ in range(2):  # it may come, whole, between two looks at it
+            try:
+                return _decoder.decode((place / _META).read_bytes())
+            except FileNotFoundError:
+                if not place.is_dir():
+                    return None
+                reason = "meta.json is missing"
+            except msgspec.DecodeError:
+                reason = "meta.json is damaged"
         if not place.is_dir():
             return None  # removed while we looked
         key = str(place.relative_to(self._objects))[:-1]

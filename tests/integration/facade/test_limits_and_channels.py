@@ -26,9 +26,9 @@ from polystore import (
     Unavailable,
     UnsupportedOperation,
     ValueTooLarge,
-    opening,
 )
 from polystore.collection.limiter import rate_of
+from polystore.opening import latecomers
 from polystore.store import Store
 from polystore.store import open_store as connected
 from polystore.testing.conformance import MovableEnv
@@ -159,7 +159,7 @@ def test_a_store_that_did_not_answer_is_waited_for_and_not_replaced(monkeypatch:
         return await connected(name, *given)
 
     async def main() -> None:
-        monkeypatch.setattr(opening, "open_store", open_store)
+        monkeypatch.setattr(latecomers, "open_store", open_store)
         async with HybridDataArchitecture.open(config, entities=ENTITIES[:1]) as hda:
             with pytest.raises(Unavailable, match="live"):
                 hda.limiter("x", limit=1, per_s=1)

@@ -141,7 +141,7 @@ async def test_a_server_that_was_killed_has_what_it_answered_for(tmp_path: Path)
     ("change", "error", "says"),
     [
         ((":polystore-test@", ":wrong@"), PermissionDenied, "rights"),
-        (("/polystore/", "/polystore/no-"), SchemaMismatch, "no-test.*polystore init"),
+        (("/polystore/", "/polystore/no-"), SchemaMismatch, "no-kit.*polystore init"),
     ],
 )
 @in_a_loop

@@ -220,11 +220,3 @@ def test_an_older_state_of_the_same_timeline_is_refused_until_the_epoch_is_bumpe
         done = CliRunner().invoke(app, ["--config", str(path), "epoch", "bump", "main"])
         assert (done.exit_code, "epoch 2" in done.output) == (0, True)
         asyncio.run(after(config))
-
-
-def test_a_store_without_epochs_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "polystore.toml"
-    path.write_text(f'url = "sqlite:{tmp_path}/x.db"\nentities = []\n', encoding="utf-8")
-    done = CliRunner().invoke(app, ["--config", str(path), "epoch", "bump", "main"])
-    assert done.exit_code != 0
-    assert "no epochs" in done.output
