@@ -30,7 +30,7 @@ from polystore.protocols import Layout
 from polystore.testing.conformance.entities import ARTICLE, Article
 from polystore.text import query
 from tests.elasticsearch import own_prefix
-from tests.loops import in_a_loop
+from tests.loops import in_a_loop, settled
 from tests.stack import own_server, server
 
 elasticsearch = server("elasticsearch")
@@ -99,7 +99,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_writes_catches_up(tmp_pa
             with pytest.raises(Unavailable):
                 await ids(memories, "바다")
             mine.start()
-            await hda.settle(60)
+            await settled(hda)
             assert len(await memories.search("바다", limit=100)) == 50
             assert len(await memories.search("학교", limit=100)) == 25
             verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)

@@ -25,7 +25,7 @@ from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
 from polystore.testing.conformance.entities import PERSON, Person
-from tests.loops import in_a_loop
+from tests.loops import in_a_loop, settled
 from tests.neo4j import forgotten_connections, own_label
 from tests.stack import own_server, server
 
@@ -99,7 +99,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_writes_catches_up(tmp_pa
             with pytest.raises(Unavailable):
                 await friends.related("1", "KNOWS", into=Friend)
             mine.start()
-            await hda.settle(60)
+            await settled(hda)
             walked = await friends.related("49", "KNOWS", into=Friend, depth=10)
             assert [one.value.id for one in walked] == [str(i) for i in range(48, 38, -1)]
             verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
