@@ -17,7 +17,7 @@ def conformance(
     url: Annotated[
         str,
         typer.Argument(
-            help="Of the server; or, with {} where a name may stand, of a store for each test: sqlite:/tmp/kit/{}.db"
+            help="Of the server; or, with {} where a name may stand, of a store for each test: sqlite:kit/{}.db"
         ),
     ],
     layers: Annotated[

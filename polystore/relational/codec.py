@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -68,13 +69,13 @@ class Codec:
 _decode_exact = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class ExactCodec(Codec):
+class ExactCodec(Codec, ABC):
     """With one more column, `ps_exact`: the decimals that the database does not give back as they were, as JSON."""
 
     @staticmethod
+    @abstractmethod
     def given_back(value: Decimal) -> bool:
         """Whether the database gives it back as it is."""
-        raise NotImplementedError
 
     def encode(self, body: Body) -> list[Any]:
         values = super().encode(body)

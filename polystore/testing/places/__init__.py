@@ -1,7 +1,7 @@
 """A place of its own for each test of the kit: empty, shared with nobody, removed afterwards.
 
 Of the servers that the adapters of polystore speak to, a place is a schema, a database or a prefix. For any other URL,
-`{}` in it stands for a name that no other test has: `myshelf:/tmp/kit/{}`.
+`{}` in it stands for a name that no other test has: `myshelf:kit/{}`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def places(url: str) -> Places:
     if "{}" not in url:
         raise ConfigurationError(
             "each test needs an empty store of its own: write {} into the URL where a name may stand, as in "
-            "sqlite:/tmp/kit/{}.db"
+            "sqlite:kit/{}.db"
         )
 
     @contextmanager
