@@ -37,7 +37,6 @@ ID_BYTES_MAX = 512
 """https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field"""
 TEXT_MAX = 1_000
 """Characters of a text that is compared as a whole: Lucene's terms end at 32,766 bytes."""
-DOUBLE_MAX = 1.7e308
 
 _TO_JSON: Mapping[str, Callable[[Any], Any]] = {
     "bytes": lambda value: base64.b64encode(value).decode(),

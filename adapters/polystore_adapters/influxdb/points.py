@@ -19,7 +19,6 @@ from polystore.model import PointKind, PointRow, PointValue, Series
 
 FIRST_US, LAST_US = -9_223_372_036_854_775, 9_223_372_036_854_775
 """1677 to 2262: InfluxDB counts nanoseconds in 64 bits."""
-ROWS_A_TIME: Final = 5_000
 FIELDS: Final[dict[PointKind, tuple[str, ...]]] = {"float": ("f", "i"), "int": ("i",), "bool": ("b",), "str": ("s",)}
 _UNSAFE = re.compile(r"[\x00-\x20%,=\\\"\x7f]")
 
