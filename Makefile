@@ -36,7 +36,7 @@ docs: $(VENV)/.dev ## build the site of the documents in build/docs; what leads 
 
 demo: $(VENV)/.run ## an agent that remembers a conversation [INPUT=file] [DATA=directory] [STORE=sqlite] [PROFILE=full: make up] [LLM=url]
 	PYTHONPATH=examples $(RUN) -m agent $(if $(INPUT),--input "$(INPUT)") $(if $(DATA),--data "$(DATA)") \
-		$(if $(STORE),--store "$(STORE)") $(if $(PROFILE),--config compose/$(PROFILE).toml) $(if $(LLM),--llm "$(LLM)") $(if $(MODEL),--model "$(MODEL)")
+		$(if $(STORE),--store "$(STORE)") $(if $(PROFILE),--config compose/$(PROFILE:full=polystore).toml) $(if $(LLM),--llm "$(LLM)") $(if $(MODEL),--model "$(MODEL)")
 
 simulate: $(VENV)/.dev ## run the simulation [SEEDS=how many, default 1000] [FIRST=first seed, default 0]
 	$(RUN) -m polystore.testing.simulate --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)

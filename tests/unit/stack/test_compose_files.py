@@ -112,7 +112,7 @@ def test_password_is_that_of_the_url(name: str) -> None:
 
 
 def test_the_profile_of_the_demo_names_servers_of_the_stack() -> None:
-    stores = tomllib.loads((place.COMPOSE / "full.toml").read_text())["stores"]
+    stores = tomllib.loads((place.COMPOSE / "polystore.toml").read_text())["stores"]
     known = {urlsplit(one.url(one.port)).netloc for one in stack.RECIPES.values()}
     named: list[str] = [store["url"] for store in stores.values()]
     assert {urlsplit(url).netloc for url in named} <= known
