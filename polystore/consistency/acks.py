@@ -76,7 +76,11 @@ async def settled(line: Line, deadline: float, timeout_s: float) -> None:
         retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
         filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
         if not backlog.outbox and not retry and not filling:
-            return
+            before = line.targets.rows()
+            await line.targets.refresh()  # another process may have begun to fill, or an epoch, since our last look
+            if line.targets.rows() == before:
+                return
+            continue
         if line.context.env.monotonic() >= deadline:
             owed = ", ".join(f"{name} {n}" for name, n in retry.items())
             raise StalenessTimeout(

@@ -161,6 +161,8 @@ class Line:
         await self.targets.refresh()
         await self.delivery.follow()
         copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
+        ending = {(row.etype, row.name) for row in copies if row.status == "backfilling" and row.cursor == ""}
+        self._ends = {place: end for place, end in self._ends.items() if place in ending}  # others may have ended one
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
         await self._touched()  # first: a row that was written when its time was over is not to be buried
@@ -333,9 +335,7 @@ class Line:
             await self.empty(row)
             return
         owed = self.backlog.retry.get(row.name, 0)
-        if row.cursor != "":
-            self._ends.pop((row.etype, row.name), None)
-        else:
+        if row.cursor == "":
             end = self._ends.get((row.etype, row.name))
             if end is None:
                 end = await self.home.call(Repository.newest, row.etype)
