@@ -19,7 +19,13 @@ class SupportsJournal(Protocol):
         ...
 
     async def retire(self, worker: str) -> None:
-        """Leave: the worker's outbox rows become ownerless, its registration ends."""
+        """Leave: the worker's outbox rows become ownerless, its leases and its registration end."""
+        ...
+
+    async def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        """Take a lease, or go on holding it: nobody else gets it for `ttl_s` from now, by the journal's clock; 0 gives
+        it up. False: another worker has it, and nothing changed. Who has one may have lost it when `ttl_s` have passed
+        since it asked, by its own monotonic clock; what it has sent until then may still be carried out later."""
         ...
 
     async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:

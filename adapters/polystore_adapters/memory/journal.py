@@ -61,6 +61,7 @@ class Journal(KeptBodies):
         self.stored: dict[Key, dict[tuple[str, str], StoredVector]] = {}
         self._retry: dict[str, dict[Key, RetryRow]] = {}
         self._beats: dict[str, int] = {}
+        self._leases: dict[str, tuple[str, int]] = {}
         self._targets: dict[tuple[str, str], TargetRow] = {}
         self._placements: dict[str, str] = {}
 
@@ -74,9 +75,18 @@ class Journal(KeptBodies):
 
     def retire(self, worker: str) -> None:
         self._beats.pop(worker, None)
+        self._leases = {name: lease for name, lease in self._leases.items() if lease[0] != worker}
         for owed in self.outbox.values():
             if owed.owner == worker:
                 owed.owner = None
+
+    def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        now = self.env.now_us()
+        owner, until_us = self._leases.get(name, (worker, 0))
+        if owner != worker and now < until_us:
+            return False
+        self._leases[name] = (worker, now + int(ttl_s * 1e6))
+        return True
 
     # -- outbox -----------------------------------------------------------------------------------------------
 

@@ -213,6 +213,9 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
     async def retire(self, worker: str) -> None:
         await self._call(self.server.retire, worker)
 
+    async def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        return await self._call(self.server.hold_lease, name, worker, ttl_s)
+
     async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
         return await self._call(self.server.claim, worker, live, etypes, limit)
 

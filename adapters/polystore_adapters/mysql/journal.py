@@ -33,10 +33,6 @@ from polystore_adapters.mysql.table import vector_column
 
 TAKEOVER_US = 60_000_000
 """Outbox rows claimed longer ago than this are anybody's."""
-DEAD_US = 5_000_000
-"""A worker that was not heard of for so long is dead."""
-FORGOTTEN_US = 86_400_000_000
-"""A worker that was not heard of for so long is no more remembered."""
 DUE_AGAIN_US = 5_000_000
 """How long a retry row handed out by `due` stays away from other workers."""
 OP_TTL_US = 24 * 3600 * 1_000_000
@@ -59,23 +55,6 @@ _OWED_END = f"""ON DUPLICATE KEY UPDATE
 
 
 # -- outbox -------------------------------------------------------------------------------------------------------
-
-
-async def beat(pool: Pool, worker: str) -> frozenset[str]:
-    async with pool.session(sent=True) as db:
-        now = pool.clock.now_us()
-        await db.insert(
-            "INSERT INTO ps_worker (id, beat_us)", [(worker, now)], "ON DUPLICATE KEY UPDATE beat_us = VALUES(beat_us)"
-        )
-        await db.run("DELETE FROM ps_worker WHERE beat_us < %s", now - FORGOTTEN_US)
-        rows = await db.fetch("SELECT id FROM ps_worker WHERE beat_us > %s", now - DEAD_US)
-    return frozenset(id for (id,) in rows) | {worker}
-
-
-async def retire(pool: Pool, worker: str) -> None:
-    async with pool.transaction() as db:
-        await db.run("UPDATE ps_outbox SET owner = NULL, claimed_at = NULL WHERE owner = %s", worker)
-        await db.run("DELETE FROM ps_worker WHERE id = %s", worker)
 
 
 async def claim(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from polystore.env import Env
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.mysql import bodies, claims, commit, epoch, journal
+from polystore_adapters.mysql import bodies, claims, commit, epoch, journal, workers
 from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.records import Tables
 
@@ -35,8 +35,9 @@ class JournalCalls:
         return await claims.condemn(self._pool, keys, released_us, only_ask=only_ask)
 
     bump_epoch = of_pool(epoch.begin)
-    beat = of_pool(journal.beat)
-    retire = of_pool(journal.retire)
+    beat = of_pool(workers.beat)
+    retire = of_pool(workers.retire)
+    hold_lease = of_pool(workers.hold_lease)
     claimed = of_pool(journal.claimed)
     due = of_pool(journal.due)
     awaken = of_pool(journal.awaken)

@@ -22,7 +22,7 @@ from polystore.relational.serving import Served, differences, load_served, same
 from polystore_adapters.mysql import graph
 from polystore_adapters.mysql.dialect import ident, name_of
 from polystore_adapters.mysql.pool import Session
-from polystore_adapters.mysql.schema import check_database, comment_of, create_tables, has_index
+from polystore_adapters.mysql.schema import check_database, comment_of, create_tables, exists, has_index
 from polystore_adapters.mysql.table import RecordTable, vector_column
 
 PAGE = 500
@@ -46,6 +46,8 @@ async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str
     if not await check_database(db, place):
         names = ", ".join(repr(table.etype) for table in tables)
         return f"nothing is stored of {names}" if tables else "it lacks polystore's tables"
+    if not await exists(db, "ps_lease"):
+        return "it lacks the table of leases"
     for table in tables:
         difference = (await _of(db, place, table)).difference()
         if difference:

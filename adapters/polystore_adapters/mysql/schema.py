@@ -4,6 +4,7 @@ that making them again, after an end in the middle, goes on where it stood; `ps_
 from __future__ import annotations
 
 from polystore.errors import SchemaMismatch, Unavailable
+from polystore_adapters.mysql import workers
 from polystore_adapters.mysql.pool import Session
 
 SCHEMA_VERSION = 1
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS ps_target (etype VARCHAR(64) NOT NULL, name VARCHAR(2
     status VARCHAR(16) NOT NULL, cur LONGTEXT, data_id VARCHAR(255) NOT NULL, PRIMARY KEY (etype, name),
     UNIQUE KEY (etype, bit));
 CREATE TABLE IF NOT EXISTS ps_worker (id VARCHAR(64) PRIMARY KEY, beat_us BIGINT NOT NULL);
+{workers.TABLE};
 CREATE TABLE IF NOT EXISTS ps_op (tenant VARCHAR(128) NOT NULL, op_id VARCHAR(512) NOT NULL,
     request_hash LONGBLOB NOT NULL,
     answers LONGTEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (tenant, op_id), KEY (created_at));
@@ -119,6 +121,7 @@ async def unlock(db: Session) -> None:
 async def create_tables(db: Session, place: str) -> None:
     """Make them where they are missing."""
     if await check_database(db, place):
+        await db.create(workers.TABLE)  # which an earlier polystore did not make
         return
     await db.run(db.flavour.counter)
     await db.run(f"{_RUN} {db.flavour.table_options.replace('InnoDB', 'MEMORY')}")

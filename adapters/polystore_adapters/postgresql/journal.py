@@ -25,7 +25,6 @@ from polystore_adapters.postgresql import application
 from polystore_adapters.postgresql.bodies import settle_held
 from polystore_adapters.postgresql.commit import KEEP_SQL
 from polystore_adapters.postgresql.dialect import decode_json, encode_json, ident
-from polystore_adapters.postgresql.epoch import SAME_SQL, renew
 from polystore_adapters.postgresql.locks import begin_sql, bucket
 from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.records import Tables
@@ -34,8 +33,6 @@ from polystore_adapters.postgresql.table import sent
 
 TAKEOVER_US = 60_000_000
 """Outbox rows claimed longer ago than this are anybody's."""
-DEAD_US = 5_000_000
-"""A worker that was not heard of for so long is dead."""
 DUE_AGAIN_US = 5_000_000
 """How long a retry row handed out by `due` stays away from other workers."""
 OP_TTL_US = 24 * 3600 * 1_000_000
@@ -89,24 +86,6 @@ OR EXISTS (SELECT 1 FROM unnest($3::bigint[], $4::bigint[]) AS p (h, version) JO
 
 
 # -- outbox -------------------------------------------------------------------------------------------------------
-
-
-async def beat(pool: Pool, worker: str) -> frozenset[str]:
-    sql = (
-        "WITH b AS (INSERT INTO ps_worker (id, beat_us) VALUES ($1, ps_now_us()) ON CONFLICT (id) DO UPDATE SET "
-        "beat_us = excluded.beat_us), d AS (DELETE FROM ps_worker WHERE beat_us < ps_now_us() - 86400000000 "
-        f"AND id <> $1) SELECT id, {SAME_SQL} FROM ps_worker WHERE beat_us > ps_now_us() - {DEAD_US}"
-    )
-    rows = await pool.fetch(sql, worker)
-    if any(same is False for _, same in rows):
-        await renew(pool)
-    return frozenset(id for id, _ in rows) | {worker}
-
-
-async def retire(pool: Pool, worker: str) -> None:
-    async with pool.transaction() as db:
-        await db.run("UPDATE ps_outbox SET owner = NULL, claimed_at = NULL WHERE owner = $1", worker)
-        await db.run("DELETE FROM ps_worker WHERE id = $1", worker)
 
 
 async def claim(

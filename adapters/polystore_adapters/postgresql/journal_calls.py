@@ -8,7 +8,7 @@ from polystore.env import Env
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.postgresql import bodies, commit, epoch, journal
+from polystore_adapters.postgresql import bodies, commit, epoch, journal, workers
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.quick import Quick, is_quick
 from polystore_adapters.postgresql.records import Tables
@@ -66,8 +66,9 @@ class JournalCalls:
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         await journal.put_vectors(self._pool, self._tables, vectors)
 
-    beat = of_pool(journal.beat)
-    retire = of_pool(journal.retire)
+    beat = of_pool(workers.beat)
+    retire = of_pool(workers.retire)
+    hold_lease = of_pool(workers.hold_lease)
     claimed = of_pool(journal.claimed)
     due = of_pool(journal.due)
     awaken = of_pool(journal.awaken)

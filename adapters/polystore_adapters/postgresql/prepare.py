@@ -32,7 +32,7 @@ from polystore_adapters.postgresql.pgvector import (
     make_extension,
 )
 from polystore_adapters.postgresql.pool import Session
-from polystore_adapters.postgresql.schema import PREPARE_LOCK, check_database, create_tables, exists
+from polystore_adapters.postgresql.schema import LEASES, PREPARE_LOCK, check_database, create_tables, exists
 from polystore_adapters.postgresql.table import RecordTable, sent, vector_column
 
 PAGE = 500
@@ -49,6 +49,8 @@ async def prepare(db: Session, place: str, tables: Sequence[RecordTable]) -> Non
     await create_tables(db, place)
     if not await partitioned(db):
         await move(db)
+    if not await exists(db, "ps_lease"):
+        await db.run(LEASES)
     for table in tables:
         await (await _of(db, place, table)).carry_out()
 
@@ -85,6 +87,8 @@ async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str
         return f"nothing is stored of {names}" if tables else "it lacks polystore's tables"
     if not await partitioned(db):
         return "the points of measures lie in one table, to be in partitions by time"
+    if not await exists(db, "ps_lease"):
+        return "it lacks the table of leases"
     for table in tables:
         difference = (await _of(db, place, table)).difference()
         if difference:

@@ -44,7 +44,8 @@ CREATE TABLE ps_mark (name text PRIMARY KEY, value text NOT NULL);
 INSERT INTO ps_meta (k, v) VALUES ('schema', '{SCHEMA_VERSION}'),
     ('data_id', replace(gen_random_uuid()::text, '-', ''));
 """
-
+LEASES = "CREATE TABLE ps_lease (name text PRIMARY KEY, owner text NOT NULL, until_us bigint NOT NULL);"
+"""Which a database that an earlier polystore made has not."""
 
 _EXISTS = """SELECT EXISTS (SELECT FROM pg_class WHERE relname = (parse_ident($1))[1]
     AND relnamespace = quote_ident(current_schema())::regnamespace)"""
@@ -75,4 +76,4 @@ async def check_database(db: Session, place: str) -> bool:
 async def create_tables(db: Session, place: str) -> None:
     """Make them where they are missing, inside the caller's transaction."""
     if not await check_database(db, place):
-        await db.run("".join((_TABLES, state.TABLES, facts.TABLES, objects.TABLES)))
+        await db.run("".join((_TABLES, LEASES, state.TABLES, facts.TABLES, objects.TABLES)))

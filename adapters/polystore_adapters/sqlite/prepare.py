@@ -18,13 +18,13 @@ from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Vectors, text_hash
 from polystore.protocols import VectorSpec
-from polystore_adapters.sqlite import application, state
+from polystore_adapters.sqlite import application, state, workers
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.schema import check_file, create_tables, is_current
 from polystore_adapters.sqlite.table import DIALECT, RecordTable
 
-LATER = (*state.TABLES, *application.TABLES)
-"""Tables that files of schema version 1 lack."""
+LATER = (*state.TABLES, *application.TABLES, *workers.TABLES)
+"""Tables that files of older schema versions lack."""
 PAGE = 500
 """Records in memory while facets are made anew."""
 

@@ -73,12 +73,13 @@ from polystore_adapters.sqlite.schema import data_id_of
 from polystore_adapters.sqlite.serving import check_serves
 from polystore_adapters.sqlite.state import StateCalls, hub_of
 from polystore_adapters.sqlite.table import RecordTable
+from polystore_adapters.sqlite.workers import WorkerCalls
 
 INLINE_MAX = 16
 """Keys that `get` reads on the event loop's own thread: about 100 us, what a change of threads costs."""
 
 
-class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, StateCalls):
+class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, ObjectCalls, StateCalls, WorkerCalls):
     """Records, facets and journal in one file. Used from one event loop; any number of processes may share the file."""
 
     capabilities: frozenset[type] = frozenset(
@@ -309,17 +310,6 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
 
     async def expired(self, etypes: Sequence[str], limit: int) -> list[Key]:
         return await self._db.read(records.expired, self._tables, etypes, self._env.now_us(), limit)
-
-    async def beat(self, worker: str) -> frozenset[str]:
-        self._db.check()
-        with translating(self.path):
-            self._liveness.register(worker)
-            return self._liveness.live()
-
-    async def retire(self, worker: str) -> None:
-        await self._db.write_one(journal.retire, worker)
-        with translating(self.path):
-            self._liveness.release(worker)
 
     async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
         claim = journal.Claim(worker, live, etypes, limit)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from polystore.errors import SchemaMismatch
 from polystore.model import FIRST_VERSION
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the `ps_*` tables. A file of a newer one is refused, an older one is brought up by `create_tables`. 1: without
-state, limits and facts."""
+state, limits and facts. 2: without leases."""
 
 _TABLES = """
 CREATE TABLE ps_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;

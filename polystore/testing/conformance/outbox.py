@@ -107,6 +107,40 @@ class OutboxConformance(JournalCase):
         await committed(store, Commit([], marks={"import": "end"}))
         assert (await store.mark("import"), await store.mark("other")) == ("end", "x")
 
+    # -- leases -----------------------------------------------------------------------------------------------
+
+    async def test_one_worker_at_a_time_has_a_lease_and_may_go_on_holding_it(self) -> None:
+        stores = [await self.journal(), await self.journal()]
+        workers = [f"w{i}" for i in range(8)]
+        asked = (stores[i % 2].hold_lease("a", worker, 60.0) for i, worker in enumerate(workers))
+        owner = [worker for worker, has in zip(workers, await asyncio.gather(*asked), strict=True) if has]
+        assert len(owner) == 1
+        for store in stores:
+            assert [worker for worker in workers if await store.hold_lease("a", worker, 60.0)] == owner
+        assert await stores[1].hold_lease("b", "other", 60.0), "leases of other names are others"
+
+    async def test_a_lease_that_is_given_up_is_anybodys_at_once(self) -> None:
+        store = await self.journal()
+        assert await store.hold_lease("a", "w1", 60.0)
+        assert not await store.hold_lease("a", "w2", 0.0), "of others nobody gives it up"
+        assert await store.hold_lease("a", "w1", 0.0)
+        assert await store.hold_lease("a", "w2", 60.0)
+        assert await store.hold_lease("b", "w2", 60.0)
+        await store.retire("w2")
+        assert [await store.hold_lease(name, "w1", 60.0) for name in "ab"] == [True, True]
+
+    async def test_a_lease_lasts_as_long_as_it_was_asked_for_last(self) -> None:
+        store = await self.journal()
+        assert await store.hold_lease("a", "w1", 0.02)
+        assert await store.hold_lease("a", "w1", 60.0)
+        await asyncio.sleep(0.03)
+        assert not await store.hold_lease("a", "w2", 60.0)
+        assert await store.hold_lease("a", "w1", 0.02)
+        async with asyncio.timeout(10.0):
+            while not await store.hold_lease("a", "w2", 60.0):  # noqa: ASYNC110 -- by the store's clock
+                await asyncio.sleep(0.005)
+        assert not await store.hold_lease("a", "w1", 60.0)
+
     # -- outbox: who delivers ---------------------------------------------------------------------------------
 
     async def test_rows_without_an_owner_are_claimed_once_oldest_first(self) -> None:

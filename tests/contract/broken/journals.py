@@ -150,3 +150,26 @@ class VectorsOfOldTextsKept(MemoryServer):
     def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
         for vector in vectors:
             self.stored.setdefault(vector.key, {}).setdefault((vector.field, vector.embedder), vector)
+
+
+@fails(JournalConformance, "test_one_worker_at_a_time_has_a_lease_and_may_go_on_holding_it")
+class LeasesForAll(MemoryServer):
+    def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        return True
+
+
+@fails(JournalConformance, "test_a_lease_lasts_as_long_as_it_was_asked_for_last")
+class LeasesNotRenewed(MemoryServer):
+    def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        owner, until_us = self._leases.get(name, ("", 0))
+        return (ttl_s > 0 and owner == worker and until_us > self.env.now_us()) or super().hold_lease(
+            name, worker, ttl_s
+        )
+
+
+@fails(JournalConformance, "test_a_lease_that_is_given_up_is_anybodys_at_once")
+class LeasesOfTheGone(MemoryServer):
+    def retire(self, worker: str) -> None:
+        leases = self._leases
+        super().retire(worker)
+        self._leases = leases
