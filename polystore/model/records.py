@@ -76,7 +76,8 @@ class Record(Value, frozen=True, gc=False):
 
 
 class Change(Value, frozen=True, gc=False):
-    """Record `key` is at `version`: the state to bring a copy to. `body` None means deleted."""
+    """Record `key` is at `version`: the state to bring a copy to. `body` None means deleted. `overwrites`: what stands
+    there at this very version is known to be wrong, and is replaced too."""
 
     key: Key
     version: int
@@ -86,10 +87,15 @@ class Change(Value, frozen=True, gc=False):
     updated_us: int
     vectors: Vectors = {}
     expires_us: int = 0
+    overwrites: bool = False
 
     @property
     def deleted(self) -> bool:
         return self.body is None
+
+    def replaces(self, version: int) -> bool:
+        """The guard: whether it takes the place of what stands at `version`."""
+        return self.version > version or (self.overwrites and self.version == version)
 
 
 class Outcome(Value, frozen=True, gc=False):

@@ -40,9 +40,10 @@ class Repository(Protocol):
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         """Bring copies to the given versions, each only if newer than what stands: repeats, reordering and late calls
-        change nothing. A delete leaves a tombstone that holds against older changes. At most `limits.batch_max`
-        changes, several per key allowed; of more, all are taken, or ValueTooLarge is raised and none is. One bad change
-        is `rejected` by itself; an outage raises."""
+        change nothing. One that `overwrites` takes the place of what stands at its own version, too, with its facets
+        and vectors; what is newer stays. A delete leaves a tombstone that holds against older changes. At most
+        `limits.batch_max` changes, several per key allowed; of more, all are taken, or ValueTooLarge is raised and none
+        is. One bad change is `rejected` by itself; an outage raises."""
         ...
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:

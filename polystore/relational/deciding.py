@@ -35,7 +35,8 @@ from polystore.relational.claims import FileClaims
 
 
 class Draft(msgspec.Struct, gc=False):
-    """What a row is to become. `columns` None: deleted; else the fields' values as the store has them."""
+    """What a row is to become. `columns` None: deleted; else the fields' values as the store has them. `overwrites`: as
+    of `Change`."""
 
     version: int
     h: int
@@ -45,6 +46,7 @@ class Draft(msgspec.Struct, gc=False):
     columns: Sequence[Any] | None
     vectors: Vectors = {}
     expires_us: int = 0
+    overwrites: bool = False
 
 
 class Row(msgspec.Struct, gc=False):

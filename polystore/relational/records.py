@@ -30,12 +30,13 @@ def by_table(keys: Iterable[Key]) -> dict[tuple[str, str], list[str]]:
 def _draft(table: Table, change: Change) -> Draft:
     """The row of a change. Raises InvalidData, DimensionMismatch."""
     if change.body is None:
-        return Draft(change.version, change.h, b"", change.updated_us, None, None)
+        return Draft(change.version, change.h, b"", change.updated_us, None, None, overwrites=change.overwrites)
     columns = table.columns(change.key, change.body)
     vectors = table.layout.served(change.vectors)
     return Draft(
         *(change.version, change.h, change.hash, change.updated_us, change.body, columns, vectors),
         expires_us=change.expires_us,
+        overwrites=change.overwrites,
     )
 
 
@@ -45,11 +46,11 @@ async def apply(
     write: Callable[[T, Mapping[Key, Draft]], Awaitable[Iterable[Key]]],
 ) -> list[Outcome]:
     """See `Repository.apply`: of a key's changes only the newest is sent. `write` brings the rows of one table to the
-    drafts that are newer than what stands, and tells which were."""
+    drafts that are newer than what stands, and tells which were; either all of them overwrite, or none."""
     newest: dict[Key, int] = {}
     drafts: dict[str, dict[Key, Draft]] = {}
     outcomes: list[Outcome] = [STALE] * len(changes)
-    for i, change in sorted(enumerate(changes), key=lambda pair: pair[1].version):
+    for i, change in sorted(enumerate(changes), key=lambda pair: (pair[1].version, pair[1].overwrites)):
         try:
             one = _draft(tables[change.key.etype], change)
         except PolystoreError as error:
@@ -58,9 +59,16 @@ async def apply(
         drafts.setdefault(change.key.etype, {})[change.key] = one
         newest[change.key] = i
     for etype in sorted(drafts):
-        for key, why in (await _apply(tables[etype], drafts[etype], write)).items():
-            outcomes[newest[key]] = APPLIED if why is None else Outcome("rejected", why)
+        for some in _by_guard(drafts[etype]):
+            for key, why in (await _apply(tables[etype], some, write)).items():
+                outcomes[newest[key]] = APPLIED if why is None else Outcome("rejected", why)
     return outcomes
+
+
+def _by_guard(drafts: Mapping[Key, Draft]) -> list[Mapping[Key, Draft]]:
+    """Those that overwrite and those that do not, apart."""
+    parts = [{k: one for k, one in drafts.items() if one.overwrites is which} for which in (False, True)]
+    return [part for part in parts if part]
 
 
 async def _apply(

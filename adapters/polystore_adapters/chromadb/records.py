@@ -190,7 +190,7 @@ async def _apply(server: Server, held: Held, changes: Mapping[int, Change], outc
         for i, change in sorted(changes.items(), key=lambda pair: pair[1].version):
             id = places[change.key]
             there = standing.get(id)
-            if there is not None and change.version <= there["metadatas"]["ps_version"]:
+            if there is not None and not change.replaces(there["metadatas"].get("ps_version") or 0):
                 continue
             try:
                 item = held.codec.encoded(change, _kept(held, there))

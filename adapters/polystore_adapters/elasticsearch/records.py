@@ -8,10 +8,11 @@ deletes after `index.gc_deletes`, and would then take an older record for new.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
-from polystore.errors import InvalidData, PolystoreError
+from polystore.errors import InvalidData, PolystoreError, Unavailable
 from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.elasticsearch.documents import id_of
 from polystore_adapters.elasticsearch.held import AllHeld, Held
@@ -113,7 +114,7 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
     outcomes: list[Outcome] = [STALE] * len(changes)
     newest_of: dict[Key, tuple[int, bytes]] = {}
     purge_us = server.env.now_us() + int(server.options.tombstone_ttl_s * 1e6)
-    for i, change in sorted(enumerate(changes), key=lambda pair: pair[1].version):
+    for i, change in sorted(enumerate(changes), key=lambda pair: (pair[1].version, pair[1].overwrites)):
         try:
             newest_of[change.key] = i, types[change.key.etype].codec.encoded(change, purge_us)
         except PolystoreError as error:
@@ -122,8 +123,12 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
     order: list[int] = []
     size = 0
     await _keep_retired(server, types, changes, newest_of)
+    versions = await _to_overwrite(server, types, [changes[i] for i, _ in newest_of.values() if changes[i].overwrites])
     for key, (i, document) in newest_of.items():
-        action = bulk_action("index", types[key.etype].index, id_of(key), changes[i].version, "external")
+        version, kind = versions.get(key, (changes[i].version, "external"))
+        if version < changes[i].version:
+            continue  # what stands is newer
+        action = bulk_action("index", types[key.etype].index, id_of(key), version, kind)
         if lines and size + len(document) > BULK_BYTES:
             await _send(server, lines, order, outcomes)
             lines, order, size = [], [], 0
@@ -132,7 +137,37 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
         size += len(document)
     if lines:
         await _send(server, lines, order, outcomes)
+    await _not_taken(server, types, [(i, changes[i]) for i, _ in newest_of.values() if outcomes[i] is STALE], outcomes)
     return outcomes
+
+
+async def _to_overwrite(
+    server: Server, types: AllHeld, changes: Sequence[Change]
+) -> dict[Key, tuple[int, Literal["external_gte"]]]:
+    """Under which version of the server's own each change takes the place of what stands: of who wrote past polystore,
+    the server has counted the version up. 0: what stands is newer than the change."""
+    found: dict[Key, tuple[int, Literal["external_gte"]]] = {}
+    by_key = {change.key: change for change in changes}
+    for etype, keys in _by_type(by_key).items():
+        documents = await server.mget(types[etype].index, [id_of(key) for key in keys], _source_includes="ps_version")
+        for key, one in zip(keys, documents, strict=True):
+            wanted = by_key[key].version
+            newer = int((one.get("_source") or {}).get("ps_version") or 0) > wanted
+            found[key] = 0 if newer else max(wanted, int(one.get("_version") or 0)), "external_gte"
+    return found
+
+
+async def _not_taken(
+    server: Server, types: AllHeld, refused: Sequence[tuple[int, Change]], outcomes: list[Outcome]
+) -> None:
+    """Where something was deleted past polystore, the server knows of it for some time, and refuses what is no newer
+    than that."""
+    for i, change in refused:
+        if change.overwrites:
+            (one,) = await server.mget(types[change.key.etype].index, [id_of(change.key)], _source=False)
+            if not one.get("found"):
+                wait = Unavailable("it was deleted there a moment ago; the server takes it after index.gc_deletes")
+                outcomes[i] = Outcome("rejected", wait)
 
 
 async def _keep_retired(

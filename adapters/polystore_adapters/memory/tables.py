@@ -185,7 +185,7 @@ class Tables:
         key = change.key
         try:
             standing = self.part(key.etype, key.tenant).standing(key.id)
-            if standing is not None and standing.version >= change.version:
+            if standing is not None and not change.replaces(standing.version):
                 return STALE
             if change.body is None:
                 state: Row | Tombstone = Tombstone(change.version, change.h, change.updated_us)

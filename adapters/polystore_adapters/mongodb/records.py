@@ -114,8 +114,8 @@ async def _apply(
     with server.speaking():
         asked = {"_id": {"$in": [id_of(key) for key in changes]}}
         found = await listed(held.documents.find(asked, {"ps_version": 1}))
-    stands = {Key(one["_id"]["tenant"], held.etype, one["_id"]["id"]): one["ps_version"] for one in found}
-    newer = [key for key, change in changes.items() if change.version > stands.get(key, -1)]
+    stands = {Key(one["_id"]["tenant"], held.etype, one["_id"]["id"]): one.get("ps_version", -1) for one in found}
+    newer = [key for key, change in changes.items() if change.replaces(stands.get(key, -1))]
     gone = [changes[key].version for key in newer if changes[key].deleted]
     with server.speaking(sent=True):
         if gone:
@@ -181,5 +181,5 @@ def _guarded(held: Held, change: Change, document: bytes, *, upsert: bool) -> Up
     new: Any = {"$literal": RawBSONDocument(document)}
     if held.retired and not change.deleted:
         new = {"$mergeObjects": [{field: f"${field}" for field in held.retired}, new]}
-    older = {"$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
+    older = {"$lte" if change.overwrites else "$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
     return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}], upsert=upsert)

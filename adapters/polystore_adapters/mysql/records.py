@@ -97,8 +97,10 @@ async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[O
 async def _write(db: Session, table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
     """What was newer than what stood. What is sent is guarded again: another writer may come between."""
     before = await _versions(db, table, drafts)
-    newer = {key: one for key, one in drafts.items() if one.version > before.get(key, -1)}
-    await db.insert(table.insert_sql, table.rows(newer), table.apply_sql, texts=table.full_text is not None)
+    again = any(one.overwrites for one in drafts.values())
+    newer = {key: one for key, one in drafts.items() if one.version + again > before.get(key, -1)}
+    guard = table.overwrite_sql if again else table.apply_sql
+    await db.insert(table.insert_sql, table.rows(newer), guard, texts=table.full_text is not None)
     stand = await _versions(db, table, newer)
     return [key for key, one in newer.items() if stand.get(key) == one.version]
 

@@ -168,11 +168,15 @@ class RecordTable:
         self.put_sql = f"ON DUPLICATE KEY UPDATE {put}".replace("%%", "%")
         # The version is the guard: late and repeated changes find one that is not older. It is assigned last, for what
         # stands behind it would be compared with the new one.
-        newer = ", ".join(f"{one} = IF(VALUES(ps_version) > ps_version, VALUES({one}), {one})" for one in changed)
-        self.apply_sql = (
-            f"ON DUPLICATE KEY UPDATE {newer}, ps_version = GREATEST(ps_version, VALUES(ps_version))"
-        ).replace("%%", "%")
+        self.apply_sql, self.overwrite_sql = (self._guarded(changed, compared) for compared in (">", ">="))
         self.delete_sql = f"DELETE FROM {self.name} WHERE ps_tenant = %s AND {key} IN %s"
+
+    def _guarded(self, changed: Sequence[str], compared: str) -> str:
+        newer = ", ".join(
+            f"{one} = IF(VALUES(ps_version) {compared} ps_version, VALUES({one}), {one})" for one in changed
+        )
+        sql = f"ON DUPLICATE KEY UPDATE {newer}, ps_version = GREATEST(ps_version, VALUES(ps_version))"
+        return sql.replace("%%", "%")
 
     # -- keys and values --------------------------------------------------------------------------------------
 

@@ -99,11 +99,12 @@ async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[O
     """See `Repository.apply`."""
 
     async def write(table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
+        sql = table.overwrite_sql if any(one.overwrites for one in drafts.values()) else table.apply_sql
         if table.edges is None:
-            rows = await pool.fetch(table.apply_sql, *table.arrays(drafts))
+            rows = await pool.fetch(sql, *table.arrays(drafts))
             return [Key(tenant, table.etype, str(id)) for tenant, id, _ in rows]
         async with pool.transaction() as db:
-            rows = await db.fetch(table.apply_sql, *table.arrays(drafts))
+            rows = await db.fetch(sql, *table.arrays(drafts))
             keys = [Key(tenant, table.etype, str(id)) for tenant, id, _ in rows]
             await graph.replace(db, table, {key: drafts[key].body for key in keys})  # under the rows' locks
             return keys

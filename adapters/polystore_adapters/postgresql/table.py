@@ -204,8 +204,9 @@ class RecordTable:
             f"ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {self.changes}"
         )
         # The version is the guard: late and repeated changes find one that is not older.
-        self.apply_sql = (
-            f"{self.upsert_sql} WHERE t.ps_version < excluded.ps_version RETURNING ps_tenant, {key}, ps_version"
+        self.apply_sql, self.overwrite_sql = (
+            f"{self.upsert_sql} WHERE t.ps_version {older} excluded.ps_version RETURNING ps_tenant, {key}, ps_version"
+            for older in ("<", "<=")
         )
 
     # -- keys and values --------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def apply(db: sqlite3.Connection, tables: Tables, changes: Sequence[Change]) -> 
     outcomes: list[Outcome | Exception] = [STALE] * len(changes)
     for i, change in sorted(enumerate(changes), key=lambda pair: pair[1].version):
         key = change.key
-        if change.version <= standing.get(key, -1):
+        if not change.replaces(standing.get(key, -1)):
             continue
         try:
             drafts[key] = draft(tables[key.etype], change)

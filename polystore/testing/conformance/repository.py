@@ -13,11 +13,12 @@ from polystore.errors import InvalidData, UnsupportedOperation, ValueTooLarge
 from polystore.model import Change
 from polystore.protocols import Repository
 from polystore.store import Store
-from polystore.testing.conformance.base import Conformance, chunks, key_of, live, removal, state
+from polystore.testing.conformance.base import chunks, key_of, live, removal, state
 from polystore.testing.conformance.entities import (
     NUMBERED,
     THING,
 )
+from polystore.testing.conformance.overwriting import Overwriting
 from polystore.testing.conformance.records import thing
 
 
@@ -31,7 +32,7 @@ PROTOCOLS: Mapping[str, type] = {
 }
 
 
-class RepositoryConformance(Conformance):
+class RepositoryConformance(Overwriting):
     """Every adapter passes this."""
 
     protocol = Repository

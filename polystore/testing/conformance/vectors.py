@@ -10,6 +10,7 @@ from operator import mul
 from typing import Any, Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from polystore.errors import DimensionMismatch
 from polystore.filters import F
@@ -134,6 +135,17 @@ class VectorConformance(Conformance):
             assert await self.nearest(store, field, to, where=where) == wanted
             assert await self.nearest(store, field, to, where=where, limit=3) == wanted[:3]
         assert await self.every(store, to, where=SPOT.condition(F.stars > 999)) == []
+
+    async def test_what_overwrites_replaces_the_vector_at_the_same_version(self) -> None:
+        store: Comparable = await self.open()
+        east, north = (1, 0, 0, 0), (0, 1, 0, 0)
+        await store.apply([spot("a", 1, north), spot("b", 2, east)])
+        (outcome,) = await store.apply([replace(spot("a", 1, east), overwrites=True)])
+        assert outcome.status == "applied"
+        assert await self.every(store, east) == ["a", "b"]
+        page = await store.scan(SPOT.name, "", EVERYTHING, None, 10)
+        wrong = {stamp.id: (stamp.vectors, stamp.fault) for stamp in page.stamps}
+        assert wrong["a"] == (dict.fromkeys(METRICS, vector_digest(pack(east))), "")
 
     async def test_the_index_follows_every_change(self) -> None:
         east = (1, 0, 0, 0)

@@ -49,6 +49,27 @@ class NoGuard(MemoryServer):
         return super()._apply(change)
 
 
+@fails(
+    RepositoryConformance,
+    "test_what_overwrites_takes_the_place_of_its_own_version_and_of_none_that_is_newer",
+)
+@fails(RepositoryConformance, "test_what_overwrites_deletes_at_the_same_version_and_brings_back")
+class EqualsAreStaleWhateverIsSaid(MemoryServer):
+    def _apply(self, change: Change) -> Outcome:
+        return super()._apply(msgspec.structs.replace(change, overwrites=False))
+
+
+@fails(
+    RepositoryConformance,
+    "test_what_overwrites_takes_the_place_of_its_own_version_and_of_none_that_is_newer",
+)
+class OverwritesWhatIsNewer(MemoryServer):
+    def _apply(self, change: Change) -> Outcome:
+        if change.overwrites:
+            self.remove(change.key)
+        return super()._apply(change)
+
+
 @fails(RepositoryConformance, "test_only_newer_versions_are_applied")
 class GuardTakesEquals(MemoryServer):
     """A repeat is written again: harmless for the state, but the answer lies."""
