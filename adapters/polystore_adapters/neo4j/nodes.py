@@ -1,12 +1,14 @@
 """How a record lies in the graph.
 
 (:PsEntity:person {ps_key, ...}) is a record, or the end of a relationship of which no record is known yet (a stub), or
-what is left of a deleted record (`ps_body` null). Its fields that are single values stand under their own names, for
-whoever looks at the graph; the record itself is read from `ps_body`, and so exactly.
+what is left of a deleted record (`ps_live` null). Its fields that are single values stand under their own names, for
+whoever looks at the graph; the record itself is read from `ps_record`, and so exactly. That is one property: a reader
+sees the properties of a node that is written at this moment one by one, some as they were before.
 
 ps_key              <tenant>/<entity>/<id>, tenant with %XX; unique
 ps_tenant, ps_etype, ps_id
-ps_version, ps_h, ps_hash, ps_updated_us, ps_expires_us (0: never), ps_body (MessagePack)    not of stubs
+ps_record           MessagePack: version, updated_us, expires_us (0: never), hash, body as MessagePack; not of stubs
+ps_version, ps_h, ps_updated_us, ps_expires_us, ps_live      to choose by; not of stubs
 
 (a)-[:KNOWS {ps_properties, ...}]->(b) is an edge of the record a; `ps_properties` has its properties as JSON.
 """
@@ -63,13 +65,16 @@ class Codec:
             "ps_updated_us": change.updated_us,
         }
         if body is None:
-            return node
+            packed = msgspec.msgpack.encode((change.version, change.updated_us, 0, b"", None))
+            return node | {"ps_record": packed}
         try:
             packed = msgspec.msgpack.encode({**kept, **body})
             shown = self.shown(body)
         except (ArithmeticError, AttributeError, TypeError, ValueError, msgspec.MsgspecError) as e:
             raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from None
-        return shown | node | {"ps_hash": change.hash, "ps_expires_us": change.expires_us, "ps_body": packed}
+        times = change.updated_us, change.expires_us
+        record = msgspec.msgpack.encode((change.version, *times, change.hash, packed))
+        return shown | node | {"ps_live": True, "ps_expires_us": change.expires_us, "ps_record": record}
 
     def shown(self, body: Body) -> Row:
         """Fields as properties, where the server has a type for them."""
@@ -107,19 +112,43 @@ class Codec:
                     found.pop(name, None)
         return found
 
-    def record(self, key: Key, node: Row, now_us: int) -> Record:
-        """The record of a node; the tombstone, where it is one or its time is over."""
-        version, updated_us, expires_us = node["ps_version"], node["ps_updated_us"], node.get("ps_expires_us") or 0
-        packed = node.get("ps_body")
-        if packed is None or 0 < expires_us <= now_us:
-            return Record(key, version, None, b"", updated_us)
-        body = self.decode(key.id, bytes(packed))
-        return Record(key, version, body, bytes(node["ps_hash"]), updated_us, expires_us)
+    def record(self, key: Key, packed: bytes, now_us: int) -> Record:
+        """The record of what is in a node; the tombstone, where it is one or its time is over. Raises DecodeError."""
+        found = opened(packed, key.id)
+        if found.body is None or 0 < found.expires_us <= now_us:
+            return Record(key, found.version, None, b"", found.updated_us)
+        body = self.decode(key.id, found.body)
+        return Record(key, found.version, body, found.hash, found.updated_us, found.expires_us)
 
 
-def unpacked(packed: bytes) -> dict[str, Any]:
-    """A stored body as plain values, whatever the class is."""
-    found: dict[str, Any] = _generic.decode(packed)
+class Packed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What `ps_record` holds."""
+
+    version: int
+    updated_us: int
+    expires_us: int
+    hash: bytes
+    body: bytes | None
+
+
+_packed = msgspec.msgpack.Decoder(Packed)
+
+
+def opened(packed: bytes, id: str) -> Packed:
+    """Raises DecodeError when it is not what this adapter wrote."""
+    try:
+        return _packed.decode(packed)
+    except msgspec.DecodeError:
+        raise DecodeError(
+            f"{id!r}: what is stored is not what was written; repair the record by writing it again, or rebuild this "
+            "store from its home"
+        ) from None
+
+
+def unpacked(packed: bytes, id: str) -> dict[str, Any]:
+    """The body in a `ps_record` as plain values, whatever the class is; empty of a tombstone. Raises DecodeError."""
+    body = opened(packed, id).body
+    found: dict[str, Any] = {} if body is None else _generic.decode(body)
     return found
 
 

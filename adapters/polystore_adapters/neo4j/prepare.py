@@ -18,7 +18,7 @@ from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Change, Key
 from polystore.relational.serving import Served, differences, load_served
 from polystore_adapters.neo4j.held import Held
-from polystore_adapters.neo4j.nodes import unpacked
+from polystore_adapters.neo4j.nodes import opened, unpacked
 from polystore_adapters.neo4j.records import replace_edges
 from polystore_adapters.neo4j.server import Row, Server, quoted, rows
 
@@ -127,16 +127,16 @@ class _Preparation:
         held, last = self.held, ""
         while True:
             query = (
-                f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_body IS NOT NULL AND n.ps_key > $last "
-                "RETURN n {.ps_key, .ps_tenant, .ps_id, .ps_version, .ps_h, .ps_updated_us, .ps_expires_us, .ps_body} "
-                "AS node ORDER BY n.ps_key LIMIT $page"
+                f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_live AND n.ps_key > $last "
+                "RETURN n {.ps_key, .ps_tenant, .ps_id, .ps_h, .ps_record} AS node ORDER BY n.ps_key LIMIT $page"
             )
             nodes = [row["node"] for row in await self._server.read(query, etype=held.etype, last=last, page=PAGE)]
             if not nodes:
                 return
             last = nodes[-1]["ps_key"]
+            carried = [one for node in nodes if (one := self._carried(node, migration)) is not None]
             async with self._server.writing() as tx:
-                await self._replace(tx, [self._carried(node, migration) for node in nodes])
+                await self._replace(tx, carried)
 
     async def _replace(self, tx: Any, carried: Sequence[tuple[Change, Row]]) -> None:
         held = self.held
@@ -148,20 +148,24 @@ class _Preparation:
         done = {row["key"] for row in await rows(tx, same, rows=given)}
         await replace_edges(tx, held, [change for change, node in carried if node["ps_key"] in done])
 
-    def _carried(self, node: Row, migration: Migration) -> tuple[Change, Row]:
-        """`Migration.carry_out`, on a body whose values are plain, and the node that is made of it."""
-        held, out = self.held, unpacked(bytes(node["ps_body"]))
+    def _carried(self, node: Row, migration: Migration) -> tuple[Change, Row] | None:
+        """`Migration.carry_out`, on a body whose values are plain, and the node that is made of it; None when it was
+        deleted at this moment."""
+        held, id = self.held, node["ps_id"]
+        packed = opened(bytes(node["ps_record"]), id)
+        if packed.body is None:
+            return None
+        out = unpacked(bytes(node["ps_record"]), id)
         for old, new in migration.rename:
             if old in out:
                 out[new] = out.pop(old)
         for field, default in (*migration.add, *migration.fill):
             if out.get(field) is None:
                 out[field] = default
-        body = held.codec.decode(node["ps_id"], msgspec.msgpack.encode(out))
-        key = Key(node["ps_tenant"], held.etype, node["ps_id"])
-        times = node["ps_updated_us"], node["ps_expires_us"]
+        body = held.codec.decode(id, msgspec.msgpack.encode(out))
+        key = Key(node["ps_tenant"], held.etype, id)
         hash = held.entity.content_hash(body)
-        change = Change(key, node["ps_version"], node["ps_h"], body, hash, times[0], {}, times[1])
+        change = Change(key, packed.version, node["ps_h"], body, hash, packed.updated_us, {}, packed.expires_us)
         return change, held.codec.encoded(change, {n: v for n, v in out.items() if n in migration.schema.retired})
 
     @property

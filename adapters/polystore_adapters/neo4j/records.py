@@ -15,14 +15,11 @@ from polystore.errors import PolystoreError
 from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore.relational import edges
 from polystore_adapters.neo4j.held import AllHeld, Held
-from polystore_adapters.neo4j.nodes import edge_properties, key_of, unpacked
+from polystore_adapters.neo4j.nodes import edge_properties, key_of, opened, unpacked
 from polystore_adapters.neo4j.server import Row, Server, quoted, rows
 
 KEYS = 500
-_RETURNED = (
-    "n {.ps_id, .ps_version, .ps_h, .ps_hash, .ps_updated_us, .ps_expires_us, .ps_body} AS node, n.ps_key AS key"
-)
-LIVE = "n.ps_body IS NOT NULL AND (n.ps_expires_us = 0 OR n.ps_expires_us > $now)"
+LIVE = "n.ps_live AND (n.ps_expires_us = 0 OR n.ps_expires_us > $now)"
 
 
 async def get(server: Server, types: AllHeld, keys: Sequence[Key], now_us: int) -> list[Record | None]:
@@ -34,11 +31,12 @@ async def get(server: Server, types: AllHeld, keys: Sequence[Key], now_us: int) 
     places = list(asked)
     for start in range(0, len(places), KEYS):
         query = (
-            f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_version IS NOT NULL RETURN {_RETURNED}"
+            f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_record IS NOT NULL "
+            "RETURN n.ps_key AS key, n.ps_record AS record"
         )
         for row in await server.read(query, keys=places[start : start + KEYS]):
             key = asked[row["key"]]
-            found[key] = types[key.etype].codec.record(key, row["node"], now_us)
+            found[key] = types[key.etype].codec.record(key, bytes(row["record"]), now_us)
     return [found.get(key) for key in keys]
 
 
@@ -51,24 +49,28 @@ async def scan(
     query = (
         f"MATCH (n:{held.all}) WHERE n.ps_tenant = $tenant AND n.ps_etype = $etype AND n.ps_h >= $h AND n.ps_h < $high "
         f"AND {LIVE} {behind}WITH n ORDER BY n.ps_h, n.ps_id LIMIT $limit "
-        f"RETURN {_RETURNED}, [(n)-[e]->(m:{held.all}) WHERE e.ps_properties IS NOT NULL | "
-        "[type(e), m.ps_etype, m.ps_id, e.ps_properties]] AS edges ORDER BY n.ps_h, n.ps_id"
+        f"RETURN n.ps_id AS id, n.ps_h AS h, n.ps_record AS record, [(n)-[e]->(m:{held.all}) "
+        "WHERE e.ps_properties IS NOT NULL | [type(e), m.ps_etype, m.ps_id, e.ps_properties]] AS edges "
+        "ORDER BY n.ps_h, n.ps_id"
     )
     high, now = span.high, now_us
     given: dict[str, Any] = {"tenant": tenant, "etype": held.etype, "h": max(span.low, h), "id": id, "high": high}
     nodes = await server.read(query, **given, now=now, limit=limit + 1)
-    stamps = [_stamp(held, row) for row in nodes[:limit]]
-    more = len(nodes) > limit
-    return Page(stamps, msgspec.json.encode((stamps[-1].h, stamps[-1].id)).decode() if more else None)
+    stamps = [stamp for row in nodes[:limit] if (stamp := _stamp(held, row)) is not None]
+    more, last = len(nodes) > limit, nodes[limit - 1 : limit]
+    return Page(stamps, msgspec.json.encode((last[0]["h"], last[0]["id"])).decode() if more else None)
 
 
-def _stamp(held: Held, row: Row) -> Stamp:
-    node: Row = row["node"]
-    body = held.codec.decode(node["ps_id"], bytes(node["ps_body"]))
+def _stamp(held: Held, row: Row) -> Stamp | None:
+    id: str = row["id"]
+    found = opened(bytes(row["record"]), id)
+    if found.body is None:  # deleted while the server looked
+        return None
+    body = held.codec.decode(id, found.body)
     fault = ""
     if "graph" in held.layout.facets:
         fault = edges.fault(held.entity, body, [tuple(edge) for edge in row["edges"]])
-    return Stamp(node["ps_id"], node["ps_h"], node["ps_version"], held.entity.content_hash(body), fault=fault)
+    return Stamp(id, row["h"], found.version, held.entity.content_hash(body), fault=fault)
 
 
 async def tenants(server: Server, held: Held, now_us: int) -> list[str]:
@@ -111,7 +113,10 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
 
 async def _write(tx: Any, held: Held, some: Sequence[tuple[int, Row]], changes: Sequence[Change]) -> list[int]:
     """Which of the changes were newer."""
-    given = [{"i": i, "key": node["ps_key"], "v": node["ps_version"], "node": node} for i, node in some]
+    given = [
+        {"i": i, "key": node["ps_key"], "v": node["ps_version"] + changes[i].overwrites, "node": node}
+        for i, node in some
+    ]
     guard = (
         f"UNWIND $rows AS r MERGE (n:{held.all} {{ps_key: r.key}}) SET n.ps_lock = true "
         "WITH n, r WHERE coalesce(n.ps_version, -1) < r.v "
@@ -168,13 +173,12 @@ async def _kept(server: Server, types: AllHeld, changes: Sequence[Change]) -> Ma
     }
     if not asked:
         return {}
-    query = f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_body IS NOT NULL "
-    found = await server.read(f"{query} RETURN n.ps_key AS key, n.ps_body AS body", keys=list(asked))
+    query = f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_live "
+    found = await server.read(f"{query} RETURN n.ps_key AS key, n.ps_record AS record", keys=list(asked))
+    bodies = {(key := asked[row["key"]]): unpacked(bytes(row["record"]), key.id) for row in found}
     return {
-        (key := asked[row["key"]]): {
-            name: value for name, value in unpacked(bytes(row["body"])).items() if name in types[key.etype].retired
-        }
-        for row in found
+        key: {name: value for name, value in body.items() if name in types[key.etype].retired}
+        for key, body in bodies.items()
     }
 
 
@@ -182,13 +186,13 @@ async def purge(server: Server, held: Held, before_us: int, limit: int) -> int:
     """Remove tombstones that are older; what edges still lead to is a stub again. The newest of all stays: what it was
     is asked for. Returns how many."""
     chosen = (
-        f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_body IS NULL AND n.ps_updated_us < $before "
+        f"MATCH (n:{held.all}) WHERE n.ps_etype = $etype AND n.ps_live IS NULL AND n.ps_updated_us < $before "
         "AND n.ps_version < $newest WITH n LIMIT $limit SET n.ps_lock = true WITH n "
-        "WHERE n.ps_body IS NULL AND n.ps_updated_us < $before "
+        "WHERE n.ps_live IS NULL AND n.ps_updated_us < $before "
     )
     given = {"etype": held.etype, "before": before_us, "newest": await newest(server, held), "limit": limit}
     async with server.writing() as tx:
-        fields = "n.ps_version, n.ps_h, n.ps_updated_us, n.ps_lock"
+        fields = "n.ps_record, n.ps_version, n.ps_h, n.ps_updated_us, n.ps_lock"
         (row,) = await rows(tx, f"{chosen} REMOVE {fields} RETURN count(n) AS n", **given)
         # Locked, too, before it is looked at again: somebody may be making a record of it, or the end of an edge.
         alone = "n.ps_version IS NULL AND NOT (n)--()"
