@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 from pymongo import MongoClient
 
+from polystore.testing.places import chromadb
 from polystore.testing.places.elasticsearch import own_prefix
 from polystore.testing.places.influxdb import own_bucket
+from polystore.testing.places.mongodb import fresh_database
 from polystore.testing.places.neo4j import fresh_label
+from polystore.testing.places.postgresql import fresh_schema
 from polystore.testing.places.s3 import own_objects
 from tests import agent_child, mongodb, mysql, postgresql
 from tests.agent_child import EXAMPLES
@@ -83,28 +86,35 @@ def postgresql_redis_and_mongodb(folder: Path) -> Generator[AgentStores]:
 
 
 @contextmanager
-def every_kind(folder: Path) -> Generator[AgentStores]:
-    """Each kind of data in the store that is made for it; PostgreSQL has what is left, the journal, and the vectors."""
+def every_kind(folder: Path, instead: Mapping[str, str] = {}) -> Generator[AgentStores]:
+    """Each kind of data in the store that is made for it, as in compose/polystore.toml; PostgreSQL has what is left,
+    and the journal. `instead`: servers by their names with other URLs than those of `tests.stack`."""
+
+    def url(name: str) -> str:
+        return instead.get(name) or url_of(name)
+
     with ExitStack() as own:
-        path = own.enter_context(postgresql.fresh_schema())
+        main = url("postgresql")
+        path = own.enter_context(fresh_schema(main))
+        documents = own.enter_context(fresh_database(url("mongodb")))
+        search, graph, vectors = url("elasticsearch"), url("neo4j"), url("chromadb")
         stores: dict[str, Mapping[str, Any]] = {
-            "main": postgresql.configured(path),
-            "live": own.enter_context(_redis()),
-            "documents": {"url": own.enter_context(mongodb.fresh_database())},
+            "main": {"url": main, "options": {"schema": path, "pool_size": 5}},
+            "live": own.enter_context(_redis(url("redis"))),
+            "documents": {"url": documents},
+            "search": {"url": search, "options": {"prefix": own.enter_context(own_prefix(search))}},
+            "graph": {"url": graph, "options": {"label": own.enter_context(fresh_label(graph))}},
+            "vectors": {"url": vectors, "options": {"prefix": own.enter_context(chromadb.own_prefix(vectors))}},
+            "series": {"url": own.enter_context(own_bucket(url("influxdb")))},
+            "files": {"url": own.enter_context(own_objects(url("minio")))},
         }
-        search, graph, series = url_of("elasticsearch"), url_of("neo4j"), url_of("influxdb")
-        stores["search"] = {"url": search, "options": {"prefix": own.enter_context(own_prefix(search))}}
-        stores["graph"] = {"url": graph, "options": {"label": own.enter_context(fresh_label(graph))}}
-        stores["series"] = {"url": own.enter_context(own_bucket(series))}
-        stores["files"] = {"url": own.enter_context(own_objects(url_of("minio")))}
-        url: str = stores["documents"]["url"]
-        yield AgentStores("documents", _in_mongodb(url), stores)
+        yield AgentStores("documents", _in_mongodb(documents), stores)
 
 
 @contextmanager
-def _redis() -> Generator[Mapping[str, Any]]:
+def _redis(url: str | None = None) -> Generator[Mapping[str, Any]]:
     """Settings of a Redis store under a prefix of its own."""
-    place = Place(url_of("redis"))
+    place = Place(url or url_of("redis"))
     try:
         yield {"url": place.url, "options": {"prefix": place.prefix}}
     finally:

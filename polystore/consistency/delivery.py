@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,9 @@ class Delivery:
         self.follow: Callable[[], Awaitable[bool]] = nothing
         """Goes over to what another process has rebuilt."""
         self.wake_retries: Callable[[str], None] = lambda target: None
-        self._late: set[asyncio.Task[Failures]] = set()
+        self._late: set[asyncio.Task[Any]] = set()
+        self._behind: Counter[str] = Counter()
+        """Copy -> its calls that batches have left behind and that go on."""
 
     # -- one batch from a lane --------------------------------------------------------------------------------
 
@@ -78,7 +81,8 @@ class Delivery:
             await self.targets.refresh()
             await self.follow()  # perhaps what is new is another model
         work = self._newest(batch)
-        failures = await self._apply_all(work)
+        late: dict[str, asyncio.Task[Failures]] = {}
+        failures = await self._apply_all(work, late)
         self.context.env.crashpoint("delivery.applied")
         spilled = [row for name, failed in failures.items() for row in self._spill(name, work[name], failed, batch)]
         done = [
@@ -95,6 +99,8 @@ class Delivery:
             self.wake_retries(name)
         for row in spilled:
             self.waiters.notify(row.target, row.key, row.version, "pending")
+        for name, attempt in late.items():
+            self._keep(asyncio.create_task(self._note(name, attempt, work[name])))
 
     def held(self, name: str, changes: Iterable[Change], failed: Collection[Key]) -> list[Held]:
         """Which of the changes that were brought to a target are now at their home, so that the journal need not keep
@@ -119,39 +125,76 @@ class Delivery:
                     changes[change.key] = change
         return work
 
-    async def _apply_all(self, work: Mapping[str, Mapping[Key, Change]]) -> dict[str, Failures]:
-        """All copies at the same time. One that is much slower than usual is left behind with its changes owed; what
-        it still applies is noted when it ends."""
-        tasks = {name: asyncio.create_task(self.attempt(name, list(c.values()))) for name, c in work.items()}
+    async def _apply_all(
+        self, work: Mapping[str, Mapping[Key, Change]], late: dict[str, asyncio.Task[Failures]]
+    ) -> dict[str, Failures]:
+        """All copies at the same time. One that is much slower than usual is left behind with its changes owed, and
+        put into `late`; what it still applies is noted when it ends. Until then it is owed all: calls would pile up."""
+        ready = {name: list(changes.values()) for name, changes in work.items() if not self._behind[name]}
+        tasks = {name: asyncio.create_task(self.attempt(name, changes)) for name, changes in ready.items()}
         try:
             started = self.context.env.monotonic()
-            return {name: await self._patiently(name, task, work[name], started) for name, task in tasks.items()}
+            failures = {
+                name: await self._patiently(name, task, work[name], started, late) for name, task in tasks.items()
+            }
         except BaseException:
             for task in tasks.values():
                 task.cancel()
             raise
+        for name in work:
+            if name in ready:
+                continue
+            behind = StoreTimeout("it is still at work on what an earlier batch has left it with", store=name)
+            failures[name] = dict.fromkeys(work[name], behind)
+        return failures
 
     async def _patiently(
-        self, name: str, task: asyncio.Task[Failures], changes: Mapping[Key, Change], started: float
+        self,
+        name: str,
+        task: asyncio.Task[Failures],
+        changes: Mapping[Key, Change],
+        started: float,
+        late: dict[str, asyncio.Task[Failures]],
     ) -> Failures:
         settings = self.context.settings
         patience = self.targets.pace(name).patience_s(
-            settings.detach_s, settings.detach_factor, settings.batch_deadline_s
+            settings.detach_s,
+            settings.detach_factor,
+            settings.batch_deadline_s / 2,  # the next batch waits for this one
         )
         await asyncio.wait((task,), timeout=max(0.0, patience - (self.context.env.monotonic() - started)))
         if task.done():
             return task.result()
-        self._late.add(task)
-        task.add_done_callback(lambda ended: self._caught_up_late(name, ended, changes))
+        self._keep(task)
+        self._behind[name] += 1
+        task.add_done_callback(lambda _: self._behind.subtract([name]))
+        late[name] = task
         slow = StoreTimeout(
-            f"slower than {patience:.2f} s; the batch went on without it", store=name, operation="apply"
+            f"slower than {patience:.2f} s; the batch went on without it",
+            store=name,
+            operation="apply",
+            # The call goes on: an attempt beside it would be the same work again, on a store that is slow already.
+            retry_after_s=settings.batch_deadline_s + settings.call_timeout_s,
         )
         return dict.fromkeys(changes, slow)
 
-    def _caught_up_late(self, name: str, task: asyncio.Task[Failures], changes: Mapping[Key, Change]) -> None:
-        self._late.discard(task)
-        if not task.cancelled() and task.exception() is None and len(task.result()) < len(changes):
-            self.wake_retries(name)
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _note(self, name: str, attempt: asyncio.Task[Failures], changes: Mapping[Key, Change]) -> None:
+        """What a call that was left behind has brought is owed no more; the rest is due now."""
+        try:
+            failures = await attempt
+        except Exception as e:  # noqa: BLE001 -- its rows are owed, and due before long
+            self.context.report(f"{name}: {type(e).__name__}: {e}")
+            return
+        brought = [change for key, change in changes.items() if key not in failures]
+        done = [Done(name, change.key, change.version) for change in brought]
+        await self.settle(Settlement((), (), done, self.held(name, brought, ())))
+        if failures:
+            await self.home.call(SupportsJournal.awaken, name, list(failures), 0)
+        self.wake_retries(name)
 
     def _spill(
         self, name: str, changes: Mapping[Key, Change], failed: Failures, batch: Sequence[SyncTask]

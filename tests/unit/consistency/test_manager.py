@@ -187,6 +187,23 @@ def test_a_slow_copy_is_left_behind_and_does_not_delay_the_others() -> None:
     simulated(test)
 
 
+def test_a_copy_that_was_left_behind_is_owed_what_it_has_not_brought_yet_and_sent_nothing_twice() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        for i in range(10):
+            await world.put(manager, f"warm{i}", "하나", ack="applied")
+        calls = world.copies["search"].calls
+        world.copies["search"].stall_s = 5.0
+        for i in range(10):
+            await world.put(manager, f"n{i}", "둘", ack=["vectors"])
+        assert world.copies["search"].calls <= calls + 2, "calls pile up at a slow copy"
+        await manager.settle(60)
+        brought = [id for batch in world.copies["search"].batches for id in batch if id.startswith("n")]
+        assert sorted(brought) == [f"n{i}" for i in range(10)]
+
+    simulated(test)
+
+
 def test_changes_of_one_record_are_coalesced_to_the_newest() -> None:
     async def test(world: World) -> None:
         manager = await world.manager()
