@@ -28,7 +28,7 @@ CHAPTERS = {
     "Opening": "HybridDataArchitecture Opening Transaction",
     "Records": "Collection KeyValue Ack Token Direction",
     "Conditions": "F Field Expr Order Condition",
-    "Results": "WriteResult StoreStatus Stored Found Hit Related ImportReport",
+    "Results": "WriteResult StoreStatus Stored Found Hit Related Explored ImportReport",
     "Facts": "Point Log",
     "State": "State Limiter Allowance Channel Subscription",
     "Files": "Files SweepReport",

@@ -134,6 +134,22 @@ class Related(msgspec.Struct, Generic[R], frozen=True):
         return notebook.table([{"depth": self.depth, **notebook.fields(self.value), **self.properties}], way + end)
 
 
+class Explored(msgspec.Struct, Generic[R], frozen=True):
+    """What a search along relations found: `depth` steps from the record `seed`, which is its key as text, over `path`
+    as `Related` has it; a seed itself at depth 0. `score` is of ranks, and compares within one answer only."""
+
+    value: R
+    score: float
+    seed: str
+    depth: int
+    path: Sequence[tuple[str, str, str]]
+
+    def _repr_html_(self) -> str:
+        way = "".join(f"{start} –{relation}→ " for start, relation, _ in self.path)
+        cells = {"score": round(self.score, 4), "depth": self.depth, **notebook.fields(self.value)}
+        return notebook.table([cells], way + (self.path[-1][2] if self.path else ""))
+
+
 class Point(msgspec.Struct, Generic[V], frozen=True):
     """A point of a measure, or the aggregate of a window, whose beginning is `at`."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from polystore.collection import stale
 from polystore.collection.scope import Scope, check_limit
 from polystore.collection.searching import enough, live
 from polystore.entity import EntityType
@@ -42,9 +43,8 @@ class Edges(msgspec.Struct, frozen=True):
 
 
 class Walk(msgspec.Struct, frozen=True):
-    """A question about relations, checked before any I/O."""
+    """A question about relations, from whichever record, checked before any I/O."""
 
-    key: Key
     edges: Edges
     into: EntityType[Any] | None
     depth: int
@@ -68,7 +68,6 @@ class Way(msgspec.Struct, frozen=True):
 
 def walk(
     scope: Scope[Any],
-    key: object,
     types: str | Sequence[str],
     into: type[Any] | None,
     direction: Direction,
@@ -87,7 +86,7 @@ def walk(
     elif where is not None:
         target = _only_end(scope, followed, "where= is a condition on the related records")
     condition = None if target is None else target.condition(where)
-    return Walk(scope.key(key), followed, target, depth, condition, limit)
+    return Walk(followed, target, depth, condition, limit)
 
 
 def way(
@@ -175,22 +174,27 @@ def graph_of(scope: Scope[Any], types: str | Sequence[str]) -> tuple[Store, list
     return wiring.store(stores.pop()), owners
 
 
-async def _ready(scope: Scope[Any], edges: Edges, after: Token | None) -> Store:
+async def _ready(scope: Scope[Any], edges: Edges, after: Token | None, stale_ok: bool) -> Store:
     store, owners = graph_of(scope, edges.types)
     for owner in owners:
-        await Scope(scope.wiring, scope.wiring.types[owner], scope.tenant).ready(store, after)
+        await Scope(scope.wiring, scope.wiring.types[owner], scope.tenant).ready(store, after, stale_ok)
     return store
 
 
-async def _records(scope: Scope[Any], keys: Iterable[Key]) -> Mapping[Key, Record | None]:
+async def _records(scope: Scope[Any], keys: Iterable[Key], stale_ok: bool) -> Mapping[Key, Record | None]:
     """Each type is looked up at its own home."""
     wiring = scope.wiring
     by_type: dict[str, list[Key]] = {}
     for key in keys:
         if key.etype in wiring.types:  # a store may be shared with another application
             by_type.setdefault(key.etype, []).append(key)
-    homes = [wiring.store(wiring.placements[etype].authority) for etype in by_type]
-    answers = await asyncio.gather(*(home.get(group) for home, group in zip(homes, by_type.values(), strict=True)))
+    scopes = [Scope(wiring, wiring.types[etype], scope.tenant) for etype in by_type]
+    answers = await asyncio.gather(
+        *(
+            stale.records(one, group, one.home.get, stale_ok)
+            for one, group in zip(scopes, by_type.values(), strict=True)
+        )
+    )
     return {
         key: record
         for group, found in zip(by_type.values(), answers, strict=True)
@@ -209,13 +213,16 @@ def _check_work(n: int, limit: int, what: str) -> None:
 # -- related records ----------------------------------------------------------------------------------------------
 
 
-async def related(scope: Scope[Any], asked: Walk, after: Token | None) -> list[Related[Any]]:
-    store = await _ready(scope, asked.edges, after)
-    key, edges = asked.key, asked.edges
+async def related(
+    scope: Scope[Any], key: Key, asked: Walk, after: Token | None, stale_ok: bool
+) -> Sequence[tuple[Key, Related[Any]]]:
+    """The records that are reached, with their identities."""
+    store = await _ready(scope, asked.edges, after, stale_ok)
+    edges = asked.edges
 
-    async def ask(n: int) -> tuple[Sequence[Related[Any]], bool]:
+    async def ask(n: int) -> tuple[Sequence[tuple[Key, Related[Any]]], bool]:
         _check_work(n, asked.limit, "nodes")
-        reached = await store.call(
+        nodes = await store.call(
             SupportsTraversal.traverse,
             key.etype,
             key.tenant,
@@ -226,24 +233,26 @@ async def related(scope: Scope[Any], asked: Walk, after: Token | None) -> list[R
             edges.where,
             n,
         )
-        return await _hydrated(scope, asked, reached), len(reached) < n
+        return await _hydrated(scope, asked, nodes, stale_ok), len(nodes) < n
 
-    return list(await enough(asked.limit, ask))
+    return await enough(asked.limit, ask)
 
 
-async def _hydrated(scope: Scope[Any], asked: Walk, reached: Sequence[Reached]) -> list[Related[Any]]:
+async def _hydrated(
+    scope: Scope[Any], asked: Walk, found: Sequence[Reached], stale_ok: bool
+) -> list[tuple[Key, Related[Any]]]:
     """The nodes with their current records, in the order of the walk, as many as are asked for."""
     wanted = scope.wiring.types if asked.into is None else {asked.into.name: asked.into}
     holds = None if asked.where is None else predicate(asked.where)
-    nodes = [node for node in reached if node.etype in wanted]
-    out: list[Related[Any]] = []
+    nodes = [node for node in found if node.etype in wanted]
+    out: list[tuple[Key, Related[Any]]] = []
     for start in range(0, len(nodes), _CHUNK):
-        chunk = nodes[start : start + _CHUNK]
-        records = await _records(scope, [Key(scope.tenant, node.etype, node.id) for node in chunk])
-        for node in chunk:
-            body = live(records[Key(scope.tenant, node.etype, node.id)], holds)
+        chunk = {Key(scope.tenant, node.etype, node.id): node for node in nodes[start : start + _CHUNK]}
+        records = await _records(scope, chunk, stale_ok)
+        for key, node in chunk.items():
+            body = live(records[key], holds)
             if body is not None:
-                out.append(Related(wanted[node.etype].decode(body), node.depth, node.path, node.properties))
+                out.append((key, Related(wanted[key.etype].decode(body), node.depth, node.path, node.properties)))
         if len(out) >= asked.limit:
             break
     return out
@@ -253,7 +262,7 @@ async def _hydrated(scope: Scope[Any], asked: Walk, reached: Sequence[Reached]) 
 
 
 async def paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path]:
-    store = await _ready(scope, asked.edges, after)
+    store = await _ready(scope, asked.edges, after, False)
     edges = asked.edges
 
     async def ask(n: int) -> tuple[Sequence[Path], bool]:
@@ -283,7 +292,7 @@ async def _standing(scope: Scope[Any], asked: Way, found: Sequence[Sequence[Link
     there: set[Key] = set()
     standing: set[Link] = set()
     for start in range(0, len(keys), _CHUNK):
-        for key, record in (await _records(scope, keys[start : start + _CHUNK])).items():
+        for key, record in (await _records(scope, keys[start : start + _CHUNK], False)).items():
             judged = wanted if key.etype == asked.end.etype and key not in ends else None
             body = live(record, judged)
             if body is not None:

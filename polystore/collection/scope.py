@@ -138,13 +138,17 @@ class Scope(Generic[T]):
             raise UnsupportedOperation(
                 f"{entity.cls.__name__} is a table of the application, which has one tenant; leave out hda.tenant()"
             )
-        self.placement = wiring.placements[entity.name]
         self.home = wiring.store(self.placement.authority)
         self.found_at = self.home if not self.placement.journal else wiring.store(self.placement.home)
         """Who answers conditions: a home that cannot commit does that itself, and may be a moment behind."""
         cache = wiring.caches.get(entity.name)
         self.cached = None if cache is None else CachedRecords(cache, self.home, entity, tenant)
         self.results = None if wiring.result_cache is None else Results(wiring.result_cache, tenant)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the type lives now: facets move."""
+        return self.wiring.placements[self.etype]
 
     def __repr__(self) -> str:
         return f"{self.entity.cls.__name__} of tenant {self.tenant!r} in {self.placement.home}"
@@ -288,16 +292,17 @@ class Scope(Generic[T]):
             raise UnsupportedOperation(f"{self.entity.cls.__name__} is not placed for this: put {_DECLARED[facet]}")
         return self.wiring.store(name)
 
-    async def ready(self, store: Store, after: Token | None) -> None:
-        """Return when `store` may be asked about this type: it is complete, and holds what `after` names. Raises
-        Unavailable, StalenessTimeout, InvalidData."""
-        self.manager.readable(self.etype, store.name)
+    async def ready(self, store: Store, after: Token | None, stale_ok: bool = False) -> None:
+        """Return when `store` may be asked about this type: it is complete, or need not be, and holds what `after`
+        names. Raises Unavailable, StalenessTimeout, InvalidData."""
+        if not stale_ok:
+            self.manager.readable(self.etype, store.name)
         if after is not None:
             await self.manager.caught_up(self.etype, store.name, Token(after))
 
-    async def vectors_ready(self, store: Store, after: Token | None) -> None:
+    async def vectors_ready(self, store: Store, after: Token | None, stale_ok: bool = False) -> None:
         """As `ready`, for the vectors: at a home that serves them itself, an embedder may still be at work."""
-        await self.ready(store, after)
+        await self.ready(store, after, stale_ok)
         if after is not None and store is self.home:
             for stage in self.manager.embedders.pseudo_targets(self.etype):
                 await self.manager.caught_up(self.etype, stage, Token(after))

@@ -16,7 +16,7 @@ import msgspec
 from polystore.collection.paging import fingerprint, read_cursor, write_cursor
 from polystore.collection.scope import Scope, check_limit
 from polystore.entity import EntityType
-from polystore.errors import InvalidData, InvalidFilter, UnsupportedOperation
+from polystore.errors import InvalidData, InvalidFilter, Unavailable, UnsupportedOperation
 from polystore.filters import Condition, predicate
 from polystore.model import Body, Key, Match, Record
 from polystore.protocols import SupportsTextSearch, SupportsVectorSearch
@@ -37,27 +37,39 @@ RRF_WINDOW = 50
 class Question(Generic[T]):
     """One search: where it goes, what it asks, and how its matches become hits."""
 
-    def __init__(self, scope: Scope[T], where: Condition | None, limit: int, *, hydrate: bool = True) -> None:
+    def __init__(
+        self, scope: Scope[T], where: Condition | None, limit: int, *, hydrate: bool = True, stale_ok: bool = False
+    ) -> None:
         check_limit(limit)
         self.scope = scope
         self.limit = limit
         self.hydrate = hydrate
+        self.stale_ok = stale_ok
         self.where = scope.entity.condition(where)
         self._holds = None if self.where is None else predicate(self.where)
 
     async def hits(self, store: Store, matches: Sequence[Match], phrases: Sequence[Phrase] = ()) -> dict[str, Hit[T]]:
         """The matches that are live and satisfy the condition now, by id."""
         scope = self.scope
-        source = scope.home if self.hydrate else store
         keys = [Key(scope.tenant, scope.etype, match.id) for match in matches]
         hits: dict[str, Hit[T]] = {}
-        for match, record in zip(matches, await source.get(keys) if keys else (), strict=True):
+        for match, record in zip(matches, await self._records(store, keys) if keys else (), strict=True):
             body = live(record, self._holds)
             if record is not None and body is not None:
                 value = scope.entity.decode(body)
                 marked = highlights(scope.entity, body, phrases) if phrases else {}
                 hits[match.id] = Hit(value, record.version, match.score, match.version, marked)
         return hits
+
+    async def _records(self, store: Store, keys: Sequence[Key]) -> list[Record | None]:
+        """What the store that was searched holds is the answer where nothing newer is wanted, or can be had."""
+        if self.hydrate:
+            try:
+                return await self.scope.home.get(keys)
+            except Unavailable:
+                if not self.stale_ok:
+                    raise
+        return await store.get(keys)
 
 
 def live(record: Record | None, holds: Callable[[Body], bool] | None) -> Body | None:
@@ -99,7 +111,7 @@ async def search(question: Question[T], text: str, cursor: str | None, after: To
     phrases = query(text)
     if not phrases:
         return Found(())
-    await scope.ready(store, after)
+    await scope.ready(store, after, question.stale_ok)
     hits: list[Hit[T]] = []
     at: tuple[float, str] | None = None
     more, skip = True, seen
@@ -169,7 +181,7 @@ async def similar(
     scope = question.scope
     name = vector_field(scope, field)
     vector = check_target(scope, name, to)
-    await scope.vectors_ready(scope.serving("vector"), after)
+    await scope.vectors_ready(scope.serving("vector"), after, question.stale_ok)
 
     async def one_model() -> Found[Hit[T]]:
         scope.manager.embedders.comparable(scope.etype, name)
@@ -195,8 +207,8 @@ async def hybrid(question: Question[T], text: str, after: Token | None) -> Found
     if not fields:
         raise UnsupportedOperation(f"{scope.entity.cls.__name__}: hybrid needs Embedding() on a str field")
     phrases = query(text)
-    await scope.ready(words, after)
-    await scope.vectors_ready(vectors, after)
+    await scope.ready(words, after, question.stale_ok)
+    await scope.vectors_ready(vectors, after, question.stale_ok)
 
     async def by_words(n: int) -> list[Match]:
         if not phrases:

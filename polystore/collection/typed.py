@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Ma
 from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
-from polystore.collection import importing, searching, writing
+from polystore.collection import importing, searching, stale, writing
 from polystore.collection.measures import Measures
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import (
@@ -43,6 +43,8 @@ class Collection(Measures[T], Walks[T], Generic[T]):
     commit. With an `op_id` a call may be repeated for 24 h, after any error too, and is carried out once.
 
     `after=` takes the token of a write: the read sees that write or something newer, or raises StalenessTimeout.
+    `stale_ok=True` takes an old answer rather than none: where the home does not answer, a complete copy gives the
+    record as it has it; searches and walks ask copies that are still being filled, too.
     """
 
     def __init__(self, scope: Scope[T]) -> None:
@@ -180,8 +182,10 @@ class Collection(Measures[T], Walks[T], Generic[T]):
 
     # -- reads of records ---------------------------------------------------------------------------------------
 
-    async def get(self, key: KeyValue, *, after: Token | None = None) -> T | None:
+    async def get(self, key: KeyValue, *, after: Token | None = None, stale_ok: bool = False) -> T | None:
         """The value, or None when no live record has the key. Raises DecodeError when what is stored is damaged."""
+        if stale_ok:
+            return (await self.get_many((key,), after=after, stale_ok=True))[0]
         if after is not None:
             check_token(after)
         elif self._cached is not None:
@@ -192,34 +196,38 @@ class Collection(Measures[T], Walks[T], Generic[T]):
             return None
         return self._decode(record.body)
 
-    async def get_many(self, keys: Sequence[KeyValue], *, after: Token | None = None) -> Sequence[T | None]:
+    async def get_many(
+        self, keys: Sequence[KeyValue], *, after: Token | None = None, stale_ok: bool = False
+    ) -> Sequence[T | None]:
         """The values in the order of the keys, None where there is none."""
         check_token(after)
+        stale.check(stale_ok, after)
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidData(f"get_many takes a list of keys, not one {type(keys).__name__}; get takes one key")
         wanted = [self._scope.key(key) for key in keys]
         ask = self._home.get if self._cached is None or after is not None else self._cached.records
-        records = await ask(wanted) if wanted else []
+        records = await stale.records(self._scope, wanted, ask, stale_ok) if wanted else []
         return [None if r is None or r.body is None else self._decode(r.body) for r in records]
 
-    async def load(self, key: KeyValue, *, after: Token | None = None) -> Stored[T]:
+    async def load(self, key: KeyValue, *, after: Token | None = None, stale_ok: bool = False) -> Stored[T]:
         """The value with its version and the time of its last write. Raises NotFound."""
-        check_token(after)
         wanted = self._scope.key(key)
-        record = await self._record(wanted, after)
+        record = await self._record(wanted, after, stale_ok)
         if record is None or record.body is None:
             raise self._scope.not_found(wanted)
         return self._scope.stored(record)
 
-    async def exists(self, key: KeyValue, *, after: Token | None = None) -> bool:
+    async def exists(self, key: KeyValue, *, after: Token | None = None, stale_ok: bool = False) -> bool:
         """Whether a live record has the key."""
-        check_token(after)
-        record = await self._record(self._scope.key(key), after)
+        record = await self._record(self._scope.key(key), after, stale_ok)
         return record is not None and record.body is not None
 
-    async def _record(self, key: Key, after: Token | None) -> Record | None:
-        if self._cached is not None and after is None:
-            return (await self._cached.records((key,)))[0]
+    async def _record(self, key: Key, after: Token | None, stale_ok: bool) -> Record | None:
+        check_token(after)
+        stale.check(stale_ok, after)
+        if stale_ok or (self._cached is not None and after is None):
+            ask = self._home.get if self._cached is None else self._cached.records
+            return (await stale.records(self._scope, (key,), ask, stale_ok))[0]
         return await self._at_home(key)
 
     async def _at_home(self, key: Key) -> Record | None:
@@ -296,11 +304,13 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         cursor: str | None = None,
         hydrate: bool = True,
         after: Token | None = None,
+        stale_ok: bool = False,
     ) -> Found[Hit[T]]:
         """Records whose full-text fields hold all words of the text, best first (BM25). Highlights are pieces of the
         original text. Values are the home's current ones; `hydrate=False` takes what the index's own store holds."""
         searching.check_text(text)
-        question = searching.Question(self._scope, where, limit, hydrate=hydrate)
+        stale.check(stale_ok, after)
+        question = searching.Question(self._scope, where, limit, hydrate=hydrate, stale_ok=stale_ok)
         return await searching.search(question, text, cursor, after)
 
     async def similar(
@@ -312,15 +322,26 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         limit: int = 10,
         hydrate: bool = True,
         after: Token | None = None,
+        stale_ok: bool = False,
     ) -> Found[Hit[T]]:
         """The records nearest to a text or a vector by the field's metric, best first. `field` names the field where
         there are several. Raises DimensionMismatch, and InvalidData for NaN."""
-        question = searching.Question(self._scope, where, limit, hydrate=hydrate)
+        stale.check(stale_ok, after)
+        question = searching.Question(self._scope, where, limit, hydrate=hydrate, stale_ok=stale_ok)
         return await searching.similar(question, to, field, after)
 
     async def hybrid(
-        self, text: str, *, where: Condition | None = None, limit: int = 10, after: Token | None = None
+        self,
+        text: str,
+        *,
+        where: Condition | None = None,
+        limit: int = 10,
+        hydrate: bool = True,
+        after: Token | None = None,
+        stale_ok: bool = False,
     ) -> Found[Hit[T]]:
         """`search` and `similar` fused by reciprocal rank: what is good in both comes first."""
         searching.check_text(text)
-        return await searching.hybrid(searching.Question(self._scope, where, limit), text, after)
+        stale.check(stale_ok, after)
+        question = searching.Question(self._scope, where, limit, hydrate=hydrate, stale_ok=stale_ok)
+        return await searching.hybrid(question, text, after)

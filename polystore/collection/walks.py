@@ -6,11 +6,11 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from polystore.collection import relations
+from polystore.collection import exploring, relations, searching, stale
 from polystore.collection.scope import KeyValue, Scope
 from polystore.filters import Condition
 from polystore.model import Direction
-from polystore.results import Path, Related, Token
+from polystore.results import Explored, Path, Related, Token
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,6 +33,7 @@ class Walks(Generic[T]):
         edges: Condition | None = ...,
         limit: int = ...,
         after: Token | None = ...,
+        stale_ok: bool = ...,
     ) -> Sequence[Related[object]]: ...
     @overload
     async def related(
@@ -47,6 +48,7 @@ class Walks(Generic[T]):
         edges: Condition | None = ...,
         limit: int = ...,
         after: Token | None = ...,
+        stale_ok: bool = ...,
     ) -> Sequence[Related[R]]: ...
     async def related(
         self,
@@ -60,13 +62,43 @@ class Walks(Generic[T]):
         edges: Condition | None = None,
         limit: int = 100,
         after: Token | None = None,
+        stale_ok: bool = False,
     ) -> Sequence[Related[Any]]:
         """Records reached from this one over relations of the types, nearest first, each once; `direction` "in" follows
         those that point here. `into` keeps the records of one class; `where` is a condition on it (without `into` on
         the only class that can be reached). `edges`: only edges whose properties satisfy this condition are followed.
         Ends that are not there are left out. Raises WorkLimitExceeded when the first 100,000 do not hold `limit`."""
-        asked = relations.walk(self._scope, key, type, into, direction, depth, where, edges, limit)
-        return await relations.related(self._scope, asked, after)
+        asked = relations.walk(self._scope, type, into, direction, depth, where, edges, limit)
+        stale.check(stale_ok, after)
+        found = await relations.related(self._scope, self._scope.key(key), asked, after, stale_ok)
+        return [one for _, one in found]
+
+    async def explore(
+        self,
+        to: str | Sequence[float],
+        type: str | Sequence[str],  # noqa: A002
+        *,
+        field: str | None = None,
+        seeds: int = 5,
+        seed_where: Condition | None = None,
+        into: builtins.type[Any] | None = None,
+        direction: Direction = "out",
+        depth: int = 1,
+        where: Condition | None = None,
+        edges: Condition | None = None,
+        limit: int = 10,
+        after: Token | None = None,
+        stale_ok: bool = False,
+    ) -> Sequence[Explored[Any]]:
+        """A search that goes on along relations: the `seeds` records nearest to a text or vector (as `similar`, of
+        those that satisfy `seed_where`), and what `related` reaches from them, best first. Each record comes once, with
+        the best of the seeds that lead to it; the seeds themselves are among the results unless `into` is another
+        class. Ranked by 1 / (60 + rank of the seed), halved with each step, summed over the seeds. Raises as `similar`
+        and `related` do."""
+        asked = relations.walk(self._scope, type, into, direction, depth, where, edges, limit)
+        stale.check(stale_ok, after)
+        question = searching.Question(self._scope, seed_where, seeds, stale_ok=stale_ok)
+        return await exploring.explore(question, to, field, asked, after)
 
     async def path(
         self,
