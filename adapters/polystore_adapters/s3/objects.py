@@ -62,7 +62,7 @@ class Bucket:
     """The objects below one prefix of a bucket. Raises the clients' own errors where it does not say more."""
 
     def __init__(self, place: Place) -> None:
-        self._bucket, self._prefix = place.bucket, place.prefix
+        self._bucket, self.prefix = place.bucket, place.prefix
         self.part_bytes = place.options.part_mb << 20
         self.data = place.store()
         self.control = place.control()
@@ -76,13 +76,13 @@ class Bucket:
         self.control.close()
 
     def _object(self, key: str) -> str:
-        return f"{self._prefix}objects/{check_object_key(key)}{_END}"
+        return f"{self.prefix}objects/{check_object_key(key)}{_END}"
 
     def _parts(self, upload: Upload) -> str:
-        return f"{self._prefix}parts/{check_object_key(upload.key)}/{check_object_key(upload.id)}"
+        return f"{self.prefix}parts/{check_object_key(upload.key)}/{check_object_key(upload.id)}"
 
     def _pending(self, upload_id: str) -> str:
-        return f"{self._prefix}pending/{upload_id}"
+        return f"{self.prefix}pending/{upload_id}"
 
     async def ask(self, operation: str, **given: Any) -> Any:
         """One operation of S3, by its name in the driver, in a thread."""
@@ -224,7 +224,7 @@ class Bucket:
     async def discard(self, before_us: int) -> bool:
         """An upload counts from its beginning, which its id tells."""
         done = 0
-        async for chunk in listed(self.data, f"{self._prefix}pending/", page=PAGE):
+        async for chunk in listed(self.data, f"{self.prefix}pending/", page=PAGE):
             for one in chunk:
                 upload_id = one["path"].rpartition("/")[2]
                 if _begun_us(upload_id) > before_us:
@@ -300,7 +300,7 @@ class Bucket:
         return known
 
     async def list(self, prefix: str, after: str, limit: int) -> list[StoredObject]:
-        base = f"{self._prefix}objects/"
+        base = f"{self.prefix}objects/"
         folder = f"{base}{prefix.rpartition('/')[0]}"
         keys: list[str] = []
         async for chunk in listed(self.data, folder, offset=f"{base}{after}{_END}" if after else None):

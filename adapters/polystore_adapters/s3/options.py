@@ -26,7 +26,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: the address of a server that is not AWS. region. ca_file: the certificates to trust, as a PEM file.
     virtual_hosts: the bucket is a part of the host's name, as AWS wants it. part_mb: size of the parts of a stream,
     each in memory while it travels; an object has at most 10,000. connections: at the same time. timeout_s: of one
-    request.
+    request. Of the bucket itself, None as it is: versioning: whether the server keeps what is replaced or removed, for
+    noncurrent_days. tags: the bucket's, beside those that others gave it.
     """
 
     access_key: str | None = None
@@ -39,6 +40,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part_mb: int = 8
     connections: int = 16
     timeout_s: float = 60.0
+    versioning: bool | None = None
+    noncurrent_days: int | None = None
+    tags: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def read_options(url: str, options: Mapping[str, Any]) -> Place:
         raise ConfigurationError("s3://BUCKET[/PREFIX], or minio://USER:PASSWORD@HOST:PORT/BUCKET[/PREFIX]")
     if not 5 <= given.part_mb <= 1024 or given.connections < 1 or given.timeout_s <= 0:
         raise ConfigurationError("options of an S3 store: part_mb from 5 to 1024, connections and timeout_s above 0")
+    if given.noncurrent_days is not None and (not given.versioning or given.noncurrent_days < 1):
+        raise ConfigurationError("options of an S3 store: noncurrent_days is from 1, and needs versioning = true")
     if (given.access_key is None) != (given.secret_key is None):
         raise ConfigurationError("options of an S3 store: access_key and secret_key are given together")
     try:

@@ -31,6 +31,7 @@ from polystore.model import (
     Upload,
 )
 from polystore.protocols import Layout, SupportsObjects, SupportsSchema
+from polystore_adapters.s3 import administration
 from polystore_adapters.s3.driver import BotoCoreError, ClientError, code_of
 from polystore_adapters.s3.objects import Bucket
 from polystore_adapters.s3.options import Place
@@ -43,14 +44,14 @@ _MISSING = frozenset({"NoSuchBucket", "404"})
 
 
 class S3Repository:
-    """Blobs in one bucket. `client`: the driver's own object of botocore, for what is not data (versioning, life cycle,
-    tags, policies)."""
+    """Blobs in one bucket. `client`: the driver's own object of botocore, for what is not data (policies, tags of objects,
+    replication)."""
 
     capabilities: frozenset[type] = frozenset({SupportsObjects, SupportsSchema})
 
     def __init__(self, place: Place, env: Env) -> None:
         self._bucket = Bucket(place)
-        self._name = place.bucket
+        self._name, self._options = place.bucket, place.options
         self._env = env
         self._closed = False
         self.limits = Limits(part_bytes=self._bucket.part_bytes)
@@ -91,6 +92,13 @@ class S3Repository:
             if not create:
                 raise
             await self._call(self._check().create())
+        different = await self._call(administration.differences(self._check(), self._options))
+        if different and not create:
+            raise SchemaMismatch(
+                f"the bucket {self._name!r} is not as the options ask: {', '.join(different)}; run `polystore init`"
+            )
+        if different:
+            await self._call(administration.carry_out(self._check(), self._options))
 
     async def ping(self) -> Instance:
         answer = await self._call(self._check().ask("head_bucket"))
