@@ -41,10 +41,12 @@ def fresh_database() -> Generator[str]:
 def forgotten_connections() -> Generator[None]:
     """PyMongo forgets the socket of a connection that is cancelled while it is made, without closing it: collected
     here, where it is expected, and not in the middle of another test."""
+    gc.freeze()  # what was there before is not looked at again, which would take a second in a long run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
+    gc.unfreeze()
 
 
 async def connected(env: Env, url: str, **options: Any) -> Repository:

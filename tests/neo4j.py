@@ -20,10 +20,12 @@ __all__ = ["connecting", "forgotten_connections", "own_label"]
 def forgotten_connections() -> Generator[None]:
     """The driver forgets the socket of a connection that is cancelled while it is made, without closing it: collected
     here, where it is expected, and not in the middle of another test."""
+    gc.freeze()  # what was there before is not looked at again, which would take a second in a long run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
+    gc.unfreeze()
 
 
 def connecting(url: str, label: str, **options: Any) -> Connect:

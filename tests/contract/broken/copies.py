@@ -239,17 +239,17 @@ class TaskLeft(MemoryRepository):
         return await super().ping()
 
 
-@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods", name="SupportsTextSearch")
+@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods")
 class ClaimsTooMuch(MemoryRepository):
     search = None  # type: ignore[assignment]
 
 
-@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods", name="SupportsFilter")
+@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods")
 class ClaimsTooLittle(MemoryRepository):
     capabilities = MemoryRepository.capabilities - {SupportsFilter}
 
 
-@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods", name="SupportsFilter")
+@fails(RepositoryConformance, "test_claims_a_protocol_exactly_when_it_has_its_methods")
 class OtherParameters(MemoryRepository):
     async def count(self, etype: str, where: Checked | None, tenant: str = "") -> int:  # type: ignore[override]
         return await super().count(etype, tenant, where)

@@ -47,10 +47,12 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def forgotten_connections() -> Generator[None]:
     """Collected here, where they are expected, and not in the middle of another test."""
+    gc.freeze()  # what other tests have left is not looked at again
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.unfreeze()
 
 
 @pytest.fixture
