@@ -9,9 +9,11 @@ stands between that store and those who use it: they see whole records.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec.structs import replace
@@ -40,7 +42,10 @@ from polystore.store import Store
 
 PATIENCE_S = 2.0
 """How long a read waits for a home that holds another version than its journal has: as long as one with `after=`."""
-UPDATE_TRIES: Final = 5
+UPDATE_TRIES: Final = 8
+"""How often an update begins anew because another process wrote in between; those of one process take turns."""
+PAUSE_S: Final = 0.005
+"""Before the second try at most; each further pause may be twice as long."""
 HASH_BYTES: Final = 16
 _KINDS: Final = {JOURNAL_DIGEST: bytes, JOURNAL_BODY: bytes | None, JOURNAL_HELD: int | None}
 
@@ -163,6 +168,8 @@ class LentBodies:
         self._env = env
         self._journal = journal
         self._types = types
+        self._turns = WeakValueDictionary[Key, asyncio.Lock]()
+        """Of records that updates of this process are about: each goes when nobody wants it."""
 
     def lends(self, etype: str) -> bool:
         return etype in self._types
@@ -240,9 +247,23 @@ class LentBodies:
         raises."""
         if not any(write.key.etype in self._types for write in commit.writes):
             return await send(commit)
+        updates = [write for write in commit.writes if write.kind == "update" and write.key.etype in self._types]
+        async with self._turn(write.key for write in updates):
+            return await self._committed(commit, updates, send, read)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, keys: Iterable[Key]) -> AsyncGenerator[None]:
+        """Inside, no other update of this process is about these records: what each writes follows from what it read,
+        so all but one of those that read the same would begin anew."""
+        in_order = sorted(set(keys), key=lambda key: (key.etype, key.tenant, key.id))
+        async with contextlib.AsyncExitStack() as taken:
+            for key in in_order:
+                await taken.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
+            yield
+
+    async def _committed(self, commit: Commit, updates: Sequence[Write], send: Send, read: Read) -> Committed:
         bases: Records = []
         for attempt in range(1, UPDATE_TRIES + 1):
-            updates = [write for write in commit.writes if write.kind == "update" and write.key.etype in self._types]
             standing = await self.completed([write.key for write in updates], read) if updates else []
             stands = {one.key: record for one, record in zip(updates, standing, strict=True)}
             writes, bodies = self._translated(commit.writes, stands)
@@ -254,6 +275,7 @@ class LentBodies:
                 if attempt == UPDATE_TRIES or standing == bases or expected:
                     raise
                 bases = standing
+                await asyncio.sleep(self._env.random.uniform(0, PAUSE_S * 2 ** (attempt - 1)))
             else:
                 answers = zip(writes, done.written, bodies, strict=True)
                 return replace(done, written=[self._answer(*one) for one in answers])

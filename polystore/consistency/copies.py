@@ -87,7 +87,7 @@ async def _identities(home: Store, etype: str, placement: Placement, stores: Map
             continue  # what it holds is not missed, and no older than it was told
         if store is None:
             continue  # optional, and does not answer: it is owed what it misses
-        if home.limits.ack_durable and not store.limits.ack_durable:
+        if home.limits.shared and not store.limits.shared:
             raise ConfigurationError(
                 f"{name!r} forgets its data with the process, and {home.name!r}, the home of {etype}, does not: "
                 "other processes would write without it. Give the copy a durable store, such as sqlite:FILE"

@@ -157,10 +157,14 @@ class Instance(Value, frozen=True, gc=False):
 
 
 class Limits(Value, frozen=True, gc=False):
-    """What one repository takes in one call, and what its acknowledgement is worth. `part_bytes`: of each part of an
-    object but the last."""
+    """What one repository takes in one call, and what its acknowledgement is worth: `ack_durable`, that it is kept
+    whatever ends; `shared`, that other processes may reach the same data. `part_bytes`: of each part of an object but
+    the last. `guarded`: `apply` compares and writes in one step, whoever else writes; else the consistency manager lets
+    one process write at a time."""
 
     batch_max: int = 500
     value_bytes_max: int = VALUE_BYTES_MAX
     ack_durable: bool = True
+    shared: bool = True
     part_bytes: int = 1 << 20
+    guarded: bool = True

@@ -94,7 +94,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
             SupportsKeptBodies,
         }
     )
-    limits: Limits = Limits(ack_durable=False, part_bytes=PART_BYTES)
+    limits: Limits = Limits(ack_durable=False, shared=False, part_bytes=PART_BYTES)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, server: MemoryServer, env: Env) -> None:

@@ -1,12 +1,18 @@
 """What is kept under which key. The part in braces decides the slot of a cluster: the two keys of a cached name share
-one. Parts are percent-encoded, so no character of a pattern or a brace is ever in one."""
+one, and so do a record and the index that it stands in. Parts are percent-encoded, so no character of a pattern or a
+brace is ever in one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from polystore.model import Key
+from polystore.model import HASH_SPACE, Key
+
+BUCKETS = 16
+"""Parts of the records of a type and tenant, by ranges of their hashes: each is in one slot of a cluster."""
+SPAN = HASH_SPACE // BUCKETS
+"""Hashes of one bucket."""
 
 
 def part(text: str) -> str:
@@ -43,7 +49,30 @@ class Keys:
         """The pattern of both kinds of keys, of one entity or of all."""
         return f"{self.prefix}:[vc]:{{*" if etype is None else f"{self.prefix}:[vc]:{{*/{part(etype)}/*"
 
+    def record(self, key: Key, h: int) -> tuple[str, str, str]:
+        """The record, the index of its bucket, and the list of what expires in that."""
+        index, expiring = self.index(key.etype, key.tenant, h // SPAN)
+        return f"{self.prefix}:r:{_tag(index)}:{part(key.id)}", index, expiring
+
+    def index(self, etype: str, tenant: str, bucket: int) -> tuple[str, str]:
+        """Ids by their hashes, and those that expire by when."""
+        tag = f"{{{part(tenant)}/{part(etype)}/{bucket:x}}}"
+        return f"{self.prefix}:i:{tag}", f"{self.prefix}:x:{tag}"
+
+    def about(self, etype: str) -> tuple[str, str]:
+        """What is known of an entity: its schema and newest version; and its tenants."""
+        return f"{self.prefix}:e:{{{part(etype)}}}", f"{self.prefix}:t:{{{part(etype)}}}"
+
+    @property
+    def data(self) -> str:
+        """Who these data are: it goes with them."""
+        return f"{self.prefix}:data"
+
     @property
     def run(self) -> str:
         """Which run of the server the cached values are of."""
         return f"{self.prefix}:run"
+
+
+def _tag(key: str) -> str:
+    return key[key.index("{") : key.index("}") + 1]

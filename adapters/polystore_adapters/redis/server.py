@@ -53,10 +53,14 @@ class Server:
 
     async def script(self, script: Script, calls: Sequence[Command], *, writes: bool = True) -> list[Any]:
         """The answers to calls of one script, each of which is a step by itself."""
-        answers = await self._sent(calls, writes)
+        return await self.scripts([(script, call) for call in calls], writes=writes)
+
+    async def scripts(self, calls: Sequence[tuple[Script, Command]], *, writes: bool = True) -> list[Any]:
+        """The same of several scripts, carried out in this order where they go to the same server."""
+        answers = await self._sent([call for _, call in calls], writes)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, driver.NoScriptError)]
         if unknown:
-            again = await self._sent([script.whole(calls[i]) for i in unknown], writes)
+            again = await self._sent([calls[i][0].whole(calls[i][1]) for i in unknown], writes)
             for i, answer in zip(unknown, again, strict=True):
                 answers[i] = answer
         return _good(answers)
@@ -116,18 +120,19 @@ class Server:
             if cursor is None:
                 return
 
-    async def info(self) -> dict[str, str]:
-        """What the server says of itself; of a cluster, one of its masters."""
+    async def info(self, section: str) -> list[dict[str, str]]:
+        """What the server says of itself; of a cluster, what each of its masters says, in the order of their names."""
         if isinstance(self.client, RedisCluster):
             self.check()
             try:
                 _ = await self.client.initialize()
-                (first, *_) = sorted(self.client.get_primaries(), key=lambda node: str(node.name))
-                said: Any = await self.client.execute_command("INFO", "server", target_nodes=first)
+                masters = sorted(self.client.get_primaries(), key=lambda node: str(node.name))
+                asked = (self.client.execute_command("INFO", section, target_nodes=one) for one in masters)
+                said: list[Any] = await asyncio.gather(*asked)
             except (driver.RedisError, driver.RedisClusterException, OSError) as e:
                 raise translated(e, sent=False) from e
-            return {name: str(value) for name, value in said.items()}
-        return read_info(await self.one(("INFO", "server"), writes=False))
+            return [{name: str(value) for name, value in one.items()} for one in said]
+        return [read_info(await self.one(("INFO", section), writes=False))]
 
     def check(self) -> None:
         if self._closed:
@@ -137,6 +142,14 @@ class Server:
         self._closed = True
         if self._owned:
             await self.client.aclose()
+            for sentinel in _sentinels(self.client):
+                await sentinel.aclose()
+
+
+def _sentinels(client: Any) -> list[Any]:
+    """The connections to sentinels, which the driver leaves open."""
+    manager: Any = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [] if manager is None else [*manager.sentinels]
 
 
 def read_info(text: bytes) -> dict[str, str]:
