@@ -20,13 +20,17 @@ BUCKET = "polystore"
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """token: who asks; the URL's if not given. retention_s: of the bucket that `prepare` makes, 0 for ever; a bucket
     that is there keeps its own. ca_file: the certificates to trust, as a PEM file. connections: at the same time.
-    timeout_s: of one request."""
+    timeout_s: of one request. downsample_s: how wide the windows are whose averages the server keeps in the bucket
+    downsample_bucket ("<bucket>-averages" if not given), for downsample_retention_s, 0 for ever."""
 
     token: str | None = None
     retention_s: int = 0
     ca_file: str | None = None
     connections: int = 16
     timeout_s: float = 30.0
+    downsample_s: int | None = None
+    downsample_bucket: str | None = None
+    downsample_retention_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Place:
     organisation: str
     bucket: str
     options: Options
+
+    @property
+    def averages(self) -> str:
+        """The bucket of what a task of the server makes."""
+        return self.options.downsample_bucket or f"{self.bucket}-averages"
 
     def client(self) -> Any:
         """Made in a running event loop."""
@@ -73,6 +82,8 @@ def read_options(url: str, options: Mapping[str, Any]) -> Place:
         raise ConfigurationError(
             "options of an InfluxDB store: connections and timeout_s are above 0, retention_s from 0"
         )
+    if (given.downsample_s is not None and given.downsample_s < 1) or given.downsample_retention_s < 0:
+        raise ConfigurationError("options of an InfluxDB store: downsample_s is from 1, downsample_retention_s from 0")
     if given.token is None and parts.password is not None:
         given = msgspec.structs.replace(given, token=unquote(parts.password))
     if not given.token:

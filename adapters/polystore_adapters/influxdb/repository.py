@@ -37,6 +37,7 @@ from polystore.model import (
     window_of,
 )
 from polystore.protocols import FACTS_MAX, Layout, SupportsSchema, SupportsTimeRange
+from polystore_adapters.influxdb import downsampling
 from polystore_adapters.influxdb.driver import PLAIN, ApiException, ClientError
 from polystore_adapters.influxdb.options import Place
 from polystore_adapters.influxdb.points import (
@@ -106,30 +107,39 @@ class InfluxRepository:
         if layouts:
             names = ", ".join(repr(layout.entity.name) for layout in layouts)
             raise UnsupportedOperation(f"an InfluxDB store holds points of measures, and no records or logs of {names}")
-        if not await self._ask(f"buckets() |> filter(fn: (r) => r.name == {quoted(self._bucket)})"):
+        wanted = {self._bucket: self._place.options.retention_s}
+        if self._place.options.downsample_s is not None:
+            wanted[self._place.averages] = self._place.options.downsample_retention_s
+        there = {row["name"] for row in await self._ask('buckets() |> keep(columns: ["name"])')}
+        for name in wanted.keys() - there:
             if not create:
-                raise SchemaMismatch(f"the bucket {self._bucket!r} does not exist; run `polystore init`")
-            await self._create()
+                raise SchemaMismatch(f"the bucket {name!r} does not exist; run `polystore init`")
+            await self._create(name, wanted[name])
+        if self._place.options.downsample_s is not None:
+            await self._downsample(create)
 
-    async def _create(self) -> None:
-        """The asynchronous client of the driver has no call for it."""
-        client: Any = self.client.api_client
-        found = await self._call(
-            client.call_api,
-            "/api/v2/orgs",
-            "GET",
-            query_params=[("org", self._place.organisation)],
-            response_type=object,
-        )
-        body = {
-            "orgID": found["orgs"][0]["id"],
-            "name": self._bucket,
-            "retentionRules": [{"type": "expire", "everySeconds": self._place.options.retention_s}],
-        }
+    async def _request(self, path: str, method: str, **given: Any) -> Any:
+        """The asynchronous client of the driver has no call for what is no data."""
+        return await self._call(self.client.api_client.call_api, path, method, response_type=object, **given)
+
+    async def _create(self, name: str, retention_s: int) -> None:
+        organisation = self._place.organisation
+        found = await self._request("/api/v2/orgs", "GET", query_params=[("org", organisation)])
+        rules = [{"type": "expire", "everySeconds": retention_s}]
+        body = {"orgID": found["orgs"][0]["id"], "name": name, "retentionRules": rules}
         try:
-            await self._call(client.call_api, "/api/v2/buckets", "POST", body=body, response_type=object)
+            await self._request("/api/v2/buckets", "POST", body=body)
         except InvalidData:  # somebody else made it meanwhile
             return
+
+    async def _downsample(self, create: bool) -> None:
+        task = await downsampling.standing(self._request, self._place)
+        if task is not None and (task["flux"], task["status"]) == (downsampling.flux(self._place), "active"):
+            return
+        if not create:
+            name = downsampling.name_of(self._place)
+            raise SchemaMismatch(f"the task {name!r} is not there, or not as the options ask; run `polystore init`")
+        await downsampling.carry_out(self._request, self._place)
 
     async def ping(self) -> Instance:
         if not await self._call(self.client.ping):

@@ -82,26 +82,6 @@ async def test_points_are_what_the_driver_alone_finds(tmp_path: Path, bucket: st
 
 
 @in_a_loop
-async def test_a_task_of_the_server_sums_up_into_another_bucket(bucket: str) -> None:
-    """The example of the adapter's page: down-sampling."""
-    store = await prepared(bucket)
-    mood = Series("", "person", "mood", "a")
-    start = int((datetime.now(UTC) - timedelta(minutes=30)).timestamp()) * 1_000_000
-    await store.append_points([PointRow(mood, start + i * 1_000_000, float(i)) for i in range(60)])
-    name = bucket.rpartition("/")[2]
-    flux = (
-        f'from(bucket: "{name}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "person.mood") '
-        "|> aggregateWindow(every: 1h, fn: mean, createEmpty: false) "
-        f'|> set(key: "_measurement", value: "person.hourly") |> to(bucket: "{name}")'
-    )
-    await store.client.query_api().query_raw(flux)  # what the task runs each hour
-    found = await store.points(Series("", "person", "hourly", "a"), Span(0), 10, False)
-    assert len(found) in (1, 2)
-    assert 0 < float(found[0].value) < 59
-    await store.aclose()
-
-
-@in_a_loop
 async def test_hostile_names_and_values_are_data(bucket: str) -> None:
     store = await prepared(bucket)
     series = [Series(tenant, "thing", "word", id, "str") for tenant in HOSTILE for id in HOSTILE]
