@@ -12,6 +12,7 @@ import msgspec
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders, by_record
 from polystore.consistency.gate import Gate
+from polystore.consistency.leases import Leases
 from polystore.consistency.retry import owed
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
@@ -65,6 +66,7 @@ class Delivery:
         self.targets = targets
         self.waiters = waiters
         self.gate = Gate()
+        self.leases = Leases(context.env, home, context.worker, context.settings)
         self.follow: Callable[[], Awaitable[bool]] = nothing
         """Goes over to what another process has rebuilt."""
         self.wake_retries: Callable[[str], None] = lambda target: None
@@ -278,7 +280,7 @@ class Delivery:
     async def _apply(self, store: Store, changes: Sequence[Change]) -> Failures:
         """One call; where it fails as a whole without being an outage, halves of it, down to the bad record."""
         try:
-            outcomes = await store.deliver(changes)
+            outcomes = await self.leases.deliver(store, changes)
         except StoreError as e:
             return dict.fromkeys((change.key for change in changes), e)
         except Exception as e:  # noqa: BLE001 -- the adapter could not say which item: find it

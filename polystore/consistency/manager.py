@@ -173,6 +173,7 @@ class DataConsistencyManager:
             task = await self.queue.get()
             while True:
                 self.lines[task.home].lanes.put(task)
+                await line.delivery.leases.give_up()
                 try:
                     task = self.queue.get_nowait()
                 except asyncio.QueueEmpty:

@@ -111,7 +111,7 @@ class Retries:
             limit = stage.embedder.batch_max
         elif name == DETACH:
             limit = RECORDS_MAX
-        elif store is None or not await self._answers(name, store):
+        elif store is None or not await self._answers(name, store) or not await self.delivery.leases.held(store):
             return False
         else:
             limit = min(store.limits.batch_max, self.context.settings.batch_max)

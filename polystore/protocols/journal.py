@@ -19,7 +19,7 @@ class SupportsJournal(Protocol):
         ...
 
     async def retire(self, worker: str) -> None:
-        """Leave: the worker's outbox rows become ownerless, its leases and its registration end."""
+        """Leave: the worker's outbox rows become ownerless, its registration ends. Its leases stay."""
         ...
 
     async def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:

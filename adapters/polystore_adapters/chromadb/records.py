@@ -8,6 +8,7 @@ tells that all is there: an end between them is mended by the delivery that come
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -177,29 +178,29 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
     for i, change in enumerate(changes):
         numbers.setdefault(change.key.etype, []).append(i)
     for etype, some in numbers.items():
-        await _apply(server, types[etype], {i: changes[i] for i in some}, outcomes)
+        held, mine = types[etype], {i: changes[i] for i in some}
+        await server.alone(held.name, partial(_apply, server, held, mine, outcomes))
     return outcomes
 
 
 async def _apply(server: Server, held: Held, changes: Mapping[int, Change], outcomes: list[Outcome]) -> None:
     places = {change.key: id_of(change.key) for change in changes.values()}
     include = ("metadatas", "uris") if held.retired else ("metadatas",)
-    async with server.lane(held.name):
-        standing = {one["id"]: one for one in await by_ids(server, held.id, list(places.values()), *include)}
-        drafts: dict[str, Draft] = {}
-        for i, change in sorted(changes.items(), key=lambda pair: pair[1].version):
-            id = places[change.key]
-            there = standing.get(id)
-            if there is not None and not change.replaces(there["metadatas"].get("ps_version") or 0):
-                continue
-            try:
-                item = held.codec.encoded(change, _kept(held, there))
-                drafts[id] = Draft(i, item, held.layout.served(change.vectors))
-            except PolystoreError as error:
-                outcomes[i] = Outcome("rejected", error)
-        await _note_tenants(server, held, {item.fields["ps_tenant"] for _, item, _ in drafts.values()} - {None})
-        for part in _parts(list(drafts.values())):
-            await _write(server, held, part, standing.keys(), outcomes)
+    standing = {one["id"]: one for one in await by_ids(server, held.id, list(places.values()), *include)}
+    drafts: dict[str, Draft] = {}
+    for i, change in sorted(changes.items(), key=lambda pair: pair[1].version):
+        id = places[change.key]
+        there = standing.get(id)
+        if there is not None and not change.replaces(there["metadatas"].get("ps_version") or 0):
+            continue
+        try:
+            item = held.codec.encoded(change, _kept(held, there))
+            drafts[id] = Draft(i, item, held.layout.served(change.vectors))
+        except PolystoreError as error:
+            outcomes[i] = Outcome("rejected", error)
+    await _note_tenants(server, held, {item.fields["ps_tenant"] for _, item, _ in drafts.values()} - {None})
+    for part in _parts(list(drafts.values())):
+        await _write(server, held, part, standing.keys(), outcomes)
 
 
 def _kept(held: Held, there: Document | None) -> Mapping[str, object]:
@@ -286,10 +287,13 @@ async def write_vectors(
 
 async def purge(server: Server, held: Held, before_us: int) -> int:
     """Remove tombstones that are older; the newest of all stays: what it was is asked for. Returns how many."""
-    async with server.lane(held.name):
-        old = {"ps_updated_us": {"$lt": before_us}}
-        where = both({"ps_deleted": True}, old, {"ps_version": {"$lt": await newest(server, held)}})
-        gone = [one["id"] for one in await server.items(held.id, where=where, limit=KEYS)]
-        if gone:
-            await server.write(held.id, "delete", ids=gone, where={"ps_deleted": True})
+    return await server.alone(held.name, partial(_purge, server, held, before_us))
+
+
+async def _purge(server: Server, held: Held, before_us: int) -> int:
+    old = {"ps_updated_us": {"$lt": before_us}}
+    where = both({"ps_deleted": True}, old, {"ps_version": {"$lt": await newest(server, held)}})
+    gone = [one["id"] for one in await server.items(held.id, where=where, limit=KEYS)]
+    if gone:
+        await server.write(held.id, "delete", ids=gone, where={"ps_deleted": True})
     return len(gone)

@@ -22,7 +22,7 @@ class ChromadbRepository:
     """One process at a time writes to an entity type; any number may read. `client` is the `httpx.AsyncClient`."""
 
     capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsVectorSearch})
-    limits: Limits = Limits()
+    limits: Limits = Limits(guarded=False)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, server: Server) -> None:
@@ -57,7 +57,7 @@ class ChromadbRepository:
         return await records.get(self._server, self._types, keys)
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        outcomes = await self._server.finish(records.apply(self._server, self._types, changes))
+        outcomes = await records.apply(self._server, self._types, changes)
         now = self._server.env.monotonic()
         for etype in {change.key.etype for change in changes}:
             if now - self._purged.setdefault(etype, now) >= PURGE_S:
@@ -68,7 +68,7 @@ class ChromadbRepository:
     async def forget_tombstones(self, etype: str, age_us: int) -> int:
         """Remove some of the tombstones that are older; returns how many."""
         before = self._server.env.now_us() - age_us
-        return await self._server.finish(records.purge(self._server, self._types[etype], before))
+        return await records.purge(self._server, self._types[etype], before)
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
         return await records.scan(self._server, self._types[etype], tenant, span, cursor, limit)

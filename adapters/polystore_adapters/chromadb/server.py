@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import ssl
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -69,17 +69,21 @@ class Server:
 
     def lane(self, name: str) -> asyncio.Lock:
         """One write at a time to a collection, of all that this event loop has connected: the server cannot compare and
-        write in one step."""
+        write in one step. The consistency manager sees to it that one process does."""
         lanes = _LANES.setdefault(asyncio.get_running_loop(), {})
         return lanes.setdefault(f"{self.client.base_url}{self.database}/{name}", asyncio.Lock())
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Carry out to the end, also where the caller is cancelled: a request that was sent may still be carried out,
-        and nobody else may write before it was answered."""
-        task = asyncio.create_task(work)
+    async def alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Write to a collection when it is this one's turn, and then to the end, also where the caller is cancelled: a
+        request that was sent may still be carried out, and nobody else may write before it was answered. Who is
+        cancelled before has sent nothing."""
+        lane = self.lane(name)
+        await lane.acquire()
+        task = asyncio.create_task(work())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        task.add_done_callback(lambda _: lane.release())
         return await asyncio.shield(task)
 
     async def aclose(self) -> None:

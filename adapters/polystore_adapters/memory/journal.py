@@ -75,7 +75,6 @@ class Journal(KeptBodies):
 
     def retire(self, worker: str) -> None:
         self._beats.pop(worker, None)
-        self._leases = {name: lease for name, lease in self._leases.items() if lease[0] != worker}
         for owed in self.outbox.values():
             if owed.owner == worker:
                 owed.owner = None

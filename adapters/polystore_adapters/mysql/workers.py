@@ -32,7 +32,6 @@ async def retire(pool: Pool, worker: str) -> None:
     async with pool.transaction() as db:
         await db.run("UPDATE ps_outbox SET owner = NULL, claimed_at = NULL WHERE owner = %s", worker)
         await db.run("DELETE FROM ps_worker WHERE id = %s", worker)
-        await db.run("DELETE FROM ps_lease WHERE owner = %s", worker)
 
 
 async def hold_lease(pool: Pool, name: str, worker: str, ttl_s: float) -> bool:

@@ -111,7 +111,6 @@ def _outbox_row(row: tuple[int, str, str, str, int, int, int]) -> OutboxRow:
 
 def retire(db: sqlite3.Connection, worker: str) -> None:
     db.execute("UPDATE ps_outbox SET owner = NULL, claimed_at = NULL WHERE owner = ?", (worker,))
-    db.execute("DELETE FROM ps_lease WHERE owner = ?", (worker,))
 
 
 def settle(db: sqlite3.Connection, settlement: Settlement, env: Env) -> None:

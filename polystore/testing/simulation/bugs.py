@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 from unittest import mock
@@ -21,6 +22,7 @@ from polystore.consistency import facts, retries
 from polystore.consistency.delivery import Delivery
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.facts import Facts
+from polystore.consistency.leases import Leases
 from polystore.consistency.line import Line
 from polystore.consistency.tasks import SyncTask
 from polystore.errors import PolystoreError
@@ -252,6 +254,14 @@ def _home_at_any_version(right: Callable[..., bool]) -> Callable[..., bool]:
     return complete
 
 
+def _for_everybody(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def held(self: Leases, store: Store) -> bool:
+        vars(self)["_until"][store.name] = math.inf
+        return True
+
+    return held
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -276,6 +286,7 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "body_gone_at_another_version": ((MemoryServer, "settle_held", _gone_at_any_version), 50),
     "body_gone_though_owed": ((Delivery, "held", _gone_though_owed), 50),
     "home_believed_at_any_version": ((journaled, "_complete", _home_at_any_version), 100),
+    "lease_of_a_copy_ignored": ((Leases, "held", _for_everybody), 100),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found."""

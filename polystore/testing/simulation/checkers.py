@@ -52,7 +52,7 @@ def _compare(store: str, key: Key, here: State | None, there: State | None, fina
 def monotonic(history: History, _final: Final) -> Iterator[str]:
     """G4: a record's version never drops in any store, the home included; a tombstone has a version too."""
     for change in (*history.commits, *history.changes):
-        if change.after < change.before:
+        if change.after < change.before and not change.late:
             yield f"{change.store} {_name(change.key)} went from {change.before} to {change.after or 'nothing'}"
 
 
@@ -77,14 +77,14 @@ def no_resurrect(history: History, _final: Final) -> Iterator[str]:
         place = (change.store, change.key)
         if change.deleted:
             buried[place] = max(change.after or change.before, buried.get(place, 0))
-        elif change.after < buried.get(place, 0):
+        elif change.after < buried.get(place, 0) and not change.late:
             yield f"{change.store} {_name(change.key)}, deleted at {buried[place]}, came back at {change.after}"
 
 
 def no_lost_ack(history: History, final: Final) -> Iterator[str]:
     """G1: what a caller was told is true: the write is at home, or a newer one; and a copy that is said to have
     applied it had it in that moment. What failed for certain has left no trace."""
-    home = final.stores[HOME]
+    home, overtaken = final.stores[HOME], history.overtaken()
     for attempt in history.attempts:
         for key, result, held in zip(attempt.keys, attempt.results, attempt.held, strict=False):
             version = result.version or 0
@@ -92,7 +92,7 @@ def no_lost_ack(history: History, final: Final) -> Iterator[str]:
             if version and (state is None or state.version < version):
                 yield f"#{attempt.n} {_name(key)} was acknowledged at {version}, the home is at {state}"
             for store, status in result.stores.items():
-                if status == "applied" and version and held.get(store, 0) < version:
+                if status == "applied" and version and held.get(store, 0) < version and (store, key) not in overtaken:
                     yield f"#{attempt.n} {_name(key)} at {version}: applied at {store}, which held {held.get(store, 0)}"
     failed = {attempt.n: attempt for attempt in history.attempts if attempt.state == "failed" and not attempt.doubt}
     for commit in history.commits:
@@ -131,8 +131,9 @@ def applied_once(history: History, _final: Final) -> Iterator[str]:
 
 def ryw(history: History, _final: Final) -> Iterator[str]:
     """G8: a copy that is said to have caught up with a token shows no older state."""
+    overtaken = history.overtaken()
     for read in history.reads:
-        if read.found < read.wanted:
+        if read.found < read.wanted and (read.store, read.key) not in overtaken:
             found = read.found or "nothing"
             yield f"{read.process} read {_name(read.key)} at {read.store}: {found} after {read.wanted}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,8 @@ class Change(Value, frozen=True, gc=False):
     op: str = ""
     expires_us: int = 0
     at_us: int = 0
+    late: str = ""
+    """Of a store that cannot compare: why nothing could hold this write off any more, see `UnguardedRepository`."""
 
 
 class Read(Value, frozen=True, gc=False):
@@ -108,6 +110,10 @@ class History:
     covered: Counter[str] = field(default_factory=Counter[str])
     """How often each fault, crashpoint and kill came about."""
     log: Callable[[str], None] | None = None
+
+    def overtaken(self, why: Collection[str] = ("landed", "over")) -> set[tuple[str, Key]]:
+        """(copy, record) of which a write that came too late has replaced a newer one."""
+        return {(one.store, one.key) for one in self.changes if one.late in why and one.after < one.before}
 
     def note(self, text: str) -> None:
         if self.log is not None:

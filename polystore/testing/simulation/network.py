@@ -29,7 +29,7 @@ LATE_S = 8.0
 READS = frozenset(
     (
         *("get", "lookup", "scan", "tenants", "ping", "claimed", "pending", "parked", "backlog", "placements"),
-        *("targets", "mark", "vectors", "expired_keys", "spilled", "counts"),
+        *("targets", "mark", "vectors", "expired_keys", "spilled", "counts", "versions"),
     )
 )
 FAULTS = ("before", "after", "late", "lost", "twice", "slow", "busy")
@@ -50,6 +50,8 @@ class Network:
         """By server, or by "process>server" for a cut link."""
         self.flying = 0
         """Requests that will be carried out later, whoever sent them."""
+        self.workers: dict[str, str] = {}
+        """Process -> its worker, once it has had a lease."""
 
     def heal(self) -> None:
         self.fault = 0.0
@@ -84,6 +86,13 @@ class Link:
         self._process = process
         self._server = server.name
         self._refused = ""
+
+    def worker(self) -> str:
+        """Of the process, once it has had a lease."""
+        return self._network.workers.get(self._process, "")
+
+    def leased(self, worker: str) -> None:
+        self._network.workers[self._process] = worker
 
     async def call(self, verb: str, work: Callable[[], R]) -> R:
         """Send, have it carried out, bring the answer: or what else may happen on the way."""
@@ -169,6 +178,12 @@ class SimRepository(MemoryRepository):
     async def _call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         self._check_open()
         return await self._link.call(method.__name__, lambda: method(*args, **kwargs))
+
+    async def hold_lease(self, name: str, worker: str, ttl_s: float) -> bool:
+        has = await super().hold_lease(name, worker, ttl_s)
+        if has:
+            self._link.leased(worker)
+        return has
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         refused = self._link.some_refused(len(changes))

@@ -22,6 +22,7 @@ from polystore.testing.simulation.history import HOME, History
 from polystore.testing.simulation.network import Link, Network, SimRepository
 from polystore.testing.simulation.scenario import Scenario
 from polystore.testing.simulation.servers import FACTS, LOGS, TYPES, SimServer, placements
+from polystore.testing.simulation.unguarded import UnguardedRepository
 
 START_US = 1_700_000_000_000_000
 
@@ -101,13 +102,7 @@ class Node:
         stores = {
             name: Store(
                 name,
-                SimRepository(
-                    server,
-                    self.env,
-                    Link(self.network, self.name, server),
-                    scenario.batch_max,
-                    durable=scenario.journaled != "forgetful",
-                ),
+                self._repository(server),
                 env=self.env,
                 settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
             )
@@ -132,6 +127,13 @@ class Node:
         logs = {etype: Placement(etype, FACTS, {}) for etype in LOGS}
         self.facts = Facts(manager, {**TYPES, **LOGS}, stores, logs, stores[HOME])
         return manager
+
+    def _repository(self, server: SimServer) -> SimRepository:
+        link, size = Link(self.network, self.name, server), self._scenario.batch_max
+        durable = self._scenario.journaled != "forgetful"
+        if not server.compares:
+            return UnguardedRepository(self.servers[HOME], server, self.env, link, size, durable=durable)
+        return SimRepository(server, self.env, link, size, durable=durable)
 
     async def leave(self) -> None:
         """End as a process should: deliver what is in hand, say goodbye, close."""

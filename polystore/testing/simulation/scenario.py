@@ -63,6 +63,8 @@ class Scenario(Value, frozen=True):
     """Reads by key ask a cache, which forgets values and controls at any time."""
     journaled: Literal["", "durable", "forgetful"] = ""
     """Notes live in a store that cannot commit, durable or not; what is the home of the others is their journal."""
+    unguarded: bool = False
+    """One copy cannot compare and write in one step."""
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
@@ -86,4 +88,5 @@ class Scenario(Value, frozen=True):
             cached=r.random() < 0.6,
             # Drawn apart: the other seeds keep their histories.
             journaled=random.Random(f"journaled {seed}").choice(("", "", "", "durable", "durable", "forgetful")),
+            unguarded=random.Random(f"unguarded {seed}").random() < 0.25,
         )

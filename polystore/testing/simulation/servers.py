@@ -144,6 +144,10 @@ class SimServer(MemoryServer):
         self.refuses = refuses
         self.lends_to: SimServer | None = None
         """Of a journal: the home that cannot commit."""
+        self.compares = True
+        """False: it writes whatever it is told."""
+        self.late = ""
+        """Why what it is told now comes too late, see `history.Change`."""
         self._seen = seen
 
     def standing(self, key: Key) -> State | None:
@@ -158,6 +162,13 @@ class SimServer(MemoryServer):
     def version(self, key: Key) -> int:
         state = self.standing(key)
         return 0 if state is None else state.version
+
+    def versions(self, keys: Sequence[Key]) -> list[int]:
+        return [self.version(key) for key in keys]
+
+    def leased_to(self, name: str, worker: str) -> bool:
+        owner, until_us = self._leases.get(name, ("", 0))
+        return owner == worker and self.env.now_us() < until_us
 
     def contents(self) -> dict[Key, State]:
         """What there is of every record; what has expired counts as deleted."""
@@ -198,6 +209,11 @@ class SimServer(MemoryServer):
                 self._record(self._seen.changes, key, version, state)
         error = InvalidData("the index refuses this document")
         return [Outcome("rejected", error) if is_bad else next(good) for is_bad in bad]
+
+    def _apply(self, change: Change) -> Outcome:
+        if not self.compares:
+            self.remove(change.key)
+        return super()._apply(change)
 
     def commit(self, commits: Sequence[Commit]) -> list[Committed | Exception]:
         answers: list[Committed | Exception] = []
@@ -248,7 +264,8 @@ class SimServer(MemoryServer):
     ) -> None:
         after, deleted, hash = (state.version, state.deleted, state.hash) if state else (0, True, b"")
         op = commit.op.id if commit and commit.op else ""
-        where.append(history.Change(self.name, key, before, after, deleted, hash, n, op, expires_us, self.env.now_us()))
+        at_us = self.env.now_us()
+        where.append(history.Change(self.name, key, before, after, deleted, hash, n, op, expires_us, at_us, self.late))
         self._seen.note(f"{self.name} {key.tenant}/{key.etype}/{key.id}: {before} -> {after}{' deleted' * deleted}")
 
     # -- of a journal: a body goes only when the home has it ----------------------------------------------------

@@ -168,8 +168,7 @@ class LeasesNotRenewed(MemoryServer):
 
 
 @fails(JournalConformance, "test_a_lease_that_is_given_up_is_anybodys_at_once")
-class LeasesOfTheGone(MemoryServer):
+class LeasesEndWithTheWorker(MemoryServer):
     def retire(self, worker: str) -> None:
-        leases = self._leases
         super().retire(worker)
-        self._leases = leases
+        self._leases = {name: lease for name, lease in self._leases.items() if lease[0] != worker}
