@@ -73,10 +73,11 @@ async def test_the_task_makes_averages_that_a_store_on_their_bucket_reads(bucket
             await run(store)
         url, averages = bucket.split()
         second = await connect(f"{url.rpartition('/')[0]}/{averages}", {}, Env())
-        found = await second.points(MOOD, Span(0), 10, False)
-        assert [(row.at_us, row.value) for row in found] == [(begin, pytest.approx(3.0))]
+        (row,) = await second.points(MOOD, Span(0), 10, False)
+        assert (row.at_us, float(row.value)) == (begin, pytest.approx(3.0))
         steps = Series(STEPS.tenant, STEPS.etype, STEPS.measure, STEPS.id, "float")
-        assert [(row.at_us, row.value) for row in await second.points(steps, Span(0), 10, False)] == [(begin, 1.0)]
+        (steps_row,) = await second.points(steps, Span(0), 10, False)
+        assert (steps_row.at_us, steps_row.value) == (begin, 1.0)
         await second.aclose()
     finally:
         await dropped(store)
