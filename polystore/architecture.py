@@ -28,6 +28,7 @@ from polystore.collection.files import Files
 from polystore.collection.sweeping import ORPHAN_S, FileRoom, SweepReport
 from polystore.consistency import DataConsistencyManager, Settings
 from polystore.consistency.facts import Facts
+from polystore.consistency.mending import RepairReport, Steady
 from polystore.consistency.rebuild import RebuildProgress
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
@@ -289,6 +290,30 @@ class HybridDataArchitecture:
         rebuilder = self._wiring.manager.rebuilder
         wanted = rebuilder.named([name if isinstance(name, str) else self._wiring.entity(name).name for name in names])
         return {etype: await rebuilder.rebuild(etype, progress or _quiet) for etype in wanted}
+
+    async def repair(
+        self,
+        *names: str | type[Any],
+        dry_run: bool = False,
+        rate_per_s: float | None = None,
+        progress: Callable[[RepairReport], None] | None = None,
+    ) -> RepairReport:
+        """Compare copies with their homes, both ways, and bring them what they lack or hold wrongly, by the way of every
+        change; what only they have is deleted there. names: entities (classes or names) and stores, meaning these
+        copies of these entities; none of a kind: all. dry_run: change nothing, what would be repaired is `left`.
+        rate_per_s: the most records that are compared a second.
+
+        Writes go on, and what is on its way is no difference. What a copy holds in a newer version than its home has
+        given out stays as it is, and so does what a home has lost itself: `left` counts, `shown` names them. Cancelled
+        or killed at any moment, all is whole, and the next call goes on. Raises ConfigurationError for an unknown name,
+        and what stores raise.
+        """
+        mender = self._wiring.manager.mender
+        types, copies = mender.named([name if isinstance(name, str) else self._wiring.entity(name).name for name in names])
+        job = Steady(self._wiring.env, dry_run=dry_run, rate_per_s=rate_per_s, progress=progress)
+        for etype in types:
+            await mender.mend(etype, job, copies)
+        return job.report
 
     def trace(self) -> AbstractContextManager[tracing.Trace]:
         """Collect which store answered what, and in how many ms: `with hda.trace() as trace: ...; trace.steps`."""

@@ -120,9 +120,11 @@ class Backpressure(PolystoreError):
 
 
 class StalenessTimeout(PolystoreError):
-    """A read with `after=` did not reach the token's state within its time."""
+    """A read with `after=` did not reach the token's state within its time. `lost`: the keys of records, of a read of
+    several, that a home which cannot commit does not hold as its journal has them."""
 
     retryable = True
+    lost: tuple[object, ...] = ()
 
 
 class StoreError(PolystoreError):

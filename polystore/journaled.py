@@ -192,7 +192,9 @@ class LentBodies:
             if pause_s:
                 away = await self._of_copies(keys, records, [i for i in away if records[i] == before[i]])
             if away and self._env.monotonic() >= deadline:
-                raise self._lost(keys[away[0]], records[away[0]])
+                error = self._lost(keys[away[0]], records[away[0]])
+                error.lost = tuple(keys[i] for i in away)
+                raise error
             await asyncio.sleep(pause_s)
             pause_s = min(0.1, pause_s * 2 or 0.01)
         return records

@@ -15,6 +15,7 @@ from polystore.cli import (
     facts,
     rebuild,
     relations,
+    repair,
     stores,
     sweep,
     transfer,
@@ -80,6 +81,7 @@ app.command()(facts.log)
 app.command("import")(transfer.import_)
 app.command("export")(transfer.export_)
 app.command()(stores.verify)
+app.command()(repair.repair)
 app.command()(sweep.sweep)
 app.command()(rebuild.rebuild)
 app.command()(worker.worker)

@@ -222,7 +222,7 @@ def verify(
                         count += 1
                         if len(shown) < limit:
                             shown.append(difference)
-            rows = [_row(one) for one in shown]
+            rows = [row_of(one) for one in shown]
             total = sum(compared.values())
             if state.json:
                 state.emit({"compared": total, "differences": count, "shown": rows})
@@ -243,7 +243,8 @@ async def _settle(state: Context, hda: HybridDataArchitecture) -> None:
         state.errors.print(f"not everything is delivered: {e}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _row(one: Difference) -> dict[str, Any]:
+def row_of(one: Difference) -> dict[str, Any]:
+    """A difference as commands show it."""
     key = one.key
     return {
         "store": one.store,

@@ -22,7 +22,7 @@ from polystore.consistency.waiting import Waiters
 from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import CircuitOpen, PolystoreError, StoreError, StoreTimeout, Unavailable
-from polystore.model import Change, Done, Held, Key, RetryRow, Settlement
+from polystore.model import Change, Done, Held, Key, RetryRow, RetryState, Settlement
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
 
@@ -225,10 +225,10 @@ class Delivery:
                 h=change.h,
                 version=max(change.version, claimed),
                 min_version=min(claimed, previous.min_version if previous else claimed),
-                state="b",
+                state=_state("b", previous),
                 next_us=env.now_us() + (0 if name.startswith(STAGES) else later_us),
             )
-        return owed(
+        row = owed(
             name,
             change,
             claimed,
@@ -238,6 +238,7 @@ class Delivery:
             now_us=env.now_us(),
             previous=previous,
         )
+        return msgspec.structs.replace(row, state=_state(row.state, previous))
 
     # -- one copy ---------------------------------------------------------------------------------------------
 
@@ -346,3 +347,8 @@ class Delivery:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def _state(now: RetryState, previous: RetryRow | None) -> RetryState:
+    """What is known to be wrong in a copy stays so until it is replaced, or parked."""
+    return "o" if previous is not None and previous.state == "o" and now != "p" else now

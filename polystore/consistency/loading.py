@@ -19,13 +19,12 @@ async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
     keys = list(versions)
     try:
         records = await home.get(keys)
-    except StalenessTimeout:
-        if len(keys) == 1:
-            return {}
-        # The others are not to wait for it: halves, down to the lost one.
-        half = len(keys) // 2
-        first, rest = ({key: versions[key] for key in some} for some in (keys[:half], keys[half:]))
-        return {**await load(home, first), **await load(home, rest)}
+    except StalenessTimeout as e:
+        # All that were lost are told at once, after one wait: the others are asked for without them.
+        rest = {key: version for key, version in versions.items() if key not in e.lost}
+        if len(rest) == len(versions):
+            raise
+        return await load(home, rest) if rest else {}
     changes: dict[Key, Change] = {}
     for key, record in zip(keys, records, strict=True):
         h = key_hash(key.tenant, key.etype, key.id)

@@ -17,6 +17,7 @@ from polystore.consistency.delivery import Context
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
+from polystore.consistency.mending import Mender
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
@@ -110,6 +111,7 @@ class DataConsistencyManager:
         homes = dict.fromkeys(placement.authority for placement in placements.values())
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
         self.rebuilder = Rebuilder(self)
+        self.mender = Mender(self)
         for line in self.lines.values():
             line.delivery.follow = functools.partial(self.rebuilder.follow, line)
         self._dispatcher: asyncio.Task[None] | None = None

@@ -7,6 +7,8 @@ import asyncio
 import heapq
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from polystore.consistency.delivery import Context, Delivery, Waiting
 from polystore.consistency.detach import RECORDS_MAX
 from polystore.consistency.embedding import by_record
@@ -161,6 +163,8 @@ class Retries:
                 raise
             self.context.report(f"{rows[0].key.etype} is delivered to {name} later: {e}")  # the others need not wait
             return
+        for key in [row.key for row in rows if row.state == "o" and row.key in changes]:
+            changes[key] = replace(changes[key], overwrites=True)
         self.context.env.crashpoint("retry.loaded")
         if name.startswith(EMBED):
             failures = await self._embed(name, list(changes.values()))
@@ -192,7 +196,7 @@ class Retries:
         await self.delivery.settle(Settlement((), owed, done, held))
         self.context.env.crashpoint("retry.settled")
         for row in owed:
-            if row.state == "r":
+            if row.state in ("r", "o"):
                 wait_s = (row.next_us - self.context.env.now_us()) / 1e6
                 heapq.heappush(self._due[name], self.context.env.monotonic() + wait_s)
         if name.startswith(EMBED):

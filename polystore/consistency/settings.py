@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     purge_s: float = 600.0
     spill_bytes_max: int = 256 << 20
     file_sweep_s: float = 3_600.0
+    repair_wait_s: float = 30.0
+    """How long a repair waits for a batch of records to be in their copy before it goes on without them."""
     kept_s: float = 120.0
     """How long a journal keeps a body after a home that is not durable (`Limits.ack_durable`) was seen to hold it."""
     strict_bypass: bool = False

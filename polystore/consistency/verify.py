@@ -1,17 +1,16 @@
-"""Verify: does every copy hold exactly what its home holds? Both sides are streamed in the order of their key hashes,
-so that memory stays flat whatever the size."""
+"""Verify: does every copy hold exactly what its home holds? Both sides are read in the order of their key hashes, a
+window of hashes at a time, so that memory stays flat whatever the size."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from polystore.consistency.embedding import Embedders, by_record
 from polystore.consistency.loading import load
-from polystore.model import EVERYTHING, JOURNAL_BODY, Key, Placement, Stamp, vector_digest
+from polystore.model import EVERYTHING, JOURNAL_BODY, HashSpan, Key, Page, Placement, Stamp, vector_digest
 from polystore.protocols import Repository, SupportsApplicationTables, SupportsJournal
 from polystore.store import Store
 
@@ -37,6 +36,32 @@ class Difference(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Side(NamedTuple):
+    """One tenant's records of one type in one copy, and what they are compared with. `lent`: the copy is the home, and
+    `home` its journal."""
+
+    etype: str
+    tenant: str
+    home: Store
+    copy: Store
+    vectors: bool
+    lent: bool
+
+    def key(self, id: str) -> Key:
+        return Key(self.tenant, self.etype, id)
+
+
+class Window(NamedTuple):
+    """All records of both sides whose hashes are in the span, by id."""
+
+    span: HashSpan
+    here: Mapping[str, Stamp]
+    there: Mapping[str, Stamp]
+
+    def __len__(self) -> int:
+        return len(self.here.keys() | self.there.keys())
+
+
 class Verifier:
     """Compares the copies of one architecture with their homes. Reads only. `progress` is told entity, copy, and how
     many records of all tenants were compared there so far."""
@@ -56,90 +81,115 @@ class Verifier:
 
     async def differences(self, etype: str) -> AsyncIterator[Difference]:
         """All differences of one entity type. Changes that are still being delivered would be reported too: settle
-        first. A home that serves facets itself is checked against itself."""
-        placement = self._placements[etype]
-        home = self._stores[placement.authority]
+        first, or use `Mender.confirmed`. A home that serves facets itself is checked against itself."""
+        async for one in self.strays(etype):
+            yield one
+        counts: dict[str, int] = {}
+        async for side in self.sides(etype):
+            counts.setdefault(side.copy.name, 0)
+            async for window in self.windows(side):
+                counts[side.copy.name] += len(window)
+                self._progress(etype, side.copy.name, counts[side.copy.name])
+                for one in await self.judged(side, window):
+                    yield one
+        for name, count in counts.items():
+            self._progress(etype, name, count)
+
+    async def strays(self, etype: str) -> AsyncIterator[Difference]:
+        """What came into an application's table without polystore's knowledge."""
+        home = self._stores[self._placements[etype].authority]
         if home.supports(SupportsApplicationTables):
             for key in await home.call(SupportsApplicationTables.strays, etype, PAGE):
                 yield Difference(home.name, key, "stray", None, None, "by somebody else, and not taken over yet")
+
+    async def sides(self, etype: str, only: Collection[str] | None = None) -> AsyncIterator[Side]:
+        """What is to be compared, of the copies in `only`; None: of all. Raises KeyError for a store that is not open
+        here."""
+        placement = self._placements[etype]
+        home = self._stores[placement.authority]
         served: dict[str, set[str]] = {placement.home: set()} if placement.journal else {}
         for facet, name in placement.facets.items():
             served.setdefault(name, set()).add(facet)
         for name, facets in served.items():
+            if only is not None and name not in only:
+                continue
             copy = self._stores[name]
+            lent = placement.lent and name == placement.home
             tenants = set(await home.call(Repository.tenants, etype)) | set(await copy.call(Repository.tenants, etype))
-            tally = itertools.count(1)
             for tenant in sorted(tenants):
-                async for difference in self._compare(etype, tenant, home, copy, "vector" in facets, tally):
-                    lent = placement.lent and name == placement.home
-                    yield await _lost(home, difference) if lent else difference
-            self._progress(etype, name, next(tally) - 1)
+                yield Side(etype, tenant, home, copy, "vector" in facets, lent)
 
-    async def _compare(
-        self, etype: str, tenant: str, home: Store, copy: Store, vectors: bool, tally: Iterator[int]
-    ) -> AsyncIterator[Difference]:
-        here, there = _stamps(home, etype, tenant), _stamps(copy, etype, tenant)
-        pairs: list[tuple[Stamp, Stamp]] = []
-        a, b = await anext(here, None), await anext(there, None)
-        while a is not None or b is not None:
-            if (count := next(tally)) % PAGE == 0:
-                self._progress(etype, copy.name, count)
-            if b is None or (a is not None and (a.h, a.id) < (b.h, b.id)):
-                assert a is not None
-                yield Difference(copy.name, Key(tenant, etype, a.id), "missing", a.version, None)
-                a = await anext(here, None)
+    async def windows(self, side: Side, span: HashSpan = EVERYTHING) -> AsyncIterator[Window]:
+        """The records of both sides, about `PAGE` at a time, as each side has them when it is asked."""
+        low, size = span.low, PAGE
+        while low < span.high:
+            rest = HashSpan(low, span.high)
+            pages = [await _page(store, side, rest, size) for store in (side.home, side.copy)]
+            high = min([span.high, *(page.stamps[-1].h for page in pages if page.cursor is not None)])
+            if high == low:  # more records have this one hash
+                size *= 2
                 continue
-            if a is None or (b.h, b.id) < (a.h, a.id):
-                yield Difference(copy.name, Key(tenant, etype, b.id), "extra", None, b.version)
-                b = await anext(there, None)
-                continue
-            difference = _difference(copy.name, Key(tenant, etype, a.id), a, b)
-            if difference is not None:
-                yield difference
-            elif vectors:
-                pairs.append((a, b))
-                if len(pairs) == PAGE:
-                    async for one in self._wrong_vectors(etype, tenant, home, copy, pairs):
-                        yield one
-                    pairs.clear()
-            a, b = await anext(here, None), await anext(there, None)
-        async for one in self._wrong_vectors(etype, tenant, home, copy, pairs):
-            yield one
+            here, there = ({one.id: one for one in page.stamps if one.h < high} for page in pages)
+            yield Window(HashSpan(low, high), here, there)
+            low, size = high, PAGE
 
-    async def _wrong_vectors(
-        self, etype: str, tenant: str, home: Store, copy: Store, pairs: list[tuple[Stamp, Stamp]]
-    ) -> AsyncIterator[Difference]:
+    async def window(self, side: Side, span: HashSpan) -> Window:
+        """The same records once more."""
+        here, there = [await _page(store, side, span, None) for store in (side.home, side.copy)]
+        return Window(span, {one.id: one for one in here.stamps}, {one.id: one for one in there.stamps})
+
+    async def judged(self, side: Side, window: Window) -> list[Difference]:
+        """The differences of a window, in the order of their hashes."""
+        found: dict[str, Difference] = {}
+        equal: list[str] = []
+        for id in window.here.keys() | window.there.keys():
+            one = _difference(side, id, window.here.get(id), window.there.get(id))
+            if one is None:
+                equal.append(id)
+            else:
+                found[id] = await _lost(side.home, one) if side.lent else one
+        if side.vectors and equal:
+            found |= await self._wrong_vectors(side, window, equal)
+        stamps = {**window.there, **window.here}
+        return [found[id] for id in sorted(found, key=lambda id: (stamps[id].h, id))]
+
+    async def _wrong_vectors(self, side: Side, window: Window, ids: Collection[str]) -> dict[str, Difference]:
         """Compare the copy's vectors with those that the records should have."""
-        keys = [Key(tenant, etype, a.id) for a, _ in pairs]
-        if not keys:
-            return
-        changes = await load(home, dict.fromkeys(keys, 0))
-        stored = by_record(await home.call(SupportsJournal.vectors, keys))
-        for key, (_, there) in zip(keys, pairs, strict=True):
-            change = changes.get(key)
+        keys = [side.key(id) for id in ids]
+        changes = await load(side.home, dict.fromkeys(keys, 0))
+        stored = by_record(await side.home.call(SupportsJournal.vectors, keys))
+        found: dict[str, Difference] = {}
+        for key in keys:
+            change, there = changes.get(key), window.there[key.id]
             if change is None or change.deleted or change.version != there.version:
                 continue  # changed since it was listed
             wanted = self._embedders.complete(change, stored.get(key, {}))
-            found = dict(there.vectors)
-            if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != found:
-                yield Difference(copy.name, key, "vector", change.version, there.version)
+            if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != dict(there.vectors):
+                found[key.id] = Difference(side.copy.name, key, "vector", change.version, there.version)
+        return found
 
 
 def _quiet(etype: str, store: str, records: int) -> None:
     """No progress wanted."""
 
 
-def _difference(store: str, key: Key, here: Stamp, there: Stamp) -> Difference | None:
+def _difference(side: Side, id: str, here: Stamp | None, there: Stamp | None) -> Difference | None:
     problem: Problem | None = None
-    if there.version != here.version:
+    fault = "" if there is None else there.fault
+    if here is None:
+        problem = "extra"
+    elif there is None:
+        problem = "missing"
+    elif there.version != here.version:
         problem = "older" if there.version < here.version else "newer"
     elif here.hash and there.hash != here.hash:  # of a class that had other fields a journal knows no hash
         problem = "content"
-    elif there.fault:
+    elif fault:
         problem = "fault"
     if problem is None:
         return None
-    return Difference(store, key, problem, here.version, there.version, there.fault)
+    home_version, copy_version = (None if one is None else one.version for one in (here, there))
+    return Difference(side.copy.name, side.key(id), problem, home_version, copy_version, fault)
 
 
 async def _lost(journal: Store, difference: Difference) -> Difference:
@@ -151,12 +201,13 @@ async def _lost(journal: Store, difference: Difference) -> Difference:
     return msgspec.structs.replace(difference, problem="lost") if gone else difference
 
 
-async def _stamps(store: Store, etype: str, tenant: str) -> AsyncIterator[Stamp]:
+async def _page(store: Store, side: Side, span: HashSpan, size: int | None) -> Page:
+    """The first stamps of the span, in as many calls as it takes to have `size` of them; None: all."""
+    stamps: list[Stamp] = []
     cursor: str | None = None
     while True:
-        page: Any = await store.call(Repository.scan, etype, tenant, EVERYTHING, cursor, PAGE)
-        for stamp in page.stamps:
-            yield stamp
+        page = await store.call(Repository.scan, side.etype, side.tenant, span, cursor, PAGE)
+        stamps += page.stamps
         cursor = page.cursor
-        if cursor is None:
-            return
+        if cursor is None or (size is not None and len(stamps) >= size):
+            return Page(stamps, cursor)

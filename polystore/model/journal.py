@@ -24,15 +24,19 @@ class OutboxRow(Value, frozen=True, gc=False):
     claims: int = 0
 
 
+RetryState = Literal["r", "p", "b", "o"]
+
+
 class RetryRow(Value, frozen=True, gc=False):
-    """A copy that is owed a record after a failure. state: r retry, p parked (dead letter), b backfill."""
+    """A copy that is owed a record after a failure. state: r retry, p parked (dead letter), b backfill, o overwrite:
+    what the copy has at this version is known to be wrong."""
 
     target: str
     key: Key
     h: int
     version: int
     min_version: int
-    state: Literal["r", "p", "b"]
+    state: RetryState
     attempts: int = 0
     hard_fails: int = 0
     first_us: int = 0
