@@ -146,7 +146,7 @@ class Store:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._gets = Together(self._get_all, self._get_alone)
-        self._commits = Together(self._commit_all)
+        self._commits = Together(self._commit_all, self._commit_alone, besides=1)  # that hands over the one before
         inline = self.supports(SupportsInlineGet)
         self._inline = cast(SupportsInlineGet, repository).get_now if inline else None
 
@@ -243,7 +243,7 @@ class Store:
 
     def commit(self, commit: Commit) -> Coroutine[Any, Any, Committed]:
         """Carry out one commit, as `SupportsCommit.commit`, and raise its own error. Commits of one loop tick travel
-        together. A commit whose caller is cancelled is carried out all the same."""
+        together; nobody's cancellation touches the others. After a cancellation it was carried out or not."""
         return self._commit(commit) if self.bodies is None else self.bodies.committed(commit, self._commit, self._get)
 
     async def _commit(self, commit: Commit) -> Committed:
@@ -303,10 +303,7 @@ class Store:
         return self._read(keys) if len(keys) == 1 else self._get_many(keys)
 
     async def _get_many(self, keys: Sequence[Key]) -> Records:
-        (answer,) = await self._get_all([keys])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return _only(await self._get_all([keys]))
 
     async def _get_all(self, asked: list[Sequence[Key]]) -> Sequence[Records | Exception]:
         """One call for each type and tenant and `batch_max` keys. An outage is everybody's; after another error those
@@ -336,6 +333,10 @@ class Store:
         except Exception as error:  # noqa: BLE001 -- it is raised where the keys were asked for
             return [error] * len(keys)
 
+    async def _commit_alone(self, commit: Commit) -> Committed:
+        operation: Operation[Sequence[Committed | Exception]] = Operation("commit", ([commit],), SupportsCommit)
+        return _only(await self._layered(operation))
+
     async def _commit_all(self, commits: list[Commit]) -> Sequence[Committed | Exception]:
         """One call for each `batch_max` writes. After an error that is nobody's outage each commit is sent apart: by
         the contract nothing was written."""
@@ -352,6 +353,13 @@ class Store:
             else:
                 answers += done
         return answers
+
+
+def _only(answers: Sequence[R | Exception]) -> R:
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _outage(error: Exception) -> bool:

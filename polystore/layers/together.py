@@ -12,22 +12,27 @@ from polystore.errors import StoreError
 A = TypeVar("A")
 R = TypeVar("R")
 
+_MANY = range(9)
+
 
 class Together(Generic[A, R]):
     """Hand over to `run` all that was asked within one tick of the loop; it answers or refuses each by itself.
 
-    A task of its own does so: nobody's cancellation touches another. `alone` is what a single call is handed to in its
-    caller's task, which costs less; without it a single call has a task of its own, too, so that what was asked is
-    carried out even if its caller is cancelled.
+    A task of its own does so: nobody's cancellation touches another, and what was asked is carried out even if its
+    caller is cancelled. `alone` is what a single call is handed to, in its caller's task, which costs less: it ends
+    with its caller. A call does not wait for others when at most `besides` things are going to run in this tick, which
+    saves a lone caller a turn of the loop.
     """
 
     def __init__(
         self,
         run: Callable[[list[A]], Awaitable[Sequence[R | Exception]]],
-        alone: Callable[[A], Awaitable[R]] | None = None,
+        alone: Callable[[A], Awaitable[R]],
+        besides: int = 0,
     ) -> None:
         self._run = run
         self._alone = alone
+        self._besides = besides
         self._tick: list[tuple[A, asyncio.Future[R]]] | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -35,15 +40,12 @@ class Together(Generic[A, R]):
         """The answer, or the error, that `run` has for this."""
         tick, loop = self._tick, asyncio.get_running_loop()
         if tick is None:
-            if self._alone is not None:
-                return await (self._alone(asked) if _is_last(loop) else self._lead(asked, self._alone))
-            tick = self._tick = []
-            self._start(tick)
+            return await (self._alone(asked) if _waiting(loop) <= self._besides else self._lead(asked))
         future: asyncio.Future[R] = loop.create_future()
         tick.append((asked, future))
         return await future
 
-    async def _lead(self, asked: A, alone: Callable[[A], Awaitable[R]]) -> R:
+    async def _lead(self, asked: A) -> R:
         """The first call of a tick: let the others come; by itself when nobody did."""
         tick = self._tick = list[tuple[A, asyncio.Future[R]]]()
         future: asyncio.Future[R] | None = None
@@ -51,12 +53,12 @@ class Together(Generic[A, R]):
             await asyncio.sleep(0)
             if tick:
                 future = asyncio.get_running_loop().create_future()
-                tick.append((asked, future))
+                tick.insert(0, (asked, future))
         finally:  # those who came are answered also when the first is cancelled
             self._tick = None
             if tick:
                 self._start(tick)
-        return await (alone(asked) if future is None else future)
+        return await (self._alone(asked) if future is None else future)
 
     def _start(self, tick: list[tuple[A, asyncio.Future[R]]]) -> None:
         self._tasks[id(tick)] = asyncio.get_running_loop().create_task(self._answer(tick))
@@ -95,10 +97,10 @@ class Together(Generic[A, R]):
             await asyncio.wait(self._tasks.values())
 
 
-def _is_last(loop: asyncio.AbstractEventLoop) -> bool:
-    """Nothing else will run in this tick, so there is nobody to wait for: saves a lone caller a turn of the loop. Only
-    asyncio's own loop can be asked, by a private name; without it, the answer is no."""
-    return isinstance(loop, asyncio.SelectorEventLoop) and not getattr(loop, "_ready", True)
+def _waiting(loop: asyncio.AbstractEventLoop) -> int:
+    """How many other things will run in this tick. Only asyncio's own loop can be asked, by a private name; of others
+    it is said that many will."""
+    return len(getattr(loop, "_ready", _MANY)) if isinstance(loop, asyncio.SelectorEventLoop) else len(_MANY)
 
 
 def _own(error: Exception) -> Exception:

@@ -223,8 +223,8 @@ def test_commits_of_one_tick_are_one_call_and_each_caller_gets_its_own_result() 
     async def main() -> None:
         fake = Fake()
         store = store_of(fake)
-        answers = await asyncio.gather(store.commit(commit("a")), store.commit(commit("b", "c")))
-        assert [len(answer.written) for answer in answers] == [1, 2]
+        answers = await asyncio.gather(*(store.commit(commit(*ids)) for ids in ("a", "bc", "d")))
+        assert [len(answer.written) for answer in answers] == [1, 2, 1]
         assert len(fake.commits) == 1
 
     asyncio.run(main())
@@ -270,9 +270,11 @@ def test_a_refused_commit_raises_its_own_error_and_touches_no_other() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("together", [1, 3])
-@pytest.mark.parametrize("after_ticks", [0, 1, 2, 3])
-def test_a_commit_whose_caller_is_cancelled_is_carried_out(together: int, after_ticks: int) -> None:
+@pytest.mark.parametrize("who", [0, 1, 2])
+@pytest.mark.parametrize("after_ticks", [1, 2, 3])
+def test_a_commit_that_travels_with_others_is_carried_out_when_its_caller_is_cancelled(
+    who: int, after_ticks: int
+) -> None:
     async def main() -> None:
         fake = Fake()
         done = list[Commit]()
@@ -283,15 +285,32 @@ def test_a_commit_whose_caller_is_cancelled_is_carried_out(together: int, after_
 
         fake.trouble = slow
         store = store_of(fake)
-        tasks = [asyncio.create_task(store.commit(commit(str(i)))) for i in range(together)]
+        tasks = [asyncio.create_task(store.commit(commit(str(i)))) for i in range(3)]
         await asyncio.sleep(0)  # they have asked
         for _ in range(after_ticks):
             await asyncio.sleep(0)
-        tasks[0].cancel()
+        tasks[who].cancel()
         await asyncio.wait(tasks)
-        assert tasks[0].cancelled()
+        assert tasks[who].cancelled()
         await store.aclose()
-        assert [one.writes[0].key.id for one in done] == [str(i) for i in range(together)]
+        assert [one.writes[0].key.id for one in done] == ["0", "1", "2"]
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_travels_alone_ends_with_its_caller() -> None:
+    async def main() -> None:
+        fake = Fake()
+        fake.trouble = lambda _: asyncio.sleep(1000)
+        store = store_of(fake)
+        task = asyncio.create_task(store.commit(commit("a")))
+        await asyncio.sleep(0)
+        assert len(fake.commits) == 1
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        fake.trouble = lambda _: asyncio.sleep(0)
+        assert len((await store.commit(commit("b"))).written) == 1
 
     asyncio.run(main())
 
@@ -378,10 +397,10 @@ def test_every_method_of_the_contract_can_be_called_and_is_traced() -> None:
         with tracing.collect() as trace:
             assert (await store.call(Repository.ping)).server == "fake"
             await store.get([key("a"), key("b")])
-            await asyncio.gather(store.commit(commit("a")), store.commit(commit("b", "c")))
+            await asyncio.gather(*(store.commit(commit(*ids)) for ids in ("a", "bc", "d")))
             await store.deliver([change("a")])
         assert [(step.verb, step.n) for step in trace.steps] == [
-            ("ping", 1), ("get", 2), ("commit", 1), ("commit", 2), ("apply", 1),
+            ("ping", 1), ("get", 2), ("commit", 1), ("commit", 2), ("commit", 1), ("apply", 1),
         ]  # fmt: skip
         assert {verb: m.count for verb, m in store.metrics.verbs.items()} == {
             "ping": 1, "get": 1, "commit": 1, "apply": 1,

@@ -44,6 +44,8 @@ class JournalCalls:
 
     async def _quickly(self, commits: Sequence[Commit]) -> list[Committed | Exception | None]:
         """The answers to those that could be one statement, when all are of one kind."""
+        if len(commits) == 1:
+            return [await self._quickly_alone(commits[0])]
         places = {one.writes[0].key: i for i, one in enumerate(commits) if is_quick(self._tables, one)}
         answers: list[Committed | Exception | None] = [None] * len(commits)
         kinds = {(commits[i].writes[0].key.etype, commits[i].writes[0].kind) for i in places.values()}
@@ -56,6 +58,14 @@ class JournalCalls:
             for key, answer in done.items():
                 answers[places[key]] = answer
         return answers
+
+    async def _quickly_alone(self, commit: Commit) -> Committed | None:
+        if not is_quick(self._tables, commit):
+            return None
+        try:
+            return await self._quick.alone(commit)
+        except (IntegrityViolation, InvalidData):
+            return None
 
     async def claim(self, worker: str, live: frozenset[str], etypes: Sequence[str], limit: int) -> list[OutboxRow]:
         return await journal.claim(self._pool, worker, live, etypes, limit, self._env)
@@ -82,6 +92,7 @@ class JournalCalls:
     targets = of_pool(journal.targets)
     set_target = of_pool(journal.set_target)
     backfill = of_tables(journal.backfill)
+    written_since = of_tables(journal.written_since)
     mark = of_pool(journal.mark)
     vectors = of_pool(journal.vectors)
     forget_vectors = of_pool(journal.forget_vectors)

@@ -92,19 +92,30 @@ class Quick:
         self._statements: dict[tuple[int, str, bool], str] = {}
 
     async def run(self, etype: str, kind: str, commits: Mapping[Key, Commit]) -> dict[Key, Committed]:
-        """Carry out these commits of one type and kind; those that are not in the answer were left alone. Raises
+        """Carry out some commits of one type and kind; those that are not in the answer were left alone. Raises
         IntegrityViolation or InvalidData when one of them cannot be: then none was."""
         table = self._tables[etype]
         keys = sorted(commits, key=lambda key: (key.tenant, key.id))
         rows = [self._row(table, commits[key]) for key in keys]
-        one = len(rows) == 1
+        sql = self._statement(table, kind, one=False)
+        found = await self._pool.fetch(sql, *map(list, zip(*rows, strict=True)), writes=True)
+        return dict(self._answer(etype, commits, row) for row in found)
+
+    async def alone(self, commit: Commit) -> Committed | None:
+        """As `run`, of one commit. None: it was left alone."""
+        (write,) = commit.writes
+        table = self._tables[write.key.etype]
+        found = await self._pool.fetch(
+            self._statement(table, write.kind, one=True), *self._row(table, commit), writes=True
+        )
+        return Committed([_written(write, found[0])]) if found else None
+
+    def _statement(self, table: RecordTable, kind: str, *, one: bool) -> str:
         form = (id(table), kind, one)
         sql = self._statements.get(form)
         if sql is None:
             sql = self._statements[form] = statement(table, kind, one=one)
-        given = rows[0] if one else map(list, zip(*rows, strict=True))
-        found = await self._pool.fetch(sql, *given, writes=True)
-        return dict(self._answer(etype, commits, row) for row in found)
+        return sql
 
     @staticmethod
     def _row(table: RecordTable, commit: Commit) -> list[Any]:
@@ -117,9 +128,11 @@ class Quick:
 
     @staticmethod
     def _answer(etype: str, commits: Mapping[Key, Commit], row: Sequence[Any]) -> tuple[Key, Committed]:
-        tenant, id, version, existed, mask, updated_us, expires_us = row
-        key = Key(tenant, etype, str(id))
-        write = commits[key].writes[0]
-        existed = existed and write.kind == "put"
-        written = Written(version, existed, True, mask, write.body, write.hash, updated_us, expires_us or 0)
-        return key, Committed([written])
+        key = Key(row[0], etype, str(row[1]))
+        return key, Committed([_written(commits[key].writes[0], row)])
+
+
+def _written(write: Write, row: Sequence[Any]) -> Written:
+    _, _, version, existed, mask, updated_us, expires_us = row
+    existed = existed and write.kind == "put"
+    return Written(version, existed, True, mask, write.body, write.hash, updated_us, expires_us or 0)

@@ -8,14 +8,12 @@ import pytest
 from polystore.errors import Unavailable
 from polystore.layers.together import Together
 
-pytestmark = pytest.mark.parametrize("detached", [False, True])
-
 
 class Doubler:
     """Doubles numbers, refuses odd ones, fails as told. Takes two ticks."""
 
-    def __init__(self, detached: bool) -> None:
-        self.together = Together(self.run, None if detached else self.alone)
+    def __init__(self) -> None:
+        self.together = Together(self.run, self.alone)
         self.runs = list[list[int]]()
         self.running = asyncio.Event()
         self.error: Exception | None = None
@@ -39,9 +37,9 @@ class Doubler:
         return await asyncio.gather(*map(self.together.ask, asked), return_exceptions=True)
 
 
-def test_calls_of_one_tick_travel_as_one(detached: bool) -> None:
+def test_calls_of_one_tick_travel_as_one() -> None:
     async def main() -> None:
-        doubler = Doubler(detached)
+        doubler = Doubler()
         assert await doubler.ask_all(0, 2, 4, 6) == [0, 4, 8, 12]
         assert await doubler.ask_all(8) == [16]
         assert [sorted(run) for run in doubler.runs] == [[0, 2, 4, 6], [8]]
@@ -49,9 +47,9 @@ def test_calls_of_one_tick_travel_as_one(detached: bool) -> None:
     asyncio.run(main())
 
 
-def test_calls_of_later_ticks_do_not_join_what_is_under_way(detached: bool) -> None:
+def test_calls_of_later_ticks_do_not_join_what_is_under_way() -> None:
     async def main() -> None:
-        doubler = Doubler(detached)
+        doubler = Doubler()
 
         async def late() -> int:
             await doubler.running.wait()
@@ -63,19 +61,19 @@ def test_calls_of_later_ticks_do_not_join_what_is_under_way(detached: bool) -> N
     asyncio.run(main())
 
 
-def test_each_gets_its_own_error(detached: bool) -> None:
+def test_each_gets_its_own_error() -> None:
     async def main() -> None:
-        answers = await Doubler(detached).ask_all(0, 1, 2, 3)
+        answers = await Doubler().ask_all(0, 1, 2, 3)
         assert [str(answer) for answer in answers] == ["0", "1 is odd", "4", "3 is odd"]
         with pytest.raises(ValueError, match="5 is odd"):
-            await Doubler(detached).together.ask(5)
+            await Doubler().together.ask(5)
 
     asyncio.run(main())
 
 
-def test_an_outage_is_everybodys_and_each_may_write_into_his_own_error(detached: bool) -> None:
+def test_an_outage_is_everybodys_and_each_may_write_into_his_own_error() -> None:
     async def main() -> None:
-        doubler = Doubler(detached)
+        doubler = Doubler()
         doubler.error = Unavailable("down", retry_after_s=3)
         answers = await doubler.ask_all(0, 2)
         assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
@@ -87,9 +85,9 @@ def test_an_outage_is_everybodys_and_each_may_write_into_his_own_error(detached:
 
 @pytest.mark.parametrize("who", [0, 1, 2])
 @pytest.mark.parametrize("after_ticks", [0, 1, 2, 3])
-def test_the_cancellation_of_one_touches_nobody_else(detached: bool, who: int, after_ticks: int) -> None:
+def test_the_cancellation_of_one_touches_nobody_else(who: int, after_ticks: int) -> None:
     async def main() -> None:
-        doubler = Doubler(detached)
+        doubler = Doubler()
         tasks = [asyncio.create_task(doubler.together.ask(one)) for one in (0, 2, 4)]
         await asyncio.sleep(0)
         for _ in range(after_ticks):
@@ -103,7 +101,7 @@ def test_the_cancellation_of_one_touches_nobody_else(detached: bool, who: int, a
     asyncio.run(main())
 
 
-def test_a_wrong_number_of_answers_is_an_error_for_all_not_a_wait_for_ever(detached: bool) -> None:
+def test_a_wrong_number_of_answers_is_an_error_for_all_not_a_wait_for_ever() -> None:
     async def main() -> None:
         async def forgetful(asked: list[int]) -> list[int]:
             return asked[1:]
@@ -111,7 +109,7 @@ def test_a_wrong_number_of_answers_is_an_error_for_all_not_a_wait_for_ever(detac
         async def alone(asked: int) -> int:
             return asked
 
-        together: Together[int, int] = Together(forgetful, None if detached else alone)
+        together: Together[int, int] = Together(forgetful, alone)
         answers = await asyncio.wait_for(
             asyncio.gather(together.ask(1), together.ask(2), return_exceptions=True), timeout=10
         )
@@ -120,9 +118,9 @@ def test_a_wrong_number_of_answers_is_an_error_for_all_not_a_wait_for_ever(detac
     asyncio.run(main())
 
 
-def test_drain_waits_for_what_is_under_way(detached: bool) -> None:
+def test_drain_waits_for_what_is_under_way() -> None:
     async def main() -> None:
-        doubler = Doubler(detached)
+        doubler = Doubler()
         tasks = [asyncio.create_task(doubler.together.ask(one)) for one in (0, 2)]
         await doubler.running.wait()
         for task in tasks:
