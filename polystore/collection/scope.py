@@ -32,6 +32,7 @@ from polystore.model import (
     Write,
     key_hash,
 )
+from polystore.protocols import SupportsRefresh
 from polystore.results import Stored, Token
 from polystore.selection import kind_of
 from polystore.store import Store
@@ -299,6 +300,8 @@ class Scope(Generic[T]):
             self.manager.readable(self.etype, store.name)
         if after is not None:
             await self.manager.caught_up(self.etype, store.name, Token(after))
+            if store.supports(SupportsRefresh):  # another process may have delivered it
+                await store.call(SupportsRefresh.refresh, self.etype)
 
     async def vectors_ready(self, store: Store, after: Token | None, stale_ok: bool = False) -> None:
         """As `ready`, for the vectors: at a home that serves them itself, an embedder may still be at work."""

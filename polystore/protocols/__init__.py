@@ -17,7 +17,13 @@ from polystore.protocols.epoch import SupportsEpoch
 from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
-from polystore.protocols.queries import SupportsFilter, SupportsTextSearch, SupportsTraversal, SupportsVectorSearch
+from polystore.protocols.queries import (
+    SupportsFilter,
+    SupportsRefresh,
+    SupportsTextSearch,
+    SupportsTraversal,
+    SupportsVectorSearch,
+)
 from polystore.protocols.records import (
     Connect,
     Layout,
@@ -55,6 +61,7 @@ __all__ = [
     "SupportsKeptBodies",
     "SupportsLog",
     "SupportsObjects",
+    "SupportsRefresh",
     "SupportsSchema",
     "SupportsSpill",
     "SupportsState",

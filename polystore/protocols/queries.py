@@ -90,3 +90,13 @@ class SupportsTraversal(Protocol):
         a record to itself. Raises WorkLimitExceeded when there is more to look at than the store takes on
         (`polystore.walking.WORK_MAX`, or a limit of its own): what is answered is never incomplete."""
         ...
+
+
+@runtime_checkable
+class SupportsRefresh(Protocol):
+    """Claimed by a store whose questions may not show yet what another process wrote. What was written by the same
+    connection they show, and reading by key needs nothing."""
+
+    async def refresh(self, etype: str) -> None:
+        """Every question after this shows what was written of the type before it, by whoever."""
+        ...

@@ -10,6 +10,7 @@ from polystore.testing.conformance import (
     CopyExpiryConformance,
     DurabilityConformance,
     HistoriesConformance,
+    LogConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -66,5 +67,10 @@ class TestDurability(Bare, DurabilityConformance):
     pass
 
 
+class TestLog(Bare, LogConformance):
+    pass
+
+
 def test_the_adapter_claims_what_is_tested_here() -> None:
-    assert {one.__name__ for one in ElasticsearchRepository.capabilities} == {"SupportsSchema", "SupportsTextSearch"}
+    claimed = {one.__name__ for one in ElasticsearchRepository.capabilities}
+    assert claimed == {"SupportsLog", "SupportsRefresh", "SupportsSchema", "SupportsTextSearch"}

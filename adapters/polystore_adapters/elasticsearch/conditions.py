@@ -7,11 +7,12 @@ and what it finds is judged once more by `polystore.filters.predicate`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 from polystore.filters import All, AnyOf, Checked, Compare, Not
-from polystore_adapters.elasticsearch.documents import TEXT_MAX
+from polystore_adapters.elasticsearch.documents import TEXT_MAX, microseconds
 from polystore_adapters.elasticsearch.server import Document
 
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -33,29 +34,33 @@ EVERYTHING = Query(None, exact=True)
 UNKNOWN = Query(None, exact=False)
 
 
-def query(node: Checked | None) -> Query:
+def query(node: Checked | None, exact_times: Mapping[str, str] = {}) -> Query:
+    """`exact_times`: fields that stand in the documents as microseconds, too, and under which names."""
     match node:
         case None:
             return EVERYTHING
         case All(parts):
-            found = [query(part) for part in parts]
+            found = [query(part, exact_times) for part in parts]
             asked = [one.find for one in found if one.find is not None]
             return Query({"bool": {"filter": asked}} if asked else None, all(one.exact for one in found))
         case AnyOf(parts):
-            found = [query(part) for part in parts]
+            found = [query(part, exact_times) for part in parts]
             if not found:
                 return Query(_NOTHING, exact=True)
             exact = all(one.exact for one in found)
             asked = [one.find for one in found if one.find is not None]
             return Query(_any(*asked) if len(asked) == len(found) else None, exact)
         case Not(part):
-            inner = query(part)
+            inner = query(part, exact_times)
             if not inner.exact:
                 return UNKNOWN
             return Query(_NOTHING if inner.find is None else _none(inner.find), exact=True)
         case Compare(path, op, None, kind) if kind in _PLAIN or kind == "datetime":
             missing = _none(_there(path[0]))
             return Query(missing if op == "==" else _there(path[0]), exact=True)
+        case Compare(path, op, value, "datetime") if path[0] in exact_times:
+            at = [microseconds(one) for one in value] if op == "in" else microseconds(value)
+            return _value(exact_times[path[0]], op, at, "int")
         case Compare(path, op, value, "datetime"):
             return _time(path[0], op, value)
         case Compare(path, op, value, kind) if kind in _PLAIN:

@@ -11,6 +11,7 @@ ps_h, ps_hash, ps_updated_us, ps_expires_us (0: never)
 ps_long             the fields whose text is too long to be compared as a whole
 ps_terms            of the full text: terms in order, a space between
 ps_deleted, ps_purge_us    of a tombstone, which has no fields
+ps_at_us            of the line of a log; lines never change, and are all of version 1
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,7 @@ import msgspec
 
 from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData
-from polystore.model import Body, Change, Key, Record
+from polystore.model import Body, Change, Key, Line, Record, key_hash
 from polystore.text import terms
 from polystore_adapters.elasticsearch.server import Document
 
@@ -37,6 +38,11 @@ ID_BYTES_MAX = 512
 """https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/mapping-id-field"""
 TEXT_MAX = 1_000
 """Characters of a text that is compared as a whole: Lucene's terms end at 32,766 bytes."""
+
+LINE_VERSION = 1
+AT = "ps_at_us"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 _TO_JSON: Mapping[str, Callable[[Any], Any]] = {
     "bytes": lambda value: base64.b64encode(value).decode(),
@@ -80,11 +86,17 @@ def id_of(key: Key) -> str:
     return whole if len(whole.encode()) <= ID_BYTES_MAX else f"#{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
-class Codec:
-    """Records of one entity to and from documents."""
+def microseconds(at: datetime) -> int:
+    """Since 1970, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
 
-    def __init__(self, entity: EntityType[Any], full_text: bool) -> None:
+
+class Codec:
+    """Records of one entity, or the lines of a log, to and from documents."""
+
+    def __init__(self, entity: EntityType[Any], full_text: bool, fact: bool = False) -> None:
         self._entity = entity
+        self._fact = fact
         self._texts = entity.full_text if full_text else ()
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
 
@@ -106,6 +118,8 @@ class Codec:
             "ps_deleted": {"type": "boolean"},
             "ps_purge_us": number,
         }
+        if self._fact:
+            found[AT] = number
         for name, kind in self._kinds.items():
             found[name] = _MAPPINGS.get(kind.name, {"type": "object", "enabled": False})
         return found
@@ -119,7 +133,8 @@ class Codec:
     def made(self, fields: Document, body: Body) -> Document:
         """What the fields of a document are made into."""
         long = [name for name in self._kinds if isinstance(text := fields.get(name), str) and len(text) > TEXT_MAX]
-        return {"ps_long": long} | ({"ps_terms": self.terms(body)} if self._texts else {})
+        of_lines = {AT: microseconds(body["at"])} if self._fact else {}
+        return {"ps_long": long} | ({"ps_terms": self.terms(body)} if self._texts else {}) | of_lines
 
     def terms(self, body: Body) -> str:
         """Of all full-text fields together, as `polystore.text` has them."""
@@ -140,6 +155,12 @@ class Codec:
             return msgspec.json.encode(self.tombstone(change, purge_us) if body is None else self.live(change, body))
         except (ArithmeticError, AttributeError, TypeError, ValueError, msgspec.MsgspecError) as e:
             raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from None
+
+    def line(self, tenant: str, line: Line) -> bytes:
+        """The document of a line. Raises InvalidData."""
+        key = Key(tenant, self._entity.name, line.id)
+        h = key_hash(tenant, self._entity.name, line.id)
+        return self.encoded(Change(key, LINE_VERSION, h, line.body, b"", 0), 0)
 
     def decode(self, source: Document) -> dict[str, Any]:
         """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""

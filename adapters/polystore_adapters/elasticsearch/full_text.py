@@ -38,7 +38,7 @@ async def search(
     """See `SupportsTextSearch.search`."""
     if not phrases or limit <= 0:
         return []
-    await server.refresh(held.index)
+    await server.seen(held.index)
     asked = query(where)
     meant = None if asked.exact or where is None else predicate(where)
     live = held.live(tenant, server.env.now_us(), *([] if asked.find is None else [asked.find]))

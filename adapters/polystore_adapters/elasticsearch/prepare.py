@@ -1,15 +1,16 @@
 """Making and changing what is held of entity types.
 
-Every step looks first at what is there and can be repeated, and what the meta index says of a type changes last: after
-an end in the middle the next call goes on. Changes are those of `polystore.evolution`: carried out when asked for, else
-told as a difference. Documents are carried along in place, each at the version that it has: what somebody writes
-meanwhile is newer, and stays.
+What an index holds of a type, and in which form, stands in the `_meta` of its mapping: index and note are made at once,
+and of a change the note comes last: after an end in the middle the next call goes on. Changes are those of
+`polystore.evolution`: carried out when asked for, else told as a difference. Documents are carried along in place, each
+at the version that it has: what somebody writes meanwhile is newer, and stays.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -18,52 +19,50 @@ from polystore.errors import ConfigurationError, InvalidData, SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.relational.serving import Served, differences, load_served
 from polystore_adapters.elasticsearch.held import Held
-from polystore_adapters.elasticsearch.records import PAGE, STALE_STATUS, bulk_action
-from polystore_adapters.elasticsearch.server import Document, Server, by_status
-
-DATA = "data"
+from polystore_adapters.elasticsearch.records import PAGE, bulk_action, outcome
+from polystore_adapters.elasticsearch.server import Document, Server
 
 
 async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> None:
     """Make or change what is needed, else only compare. Raises SchemaMismatch; then nothing was changed."""
     for held in types:
-        if "vector" in held.layout.facets or "graph" in held.layout.facets or held.layout.home:
-            raise ConfigurationError(f"{held.etype}: an elasticsearch: store holds copies that are found by words")
-    with contextlib.suppress(SchemaMismatch):  # nothing was ever prepared
-        await _begun(server, server.meta)
-    kept = await meta(server, [f"schema {held.etype}" for held in types])
-    plans = [_Preparation(server, held, kept.get(f"schema {held.etype}")) for held in types]
-    told = [(one, await one.difference()) for one in plans]
-    for one, difference in told:
+        if "vector" in held.layout.facets or "graph" in held.layout.facets or held.layout.home != held.fact:
+            raise ConfigurationError(
+                f"{held.etype}: an elasticsearch: store holds logs, and copies of records that are found by words"
+            )
+    plans = [_Preparation(server, held) for held in types]
+    told = await at_once(one.difference() for one in plans)
+    for one, difference in zip(plans, told, strict=True):
         if difference and not create:
             raise SchemaMismatch(
                 f"not prepared for {one.held.etype!r} as it is declared: {difference}; run `polystore init`, or open "
                 "it with the right to create"
             )
-    if create:
-        await _create(server, server.meta, {"settings": _settings(server), "mappings": {"dynamic": False}})
-        if DATA not in await meta(server, [DATA]):
-            await _keep_first(server, DATA, {"data_id": str(uuid4())})
-    for one, difference in told:
-        if difference:
-            await one.carry_out()
+    differing = [one for one, difference in zip(plans, told, strict=True) if difference]
+    if differing:
+        data_id = await data_id_of(server) or str(uuid4())
+        await at_once(one.make(data_id) for one in differing)  # the server makes several as fast as one
+        for one in differing:
+            await one.carry_out(data_id)
+    for one in plans:
         one.held.retired = one.retired
 
 
-async def meta(server: Server, ids: Sequence[str]) -> dict[str, Document]:
-    """What is kept under these names."""
-    if not ids:
-        return {}
-    try:
-        found = await server.mget(server.meta, ids)
-    except SchemaMismatch:  # nothing was ever prepared
-        return {}
-    return {one["_id"]: one["_source"] for one in found if one.get("found")}
+async def at_once(asked: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The answers to requests that do not depend on one another. When one fails, the others are waited for."""
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    for one in answers:
+        if isinstance(one, BaseException):
+            raise one
+    return answers
 
 
-async def _keep_first(server: Server, name: str, document: Document) -> None:
-    line = msgspec.json.encode({"create": {"_index": server.meta, "_id": name}})
-    await server.bulk([line, msgspec.json.encode(document)])  # another process may have been faster
+async def data_id_of(server: Server) -> str:
+    """The identity of all data under the prefix, which its first index was given; empty when there is none."""
+    prefix = server.options.prefix
+    answer = await server.ask("GET", f"/{prefix}*/_mapping", filter_path="*.mappings._meta")
+    notes: list[Document] = [one["mappings"]["_meta"] for one in answer.values()]
+    return min((one["data_id"] for one in notes if one.get("prefix") == prefix), default="")
 
 
 async def _create(server: Server, name: str, body: Document) -> None:
@@ -81,52 +80,67 @@ async def _begun(server: Server, name: str) -> None:
     await server.ask("GET", f"/_cluster/health/{name}", **ready, timeout="5s")
 
 
-def _settings(server: Server) -> Document:
-    return {"number_of_shards": server.options.shards, "number_of_replicas": server.options.replicas}
-
-
 class _Preparation:
     """One entity type."""
 
-    def __init__(self, server: Server, held: Held, kept: Document | None) -> None:
+    def __init__(self, server: Server, held: Held) -> None:
         self._server = server
         self.held = held
         self._serves = Served(held.layout.home, sorted(held.layout.facets), {})
-        self._schema: StoredSchema | None = None if kept is None else load(kept["schema"])
-        self._served = None if kept is None else load_served(kept["served"])
-        self._migration: Migration | None = None if self._schema is None else plan(self._schema, held.entity)
+        self._there: Document | None = None
+        self._schema: StoredSchema | None = None
+        self._served: Served | None = None
+        self._migration: Migration | None = None
 
     async def difference(self) -> str:
         """What is not as declared; empty when everything is."""
+        self._there = await self._mapping()
+        kept: Document | None = (self._there or {}).get("_meta")
+        if kept is not None:
+            self._schema, self._served = load(kept["schema"]), load_served(kept["served"])
+            self._migration = plan(self._schema, self.held.entity)
         told = differences(self._migration, self._served, self._serves)
-        missing = self.held.codec.mapping.keys() - (await self._mapping() or {}).keys()
+        missing = self.held.codec.mapping.keys() - (self._there or {}).get("properties", {}).keys()
         return told or (f"not mapped: {', '.join(sorted(missing))}" if missing else "")
 
     async def _mapping(self) -> Document | None:
-        """The properties that the index has; None when there is none."""
+        """The mapping of the index; None when there is none."""
         try:
             answer = await self._server.ask("GET", f"/{self.held.index}/_mapping")
         except SchemaMismatch:
             return None
         (one,) = answer.values()
-        found: Document = one["mappings"].get("properties", {})
+        found: Document = one["mappings"]
         return found
 
-    async def carry_out(self) -> None:
-        held, migration = self.held, self._migration
-        there = await self._mapping()
+    def _note(self, data_id: str) -> Document:
+        schema = describe(self.held.entity) if self._migration is None else self._migration.schema
+        served = msgspec.json.encode(self._serves).decode()
+        about = {"prefix": self._server.options.prefix, "data_id": data_id}
+        return about | {"schema": schema.json(), "served": served}
+
+    async def make(self, data_id: str) -> None:
+        """The index, where there is none."""
+        if self._there is None:
+            held, options = self.held, self._server.options
+            body: Document = {
+                "settings": {"number_of_shards": options.shards, "number_of_replicas": options.replicas},
+                "mappings": {"dynamic": False, "_meta": self._note(data_id), "properties": held.codec.mapping},
+                "aliases": {held.index: {}},
+            }
+            await _create(self._server, self._server.index(held.etype), body)
+
+    async def carry_out(self, data_id: str) -> None:
+        """The changes of an index that was there."""
+        held, migration, there = self.held, self._migration, self._there
         if there is None:
-            about = {"dynamic": False, "properties": held.codec.mapping}
-            body: Document = {"settings": _settings(self._server), "mappings": about, "aliases": {held.index: {}}}
-            await _create(self._server, f"{held.index}.1", body)
-        else:
-            new = {name: one for name, one in held.codec.mapping.items() if name not in there}
-            await self._server.ask("PUT", f"/{held.index}/_mapping", {"properties": new})
+            return
+        mapped = there.get("properties", {})
+        new = {name: one for name, one in held.codec.mapping.items() if name not in mapped}
+        await self._server.ask("PUT", f"/{held.index}/_mapping", {"properties": new})
         if migration is not None and self._made_of_other(migration):
             await self._documents(migration)
-        schema = describe(held.entity) if migration is None else migration.schema
-        kept = {"schema": schema.json(), "served": msgspec.json.encode(self._serves).decode()}
-        await self._server.ask("PUT", f"/{self._server.meta}/_doc/schema%20{held.etype}", kept)
+        await self._server.ask("PUT", f"/{held.index}/_mapping", {"_meta": self._note(data_id)})
 
     def _made_of_other(self, migration: Migration) -> bool:
         """Whether what is in the documents, or made of their fields, was made of something else."""
@@ -143,10 +157,10 @@ class _Preparation:
                 source = self._carried(hit["_source"], migration)
                 action = bulk_action("index", held.index, hit["_id"], source["ps_version"], "external_gte")
                 lines += [action, msgspec.json.encode(source)]
-            for item in (await self._server.bulk(lines))["items"]:
-                one: Document = next(iter(item.values()))
-                if one["status"] >= 300 and one["status"] != STALE_STATUS:  # which somebody has written anew
-                    raise by_status(one["status"], str(one.get("error", {}).get("type", "")))
+            for item in (await self._server.bulk(lines, held.index))["items"]:
+                refused = outcome(next(iter(item.values()))).error  # not one that somebody has written anew
+                if refused is not None:
+                    raise refused
 
     async def _pages(self) -> AsyncGenerator[list[Document]]:
         """The live documents, in the order of their keys, which no change of a document moves."""

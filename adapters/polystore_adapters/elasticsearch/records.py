@@ -7,7 +7,7 @@ deletes after `index.gc_deletes`, and would then take an older record for new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -24,7 +24,8 @@ BULK_BYTES = 1_000_000
 """Of one request, unless a document alone has more: beyond 1 MiB aiohttp, under the driver, warns that it holds up the
 event loop."""
 PAGE = 500
-STALE_STATUS = 409
+NOT_NEWER = "version_conflict_engine_exception"
+"""The type of the error when the index has this version of a document, or a newer one."""
 
 
 async def get(server: Server, types: AllHeld, keys: Sequence[Key]) -> list[Record | None]:
@@ -52,8 +53,9 @@ def _by_type(keys: Sequence[Key] | Mapping[Key, object]) -> dict[str, list[Key]]
 
 
 async def scan(server: Server, held: Held, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-    """See `Repository.scan`. The full text is compared with the fields, too."""
-    await server.refresh(held.index)
+    """See `Repository.scan`. The full text is compared with the fields, too. What others wrote before the first page is
+    in all of them."""
+    await (server.refresh if cursor is None else server.seen)(held.index)
     inside = {"range": {"ps_h": {"gte": span.low, "lt": span.high}}}
     body: Document = {
         "query": held.live(tenant, server.env.now_us(), inside),
@@ -93,17 +95,11 @@ async def tenants(server: Server, held: Held) -> list[str]:
 
 
 async def newest(server: Server, held: Held) -> int:
-    """See `Repository.newest`."""
+    """See `Repository.newest`. Of tombstones that are removed, `purge` leaves a note."""
     await server.refresh(held.index)
     body = {"size": 0, "aggs": {"top": {"max": {"field": "ps_version"}}}}
     top = (await server.ask("POST", f"/{held.index}/_search", body))["aggregations"]["top"]["value"]
-    kept = await server.mget(server.meta, [_newest_id(held)])
-    purged: list[int] = [one["_source"]["version"] for one in kept if one.get("found")]
-    return max([0, int(top or 0), *purged])
-
-
-def _newest_id(held: Held) -> str:
-    return f"newest {held.etype}"
+    return int(top or 0)
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -119,24 +115,16 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
             newest_of[change.key] = i, types[change.key.etype].codec.encoded(change, purge_us)
         except PolystoreError as error:
             outcomes[i] = Outcome("rejected", error)
-    lines: list[bytes] = []
-    order: list[int] = []
-    size = 0
     await _keep_retired(server, types, changes, newest_of)
     versions = await _to_overwrite(server, types, [changes[i] for i, _ in newest_of.values() if changes[i].overwrites])
+    sent: list[tuple[int, bytes, bytes]] = []
     for key, (i, document) in newest_of.items():
         version, kind = versions.get(key, (changes[i].version, "external"))
-        if version < changes[i].version:
-            continue  # what stands is newer
-        action = bulk_action("index", types[key.etype].index, id_of(key), version, kind)
-        if lines and size + len(document) > BULK_BYTES:
-            await _send(server, lines, order, outcomes)
-            lines, order, size = [], [], 0
-        lines += [action, document]
-        order.append(i)
-        size += len(document)
-    if lines:
-        await _send(server, lines, order, outcomes)
+        if version >= changes[i].version:  # else what stands is newer
+            sent.append((i, bulk_action("index", types[key.etype].index, id_of(key), version, kind), document))
+    written = {types[key.etype].index for key in newest_of}
+    for some in bulks(sent):
+        await _send(server, some, written, outcomes)
     await _not_taken(server, types, [(i, changes[i]) for i, _ in newest_of.values() if outcomes[i] is STALE], outcomes)
     return outcomes
 
@@ -193,37 +181,39 @@ def bulk_action(verb: str, index: str, id: str, version: int, kind: str) -> byte
     return msgspec.json.encode({verb: about | ({"require_alias": True} if verb == "index" else {})})
 
 
-async def _send(server: Server, lines: Sequence[bytes], order: Sequence[int], outcomes: list[Outcome]) -> None:
+def bulks(sent: Iterable[tuple[int, bytes, bytes]]) -> Iterator[list[tuple[int, bytes, bytes]]]:
+    """(place, action, document) in as many bulk requests as their size asks for."""
+    some: list[tuple[int, bytes, bytes]] = []
+    size = 0
+    for one in sent:
+        if some and size + len(one[2]) > BULK_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += len(one[2])
+    if some:
+        yield some
+
+
+async def _send(
+    server: Server, sent: Sequence[tuple[int, bytes, bytes]], written: Iterable[str], outcomes: list[Outcome]
+) -> None:
     """One bulk request; each item is answered by itself. What is the server's trouble of the moment is raised: to send
     the others again changes nothing."""
-    answer = await server.bulk(lines)
-    for i, item in zip(order, answer["items"], strict=True):
+    answer = await server.bulk([line for _, *lines in sent for line in lines], *written)
+    for (i, *_), item in zip(sent, answer["items"], strict=True):
         one: Document = next(iter(item.values()))
-        if one["status"] < 300:
-            outcomes[i] = APPLIED
-        elif one["status"] == STALE_STATUS:
-            outcomes[i] = STALE
-        else:
-            error = by_status(one["status"], str(one.get("error", {}).get("type", "")))
-            if not isinstance(error, InvalidData):
-                raise error
-            outcomes[i] = Outcome("rejected", error)
+        outcomes[i] = outcome(one)
 
 
-async def purge(server: Server, held: Held) -> int:
-    """Remove tombstones whose time is over, unless something newer came meanwhile; returns how many. What the newest of
-    them was is kept."""
-    body = {
-        "query": {"range": {"ps_purge_us": {"lte": server.env.now_us()}}},
-        "sort": [{"ps_version": "desc"}],
-        "size": PAGE,
-        "_source": ["ps_version"],
-    }
-    hits = (await server.ask("POST", f"/{held.index}/_search", body))["hits"]["hits"]
-    if not hits:
-        return 0
-    top = max(await newest(server, held), hits[0]["_source"]["ps_version"])
-    await server.ask("PUT", f"/{server.meta}/_doc/{_newest_id(held)}".replace(" ", "%20"), {"version": top})
-    gone = [bulk_action("delete", held.index, hit["_id"], hit["_source"]["ps_version"], "external_gte") for hit in hits]
-    await server.bulk(gone)
-    return len(gone)
+def outcome(item: Document) -> Outcome:
+    """What a bulk request did with one item. Raises what is not about the item, but about the server or the index."""
+    kind = str(item.get("error", {}).get("type", ""))
+    if item["status"] < 300:
+        return APPLIED
+    if kind == NOT_NEWER:
+        return STALE
+    error = by_status(item["status"], kind)
+    if isinstance(error, InvalidData):
+        return Outcome("rejected", error)
+    raise error

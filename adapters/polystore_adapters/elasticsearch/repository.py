@@ -7,22 +7,24 @@ from typing import Any, Final
 
 from polystore.errors import Unavailable, UnsupportedOperation
 from polystore.filters import Checked
-from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
-from polystore.protocols import Layout, SupportsSchema, SupportsTextSearch
+from polystore.model import Change, HashSpan, Instance, Key, Limits, Line, Match, Outcome, Page, Record
+from polystore.protocols import Layout, SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch
 from polystore.text import Phrase
-from polystore_adapters.elasticsearch import full_text, records
+from polystore_adapters.elasticsearch import full_text, logs, records
 from polystore_adapters.elasticsearch.held import AllHeld, Held
-from polystore_adapters.elasticsearch.prepare import DATA, meta, prepare
+from polystore_adapters.elasticsearch.prepare import data_id_of, prepare
+from polystore_adapters.elasticsearch.purge import purge
 from polystore_adapters.elasticsearch.server import Server
 
 PURGE_S: Final = 600.0
-"""How often a process that writes removes what is left of deleted records."""
+"""How often a process that writes removes what is left of deleted records: some with each of its batches, until there
+are no more."""
 
 
 class ElasticsearchRepository:
     """Any number of processes may share the indexes. `client` is the driver's own object."""
 
-    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsTextSearch})
+    capabilities: frozenset[type] = frozenset({SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch})
     limits: Limits = Limits()
 
     def __init__(self, server: Server) -> None:
@@ -44,13 +46,12 @@ class ElasticsearchRepository:
             raise Unavailable(f"shards of the indexes {self._server.options.prefix}* are missing")
         nodes = (await self._server.ask("GET", "/_nodes/_local/none"))["nodes"]
         ((id, node),) = nodes.items()
-        data = (await meta(self._server, [DATA])).get(DATA, {})
-        return Instance("elasticsearch", node["version"], id, data.get("data_id", ""))
+        return Instance("elasticsearch", node["version"], id, await data_id_of(self._server))
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        others = [layout.entity.name for layout in layouts if layout.kind != "record"]
+        others = [layout.entity.name for layout in layouts if layout.kind == "state"]
         if others:
-            raise UnsupportedOperation(f"an elasticsearch: store holds records, and no facts or state of {others}")
+            raise UnsupportedOperation(f"an elasticsearch: store holds records and logs, and no state of {others}")
         types = [Held(self._server, layout) for layout in layouts]
         await prepare(self._server, types, create=create)
         self._types.update({one.etype: one for one in types})
@@ -64,9 +65,10 @@ class ElasticsearchRepository:
         outcomes = await records.apply(self._server, self._types, changes)
         now = self._server.env.monotonic()
         for etype in {change.key.etype for change in changes}:
-            if now - self._purged.setdefault(etype, now) >= PURGE_S:
+            if now - self._purged.setdefault(etype, now) >= PURGE_S and not await purge(
+                self._server, self._types[etype]
+            ):
                 self._purged[etype] = now
-                await records.purge(self._server, self._types[etype])
         return outcomes
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
@@ -77,6 +79,31 @@ class ElasticsearchRepository:
 
     async def newest(self, etype: str) -> int:
         return await records.newest(self._server, self._types[etype])
+
+    async def refresh(self, etype: str) -> None:
+        await self._server.refresh(self._types[etype].index)
+
+    # -- lines ------------------------------------------------------------------------------------------------
+
+    async def append_lines(self, etype: str, tenant: str, lines: Sequence[Line]) -> None:
+        await logs.append(self._server, self._types[etype], tenant, lines)
+
+    async def lines(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        limit: int,
+        newest_first: bool,
+    ) -> list[Line]:
+        return await logs.lines(self._server, self._types[etype], tenant, phrases, where, limit, newest_first)
+
+    async def count_lines(self, etype: str, tenant: str, where: Checked | None) -> int:
+        return await logs.count(self._server, self._types[etype], tenant, where)
+
+    async def expire_lines(self, etype: str, limit: int) -> int:
+        return await logs.expire(self._server, self._types[etype], limit)
 
     # -- queries ----------------------------------------------------------------------------------------------
 

@@ -43,15 +43,15 @@ class Server:
         self.options = known
         self.env = env
         self._refreshes: dict[str, asyncio.Task[None]] = {}
+        self._written: set[str] = set()
 
     def name(self, etype: str) -> str:
         """Of what holds an entity type: an alias, so that another index can take its place."""
         return f"{self.options.prefix}{etype}"
 
-    @property
-    def meta(self) -> str:
-        """The index of what is known of the others; no entity has such a name."""
-        return f"{self.options.prefix}.meta"
+    def index(self, etype: str, number: int = 1) -> str:
+        """What the alias of an entity type stands for."""
+        return f"{self.name(etype)}.{number}"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -87,14 +87,27 @@ class Server:
                 raise by_status(404 if kind == "index_not_found_exception" else 503, kind)
         return found
 
-    async def bulk(self, lines: Sequence[bytes]) -> Document:
-        """Lines of a bulk request, documents and what is done with them; each item of the answer stands by itself."""
-        answer: Document = await self.ask("POST", "/_bulk", b"\n".join(lines) + b"\n")
+    async def bulk(self, lines: Sequence[bytes], *written: str) -> Document:
+        """Lines of a bulk request, documents and what is done with them, and the indexes that are written; each item of
+        the answer stands by itself."""
+        try:
+            answer: Document = await self.ask("POST", "/_bulk", b"\n".join(lines) + b"\n")
+        finally:
+            self._written.update(written)  # also where the answer was lost
         return answer
 
+    async def seen(self, index: str) -> None:
+        """What was written to the index by this connection before this call is found after it. What others wrote is
+        found after the server's refresh interval."""
+        running = self._refreshes.get(index)
+        if running is not None and not running.done():
+            await asyncio.wait([running])  # which counts as written no more what it does not show yet
+        if index in self._written:
+            await self.refresh(index)
+
     async def refresh(self, index: str) -> None:
-        """What was written to the index before this call is found after it. Calls at the same time share one request
-        that begins after all of them."""
+        """What was written to the index before this call, by whoever, is found after it. Calls at the same time share
+        one request that begins after all of them."""
         running = self._refreshes.get(index)
         if running is not None and not running.done():
             await asyncio.wait([running])  # it may have begun before what the caller wants to see
@@ -104,7 +117,12 @@ class Server:
         await asyncio.shield(running)
 
     async def _refresh(self, index: str) -> None:
-        await self.ask("POST", f"/{index}/_refresh")
+        self._written.discard(index)
+        try:
+            await self.ask("POST", f"/{index}/_refresh")
+        except BaseException:
+            self._written.add(index)
+            raise
 
     async def aclose(self) -> None:
         """Calls under way end with an error. Idempotent; a program's own client stays open."""

@@ -19,6 +19,7 @@ from polystore.protocols import (
     Layout,
     Repository,
     SupportsCommit,
+    SupportsRefresh,
     SupportsSchema,
     SupportsTextSearch,
     SupportsTraversal,
@@ -131,6 +132,11 @@ class Conformance(InItsOwnLoop):
         if SupportsSchema in repository.capabilities:
             await cast(SupportsSchema, repository).prepare(layouts(repository, self.types, home=self.home), create=True)
         return repository
+
+    async def seen(self, repository: Repository, etype: str) -> None:
+        """What other connections wrote is shown by the next question to this one."""
+        if SupportsRefresh in repository.capabilities:
+            await cast(SupportsRefresh, repository).refresh(etype)
 
     async def write(self, repository: Repository, changes: Sequence[Change]) -> dict[Key, int]:
         """Bring the records to these states, by the way of a home or of a copy. Returns key -> version."""

@@ -101,6 +101,7 @@ class LogConformance(Conformance):
             tags=["a", "b"],
         )
         await store.append_lines(EVENT.name, "", [Line(given.id, EVENT.encode(given))])
+        await self.seen(other, EVENT.name)
         (line,) = await other.lines(EVENT.name, "", (), None, 10, False)
         assert EVENT.decode(line.body) == given
         assert str(line.body["cost"]) == "1.10"
