@@ -121,16 +121,19 @@ class Conformance(InItsOwnLoop):
         self.opened.append(repository)
         return repository
 
-    async def open(self) -> Any:
+    async def open(self, *more: EntityType[Any]) -> Any:
         """One more connection to the data, prepared for the kit's entities. It has the protocols under test; the
-        caller says which by the type of the variable."""
+        caller says which by the type of the variable. What only one test needs is `more`: to make it is, at some
+        servers, most of the time that a test takes."""
         repository = await self.connection()
         assert self.protocol is Repository or self.protocol in repository.capabilities, (
             f"{type(self).__name__} tests {self.protocol.__name__}, which the repository does not claim: claim it in "
             "`capabilities`, or leave this class out"
         )
         if SupportsSchema in repository.capabilities:
-            await cast(SupportsSchema, repository).prepare(layouts(repository, self.types, home=self.home), create=True)
+            await cast(SupportsSchema, repository).prepare(
+                layouts(repository, (*self.types, *more), home=self.home), create=True
+            )
         return repository
 
     async def seen(self, repository: Repository, etype: str) -> None:

@@ -61,6 +61,7 @@ class HistoriesConformance(Conformance):
     """Whatever the order, the repeats and the company, a copy ends at the newest version and never goes back."""
 
     protocol = Repository
+    types = (THING,)
 
     @pytest.mark.parametrize("seed", range(6))
     async def test_many_appliers_end_at_the_newest_version_and_no_version_drops(self, seed: int) -> None:
