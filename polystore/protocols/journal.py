@@ -96,6 +96,11 @@ class SupportsJournal(Protocol):
         None that nothing was owed yet. Returns the copy as it stands: a status set meanwhile stays."""
         ...
 
+    async def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:
+        """The records and tombstones of a type that stand at this version or a later one, in the order of versions, at
+        most `limit`; `targets` is 0."""
+        ...
+
     async def mark(self, name: str) -> str | None:
         """The stored value of a commit's mark."""
         ...

@@ -248,6 +248,15 @@ class Journal(KeptBodies):
         self._targets[row.etype, row.name] = msgspec.structs.replace(standing, cursor=cursor)
         return self._targets[row.etype, row.name]
 
+    def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:
+        rows = [
+            OutboxRow(one.version, Key(tenant, etype, id), one.h, 0)
+            for tenant, part in self.parts(etype)
+            for id, one in (*part.rows.items(), *part.tombstones.items())
+            if one.version >= version
+        ]
+        return sorted(rows, key=lambda row: row.version)[:limit]
+
     def mark(self, name: str) -> str | None:
         return self.marks.get(name)
 

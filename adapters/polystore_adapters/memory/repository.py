@@ -258,6 +258,9 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
     async def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
         await self._call(self.server.set_target, row, was)
 
+    async def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:
+        return await self._call(self.server.written_since, etype, version, limit)
+
     async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
         return await self._call(self.server.backfill, row, limit)
 

@@ -289,6 +289,15 @@ async def backfill(pool: Pool, tables: Tables, row: TargetRow, limit: int) -> Ta
     return standing
 
 
+async def written_since(pool: Pool, tables: Tables, etype: str, version: int, limit: int) -> list[OutboxRow]:
+    dead = "SELECT tenant, id, h, version AS ps_version FROM ps_tombstone WHERE etype = %s AND version >= %s"
+    last = "ORDER BY ps_version LIMIT %s"  # one after the other: keys of the two may be of different types
+    live = await pool.fetch(f"{tables[etype].since_sql} {last}", version, limit)
+    gone = await pool.fetch(f"{dead} {last}", etype, version, limit)
+    rows = sorted((*live, *gone), key=lambda row: row[3])[:limit]
+    return [OutboxRow(v, Key(tenant, etype, str(id)), h, 0) for tenant, id, h, v in rows]
+
+
 async def mark(pool: Pool, name: str) -> str | None:
     value = await pool.value("SELECT value FROM ps_mark WHERE name = %s", name)
     return None if value is None else str(value)

@@ -51,6 +51,7 @@ class JournalCalls:
     targets = of_pool(journal.targets)
     set_target = of_pool(journal.set_target)
     backfill = of_tables(journal.backfill)
+    written_since = of_tables(journal.written_since)
     mark = of_pool(journal.mark)
     vectors = of_pool(journal.vectors)
     forget_vectors = of_pool(journal.forget_vectors)

@@ -155,6 +155,7 @@ class RecordTable:
             f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name} WHERE (ps_tenant, {key}) > (%s, %s){live} "
             f"ORDER BY ps_tenant, {key} LIMIT %s"
         )
+        self.since_sql = f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name} WHERE ps_version >= %s"
         self.first_keys_sql = self.keys_sql.replace(f"(ps_tenant, {key}) > (%s, %s)", "1 = 1")
         self.pages_sql = self.keys_sql.replace("ps_h, ps_version FROM", f"{read} FROM")
         self.first_pages_sql = self.first_keys_sql.replace("ps_h, ps_version FROM", f"{read} FROM")

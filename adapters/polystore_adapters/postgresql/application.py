@@ -192,6 +192,7 @@ class ApplicationTable(RecordTable):
         side, key, columns = self.name, ident(self.key), list(self._column.values())
         id = self.id_sql(key)
         self.keys_sql = self.keys_sql.replace(f"SELECT ps_tenant, {key}", f"SELECT ps_tenant, {id}", 1)
+        self.since_sql = self.since_sql.replace(f"SELECT ps_tenant, {key}", f"SELECT ps_tenant, {id}", 1)
         self.first_keys_sql = self.first_keys_sql.replace(f"SELECT ps_tenant, {key}", f"SELECT ps_tenant, {id}", 1)
         self.expired_sql = f"SELECT '', {id} FROM {side} WHERE ps_expires_at <= ps_now_us() LIMIT $1"
         self.tenants_sql = f"SELECT '' FROM {self.table} LIMIT 1"

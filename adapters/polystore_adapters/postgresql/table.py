@@ -167,6 +167,7 @@ class RecordTable:
             f"ORDER BY ps_tenant, {key} LIMIT $3"
         )
         self.first_keys_sql = self.keys_sql.replace("(ps_tenant, " + key + ") > ($1, $2)", "TRUE").replace("$3", "$1")
+        self.since_sql = f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name}"
         self.free_sql = (
             f"UPDATE {name} SET {', '.join(f'{ident(one)} = NULL' for one in self.unique)} "
             f"WHERE ps_tenant = $1 AND {key} = ANY($2::{self.key_type}[])"

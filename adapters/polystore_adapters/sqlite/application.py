@@ -106,6 +106,7 @@ class ApplicationTable(RecordTable):
         self.keys_sql = (
             f"SELECT '', id, h, version FROM ps_row WHERE {of_type} AND tenant = ? AND id > ? ORDER BY id LIMIT ?"
         )
+        self.since_sql = f"SELECT '', id, h, version AS ps_version FROM ps_row WHERE {of_type}"
         among = f"FROM json_each(?) k CROSS JOIN ps_row r ON r.{of_type} AND r.id = k.value AND r.tenant = ''"
         self._known_sql = f"SELECT r.id, r.rid, r.version, r.hash, r.expires_at {among}"
         self.strays_sql = (

@@ -307,6 +307,15 @@ def backfill(db: sqlite3.Connection, tables: Tables, row: TargetRow, limit: int,
     return standing
 
 
+def written_since(db: sqlite3.Connection, tables: Tables, etype: str, version: int, limit: int) -> list[OutboxRow]:
+    sql = (
+        f"SELECT * FROM (SELECT * FROM ({tables[etype].since_sql}) WHERE ps_version >= ? UNION ALL SELECT tenant, id, "
+        "h, version FROM ps_tombstone WHERE etype = ? AND version >= ?) ORDER BY 4 LIMIT ?"
+    )
+    rows = db.execute(sql, (version, etype, version, limit))
+    return [OutboxRow(v, Key(tenant, etype, str(id)), h, 0) for tenant, id, h, v in rows]
+
+
 def mark(db: sqlite3.Connection, name: str) -> str | None:
     row = db.execute("SELECT value FROM ps_mark WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])

@@ -363,6 +363,9 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
         now_us = self._env.now_us()
         return await self._db.write_one(lambda db, one: journal.backfill(db, self._tables, one, limit, now_us), row)
 
+    async def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:
+        return await self._db.read(journal.written_since, self._tables, etype, version, limit)
+
     async def mark(self, name: str) -> str | None:
         return await self._db.read(journal.mark, name)
 

@@ -121,6 +121,7 @@ class RecordTable:
             f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {table} WHERE (ps_tenant, {key}) > (?, ?) "
             f"ORDER BY ps_tenant, {key} LIMIT ?"
         )
+        self.since_sql = f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {table}"
 
     # -- keys and values --------------------------------------------------------------------------------------
 

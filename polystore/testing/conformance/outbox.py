@@ -335,6 +335,29 @@ class OutboxConformance(JournalCase):
         await commit(store, delete(SPOT, "a"))
         assert await kept() == []
 
+    # -- what was written lately ------------------------------------------------------------------------------
+
+    async def test_what_was_written_since_a_version_is_listed_with_its_tombstones_in_the_order_of_versions(
+        self,
+    ) -> None:
+        store = await self.journal()
+        first = await commit(store, put("a"), put("b"), put("c"), write("put", SPOT, Spot(id="s", text="x")))
+        (acme,) = await commit(store, write("put", THING, Thing(id="a"), tenant="acme"))
+        (gone,) = await commit(store, delete(THING, "b"))
+        (again,) = await commit(store, put("a", word="again"))
+        wanted = [
+            (first[2].version, key_of(THING, "c")),
+            (acme.version, key_of(THING, "a", "acme")),
+            (gone.version, key_of(THING, "b")),
+            (again.version, key_of(THING, "a")),
+        ]
+        found = await store.written_since(THING.name, 0, 100)
+        assert [(row.version, row.key) for row in found] == wanted
+        assert [(row.h, row.targets) for row in found] == [(key_hash(k.tenant, k.etype, k.id), 0) for _, k in wanted]
+        later = await store.written_since(THING.name, acme.version, 2)
+        assert [(row.version, row.key) for row in later] == wanted[1:3]
+        assert await store.written_since(THING.name, again.version + 1, 100) == []
+
     # -- tidying ----------------------------------------------------------------------------------------------
 
     async def test_old_tombstones_go_only_when_nothing_waits_for_them(self) -> None:
