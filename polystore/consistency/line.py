@@ -13,6 +13,7 @@ from polystore.consistency.lanes import Lanes
 from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.loading import load
 from polystore.consistency.retries import Retries
+from polystore.consistency.runs import Runs
 from polystore.consistency.targets import STAGES, Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
@@ -41,6 +42,7 @@ class Line:
         self.delivery = Delivery(context, home, self.targets, self.waiters)
         self.retries = Retries(context, home, self.targets, self.delivery)
         self.delivery.wake_retries = self.retries.wake
+        self.runs = Runs(self)
         self.lanes = Lanes(self._deliver, self._settled, context.settings)
         self.in_hand: dict[int, SyncTask] = {}
         self.reserved = 0
@@ -169,6 +171,7 @@ class Line:
         await self._bury_expired()
         await self._take_over()
         await self._sweep()
+        await self.runs.look()
         await self._release()
         for row in copies:
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
@@ -204,6 +207,8 @@ class Line:
         for etype, home in self.context.lent.items():
             if etype not in self.wanted or home not in stores or stores[home].limits.ack_durable:
                 continue
+            if home not in self.runs.sure:
+                continue  # it may have lost what only the journal has yet
             age_us, size = int(settings.kept_s * 1e6), settings.batch_max
             while await self.home.call(SupportsKeptBodies.release, etype, age_us, size) == size:
                 pass

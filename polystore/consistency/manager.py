@@ -111,9 +111,14 @@ class DataConsistencyManager:
         homes = dict.fromkeys(placement.authority for placement in placements.values())
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
         self.rebuilder = Rebuilder(self)
+        self.mover = Mover(self)
         self.mender = Mender(self)
+        self.reconciler = Reconciler(self)
         for line in self.lines.values():
-            line.delivery.follow = functools.partial(self.rebuilder.follow, line)
+            line.runs.anew = self._anew
+            line.delivery.follow = functools.partial(self._follow, line)
+            line.runs.returned = self.reconciler.ask
+            line.advance = functools.partial(self.mover.advance, line)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
         self._journaled = {etype: placement.home for etype, placement in placements.items() if placement.journal}
@@ -124,6 +129,30 @@ class DataConsistencyManager:
         """Count and log a problem that no caller can be told."""
         self.problems[problem] = self.problems.get(problem, 0) + 1
         log.warning("%s", problem)
+
+    # -- placements -------------------------------------------------------------------------------------------
+
+    async def _follow(self, line: Line) -> bool:
+        """Go over to what another process has rebuilt or moved; False when there is nothing new."""
+        texts = await line.home.call(SupportsJournal.placements)
+        rebuilt = await self.rebuilder.follow(line, texts)
+        return await self.mover.follow(line, texts) or rebuilt
+
+    def place(self, placement: Placement) -> None:
+        """From now on this holds in this process."""
+        self.placements[placement.etype] = placement
+        self._placed += 1
+        self._answers.forget(placement.etype)
+        self._vector_copies.clear()
+        self._vector_copies.update(vector_copies(self.placements))
+
+    async def _anew(self, name: str, etype: str) -> None:
+        """The data of a copy began anew while this process runs."""
+        line = self.line(etype)
+        await self.rebuilder.prepare(etype)
+        await register(line, etype, self.placements[etype], self.stores, self.embedders, self.detach)
+        await line.targets.refresh()
+        line.retries.wake(name)
 
     # -- start and stop ---------------------------------------------------------------------------------------
 

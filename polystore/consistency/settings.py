@@ -43,8 +43,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     file_sweep_s: float = 3_600.0
     repair_wait_s: float = 30.0
     """How long a repair waits for a batch of records to be in their copy before it goes on without them."""
+    reconcile_s: float = 900.0
+    """How often a part of all records is compared with their copies, and repaired; 0: never."""
+    reconcile_full_s: float = 86_400.0
+    """In what time all parts are."""
+    reconcile_rate_per_s: float = 2_000.0
+    """The most records that are compared a second."""
     kept_s: float = 120.0
-    """How long a journal keeps a body after a home that is not durable (`Limits.ack_durable`) was seen to hold it."""
+    """How long a journal keeps a body after a home that is not durable (`Limits.ack_durable`) was seen to hold it, and
+    of how much time a copy that was restarted is brought everything once more."""
+    look_s: float = 5.0
+    """How often copies are asked whether they were restarted."""
     strict_bypass: bool = False
     """Whether a write of a type with cache="strict" goes on while its cache does not answer. Hits may then be older."""
 

@@ -300,8 +300,8 @@ async def backfill(pool: Pool, tables: Tables, row: TargetRow, limit: int) -> Ta
 
 async def written_since(pool: Pool, tables: Tables, etype: str, version: int, limit: int) -> list[OutboxRow]:
     sql = (
-        f"SELECT tenant, id::text, h, v FROM ({tables[etype].since_sql}) AS t (tenant, id, h, v) WHERE v >= $1 UNION ALL "
-        "SELECT tenant, id, h, version FROM ps_tombstone WHERE etype = $2 AND version >= $1 ORDER BY 4 LIMIT $3"
+        f"SELECT tenant, id::text, h, v FROM ({tables[etype].since_sql}) AS t (tenant, id, h, v) WHERE v >= $1 UNION "
+        "ALL SELECT tenant, id, h, version FROM ps_tombstone WHERE etype = $2 AND version >= $1 ORDER BY 4 LIMIT $3"
     )
     rows = await pool.fetch(sql, version, etype, limit)
     return [OutboxRow(v, Key(tenant, etype, id), h, 0) for tenant, id, h, v in rows]
