@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,6 +123,7 @@ def status(context: typer.Context) -> None:
     async def command() -> None:
         async with state.opened() as hda:
             answer: dict[str, Any] = {"homes": [], "copies": [], "vectors": _vectors(hda), "kept": await _kept(hda)}
+            answer["compared"] = await _compared(hda)
             for home in homes_of(hda):
                 backlog = await home.call(SupportsJournal.backlog)
                 live = await home.call(SupportsJournal.beat, hda.manager.worker)
@@ -153,11 +155,31 @@ def status(context: typer.Context) -> None:
             state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
             if answer["kept"]:
                 state.show(answer["kept"])
+            if answer["compared"]:
+                state.show(answer["compared"], "compared by and by, in the round so far and in the one before")
             if any(row["configured"] for row in answer["vectors"]):
                 state.show(answer["vectors"])
                 state.say("polystore rebuild makes the vectors with what is configured")
 
     run(state, command)
+
+
+async def _compared(hda: HybridDataArchitecture) -> list[dict[str, Any]]:
+    """What the periodic comparison came upon, of the types for which there was one."""
+    rows: list[dict[str, Any]] = []
+    for etype in sorted(hda.manager.placements):
+        one = await hda.manager.reconciler.state(etype)
+        if one.ended_us:
+            found = (one.compared, one.mended, one.left)
+            names = ("compared", "repaired", "left")
+            rounds = {**dict(zip(names, found, strict=True)), "last": dict(zip(names, one.last, strict=True))}
+            times = {"ended": _time(one.ended_us), "round ended": _time(one.round_us)}
+            rows.append({"entity": etype, **times, **rounds})
+    return rows
+
+
+def _time(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="seconds") if us else ""
 
 
 async def _kept(hda: HybridDataArchitecture) -> list[dict[str, Any]]:

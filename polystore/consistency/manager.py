@@ -19,6 +19,7 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Mender
 from polystore.consistency.rebuild import Rebuilder
+from polystore.consistency.reconcile import Reconciler
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
 from polystore.consistency.strict import StrictCache, StrictWrites, merged
@@ -114,6 +115,7 @@ class DataConsistencyManager:
         self.mover = Mover(self)
         self.mender = Mender(self)
         self.reconciler = Reconciler(self)
+        self.reconciler = Reconciler(self)
         for line in self.lines.values():
             line.runs.anew = self._anew
             line.delivery.follow = functools.partial(self._follow, line)
@@ -167,6 +169,7 @@ class DataConsistencyManager:
                 if placement.authority == name:
                     await register(line, etype, placement, self.stores, self.embedders, self.detach)
             await line.start()
+        self.reconciler.start()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
     async def drain(self, timeout_s: float | None = None) -> None:
@@ -184,6 +187,7 @@ class DataConsistencyManager:
             self._dispatcher.cancel()
             await asyncio.gather(self._dispatcher, return_exceptions=True)
             self._dispatcher = None
+        await self.reconciler.stop()
         await self.embedders.aclose()
         for line in self.lines.values():
             await line.stop()

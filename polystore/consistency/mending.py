@@ -132,7 +132,8 @@ class Mender:
         has owed is delivered by whoever lives, and what it has not come to is found by the next one. False when `turn`
         ended it. Raises what stores raise."""
         verifier = Verifier(self._manager.stores, self._manager.placements, self._manager.embedders)
-        job.report.leave([one async for one in verifier.strays(etype)])
+        if span == EVERYTHING:
+            job.report.leave([one async for one in verifier.strays(etype)])
         able = await self._able(etype, job.report, only)
         async for side in verifier.sides(etype, able):
             async for window in verifier.windows(side, span):

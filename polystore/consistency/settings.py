@@ -49,6 +49,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """In what time all parts are."""
     reconcile_rate_per_s: float = 2_000.0
     """The most records that are compared a second."""
+    reconcile_s: float = 900.0
+    """How often a part of all records is compared with their copies, and repaired; 0: never."""
+    reconcile_full_s: float = 86_400.0
+    """In what time all parts are."""
+    reconcile_rate_per_s: float = 2_000.0
+    """The most records that are compared a second."""
     kept_s: float = 120.0
     """How long a journal keeps a body after a home that is not durable (`Limits.ack_durable`) was seen to hold it, and
     of how much time a copy that was restarted is brought everything once more."""
@@ -63,6 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 "consistency settings: call_timeout_s < batch_deadline_s < worker_dead_s < takeover_s must hold, "
                 f"not {' < '.join(map(str, ladder))}"
+            )
+        if not 0 <= self.reconcile_s <= self.reconcile_full_s or self.reconcile_rate_per_s <= 0:
+            raise ConfigurationError(
+                "consistency settings: reconcile_s must be at most reconcile_full_s, and reconcile_rate_per_s above 0"
             )
         if self.tombstone_ttl_s <= 10 * (self.takeover_s + self.call_timeout_s):
             raise ConfigurationError(

@@ -116,6 +116,7 @@ class Node:
             backfill_chunk=4,
             embed_timeout_s=3.0,
             kept_s=2.0,
+            reconcile_s=0.0,
         )
         lend(self.env, stores, TYPES, self._placements)
         embedders = {"default": self._embedder}
