@@ -1,0 +1,135 @@
+"""A copy that cannot compare and write in one step: one process at a time writes to it, and another one takes over."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from polystore.consistency import Settings
+from polystore.consistency.leases import Leases
+from polystore.errors import Unavailable
+from polystore.model import Change, Key, Limits, key_hash
+from polystore.protocols import Repository
+from polystore.store import Store
+from tests.unit.consistency.world import World, simulated
+
+BOUND_S = 5.0 + 0.5 + 1.2
+"""Until a dead process is taken over: its lease, a refusal that is remembered, and a poll."""
+
+
+def unguarded(world: World) -> None:
+    world.copies["vectors"].inner.limits = Limits(guarded=False)
+
+
+def change(version: int) -> Change:
+    key = Key("", "note", "a")
+    return Change(key, version, key_hash("", "note", "a"), {"id": "a", "text": "가"}, b"h", 1)
+
+
+def of(world: World, worker: str) -> tuple[Leases, Store]:
+    """The leases of one process, and the copy as it sees it."""
+    home = Store("home", cast(Repository, world.home), env=world.env)
+    copy = Store("vectors", cast(Repository, world.copies["vectors"]), env=world.env)
+    return Leases(world.env, home, worker, Settings()), copy
+
+
+def test_one_process_writes_and_delivers_what_the_others_leave_to_it() -> None:
+    async def main(world: World) -> None:
+        unguarded(world)
+        first, second = await world.manager(), await world.manager()
+        await world.put(first, "a", "가", ack=["vectors"])
+        calls = world.copies["vectors"].calls
+        await world.put(second, "a", "나")
+        await asyncio.sleep(0.1)
+        assert (world.text("search", "a"), world.text("vectors", "a")) == ("나", "가")
+        assert world.copies["vectors"].calls == calls
+        await second.settle(3.0)
+        assert world.text("vectors", "a") == "나"
+        held = [one.lines["home"].delivery.leases.held(one.stores["vectors"]) for one in (first, second)]
+        assert [await one for one in held] == [True, False]
+
+    simulated(main)
+
+
+def test_a_dead_process_is_taken_over_within_the_bound() -> None:
+    async def main(world: World) -> None:
+        unguarded(world)
+        first, second = await world.manager(), await world.manager()
+        await world.put(first, "a", "가", ack=["vectors"])
+        await first.lines["home"].stop()  # without a word to the journal
+        await world.put(second, "a", "나")
+        died = world.env.monotonic()
+        await second.settle(30.0)
+        assert world.text("vectors", "a") == "나"
+        assert 3.0 < world.env.monotonic() - died <= BOUND_S
+
+    simulated(main)
+
+
+def test_who_leaves_in_good_order_is_taken_over_at_once() -> None:
+    async def main(world: World) -> None:
+        unguarded(world)
+        first, second = await world.manager(), await world.manager()
+        await world.put(first, "a", "가", ack=["vectors"])
+        await first.stop()
+        (result,) = await second.write("note", [world.write(second, "b", "나")], ack=["vectors"], ack_timeout_s=1.0)
+        assert result.stores["vectors"] == "applied"
+
+    simulated(main)
+
+
+def test_a_lease_is_held_as_long_as_a_write_is_under_way() -> None:
+    async def main(world: World) -> None:
+        unguarded(world)
+        world.copies["vectors"].stall_s = 9.0
+        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
+        await asyncio.sleep(1.0)
+        while not writing.done():
+            assert not await other.held(copy)
+            await asyncio.sleep(0.6)
+        assert [one.status for one in await writing] == ["applied"]
+
+    simulated(main)
+
+
+def test_a_write_that_ends_after_its_lease_has_failed() -> None:
+    """The home does not answer its owner meanwhile: somebody else may have written something newer, and not seen it."""
+
+    async def main(world: World) -> None:
+        unguarded(world)
+        world.copies["vectors"].stall_s = 9.0
+        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        right = world.home.hold_lease
+
+        async def cut_off(name: str, worker: str, ttl_s: float) -> bool:
+            if worker == "mine" and world.env.monotonic() > began:
+                raise Unavailable("no route")
+            return await right(name, worker, ttl_s)
+
+        cast(Any, world.home).hold_lease = cut_off
+        began = world.env.monotonic()
+        with pytest.raises(Unavailable, match="after the lease was over"):
+            await mine.deliver(copy, [change(5)])
+        assert await other.held(copy)
+        await mine.give_up()
+        assert await other.held(copy)
+
+    simulated(main)
+
+
+def test_a_process_that_was_cut_off_in_a_write_keeps_the_lease_when_it_leaves() -> None:
+    async def main(world: World) -> None:
+        unguarded(world)
+        world.copies["vectors"].stall_s = 1.0
+        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
+        await asyncio.sleep(0.1)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await mine.give_up()
+        assert not await other.held(copy)
+        await asyncio.sleep(5.0)
+        assert await other.held(copy)
+
+    simulated(main)
