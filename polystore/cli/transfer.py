@@ -1,18 +1,30 @@
-"""Commands that move records between files and stores: import, export."""
+"""Commands that move records between files and stores, and from other stores: import, export, transfer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
+import msgspec
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from polystore.architecture import HybridDataArchitecture
 from polystore.cli.data import Entity, Where, conditions
 from polystore.cli.running import NO, Context, entity_named, run
 from polystore.errors import ConfigurationError
 from polystore.results import ImportReport
 from polystore.sources import FileSource, Format, export
+from polystore.transfer import Transferred
+from polystore.transfer import transfer as everything
 
 S = TypeVar("S", bound=str)
 SETTLE_S = 600.0
@@ -115,6 +127,39 @@ def export_(
                 state.emit({"file": str(file), "records": count})
             else:
                 state.say(f"{count:,} records in {file}")
+
+    run(state, command)
+
+
+def transfer(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="polystore.toml, or the URL of a store, that has everything now.")
+    ],
+    delete: Annotated[bool, typer.Option("--delete", help="Delete here what the source has not.")] = False,
+) -> None:
+    """Bring everything from other stores into those of the configuration: records of all tenants, the content of their
+    files, points, logs. A second run brings what changed since, and goes on where the first stopped."""
+    state: Context = context.obj
+
+    async def command() -> None:
+        if state.tenant:
+            raise ConfigurationError("transfer brings all tenants: leave out --tenant")
+        async with state.opened() as hda:
+            classes = [one.cls for one in hda.types.values()]
+            async with HybridDataArchitecture.open(source, entities=classes, schema="validate") as before:
+                columns = (TextColumn("{task.description}"), SpinnerColumn(), TimeElapsedColumn())
+                with Progress(*columns, console=state.errors, transient=True, disable=state.silent) as progress:
+                    bar = progress.add_task("")
+
+                    def seen(now: Transferred) -> None:
+                        points = f", {now.points:,} points" if now.points else ""
+                        progress.update(bar, description=f"{now.entity}: {now.read:,} read{points}")
+
+                    done = await everything(before, hda, delete=delete, progress=seen)
+                    progress.update(bar, description="delivering")
+                    await hda.settle(SETTLE_S)
+            state.show([msgspec.structs.asdict(one) for one in done], empty="no entities")
 
     run(state, command)
 

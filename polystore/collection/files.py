@@ -51,8 +51,19 @@ class Files:
         again it is another file. `data`: bytes, a path, a file opened for reading in binary, or an async iterable of
         bytes; of a stream only a part is in memory. After an error, or cancelled, nothing is kept."""
         _check_content_type(content_type)
-        env, size, part_bytes = self._room.env, 0, self._store.limits.part_bytes
-        upload = Upload(file_key(self._tenant, env.uuid7()), str(env.uuid7()))
+        return await self._keep(file_key(self._tenant, self._room.env.uuid7()), data, content_type, None)
+
+    async def restore(self, ref: FileRef, data: Content) -> None:
+        """Keep content under the FileRef that it had: from a backup, or from another application's store. No-op when it
+        is there. Raises InvalidData when it is not the content that was saved; then, and after any other error, or
+        cancelled, nothing is kept."""
+        self._check(ref)
+        if not await self.exists(ref):
+            await self._keep(ref.key, data, ref.content_type, ref)
+
+    async def _keep(self, key: str, data: Content, content_type: str, known: FileRef | None) -> FileRef:
+        size, part_bytes = 0, self._store.limits.part_bytes
+        upload = Upload(key, str(self._room.env.uuid7()))
         digest, index = hashlib.sha256(), 0
         try:
             async with contextlib.aclosing(parts_of(data, part_bytes)) as parts:
@@ -60,13 +71,15 @@ class Files:
                     await _update(digest, part)
                     await self._call(upload.key, SupportsObjects.put_part, upload, index, part)
                     index, size = index + 1, size + len(part)
-            made = StoredObject(upload.key, size, digest.hexdigest(), content_type)
+            ref = FileRef(key, digest.hexdigest(), size, content_type)
+            if known not in (None, ref):
+                raise InvalidData(f"files.restore: {key!r}: this is not the content that was saved")
+            made = StoredObject(key, size, ref.sha256, content_type)
             await self._call(upload.key, SupportsObjects.finish_object, upload, made)
         except BaseException:
             with contextlib.suppress(PolystoreError):  # then the sweep does it
                 await self._store.call(SupportsObjects.abandon_object, upload)
             raise
-        ref = FileRef(upload.key, made.sha256, size, content_type)
         self._room.remember(ref)
         return ref
 

@@ -40,7 +40,7 @@ def _encode_text(value: Any) -> str:
     return text
 
 
-_KINDS: Final[Mapping[type, PointKind]] = {float: "float", int: "int", bool: "bool", str: "str"}
+KINDS: Final[Mapping[type, PointKind]] = {float: "float", int: "int", bool: "bool", str: "str"}
 _ENCODE: Final[Mapping[str, Callable[[Any], PointValue]]] = {
     "float": encode_float,
     "int": encode_int,
@@ -60,7 +60,7 @@ class Measured:
             known = ", ".join(f"{cls}.{name}" for name in scope.entity.measures) or "none"
             raise InvalidData(f"{measure!r} is no measure of {cls}; its measures: {known}")
         self.name = f"{cls}.{measure.name}"
-        self.kind: PointKind = _KINDS[measure.type]
+        self.kind: PointKind = KINDS[measure.type]
         self.age_us = None if measure.retention_s is None else int(measure.retention_s * 1e6)
         self._encode = _ENCODE[self.kind]
 
