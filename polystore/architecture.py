@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from polystore import opening
 from polystore.cache import CacheStore
 from polystore.collection import (
@@ -334,7 +336,11 @@ class HybridDataArchitecture:
     @property
     def remembered(self) -> Mapping[str, Remembered]:
         """Entity name -> its placement as it holds now, and what would be better."""
-        return self._remembered
+        placements = self._wiring.placements
+        return {
+            name: msgspec.structs.replace(one, placement=placements.get(name, one.placement))
+            for name, one in self._remembered.items()
+        }
 
     @property
     def caches(self) -> Mapping[str, CacheStore]:

@@ -59,6 +59,10 @@ class Answers:
             results.append(WriteResult(write.key.id, version, written.existed, token, stores, written.changed))
         return results
 
+    def forget(self, etype: str) -> None:
+        """Its copies are others now."""
+        self._statuses = {one: stores for one, stores in self._statuses.items() if one[0] != etype}
+
     def _of_commit(self, etype: str, exists: bool) -> Mapping[str, StoreStatus]:
         """What a commit alone says of each store: how far a version got is not known without asking, also when it was
         not written now, or is not owed to a copy that another process took out of service. Results share the answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -10,7 +10,7 @@ from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.targets import EMBED
-from polystore.errors import ConfigurationError, StoreCorrupt
+from polystore.errors import ConfigurationError, StoreCorrupt, Unavailable
 from polystore.model import Placement, TargetRow
 from polystore.protocols import Repository, SupportsEpoch, SupportsJournal
 from polystore.store import Store
@@ -27,7 +27,7 @@ async def register(
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
-    wanted = set(placement.copies()) | embedders.pseudo_targets(etype) | await _under_way(line, etype, embedders)
+    wanted = set(placement.targets()) | embedders.pseudo_targets(etype) | await _under_way(line, etype, embedders)
     wanted |= detach.pseudo_targets(etype)
     stands |= {name: name.removeprefix(EMBED) for name in wanted if name.startswith(EMBED)}
     rows = {row.name: row for row in line.targets.rows(etype)}
@@ -56,6 +56,31 @@ async def register(
     line.wanted[etype] = frozenset(wanted)
 
 
+def check_readable(rows: Iterable[TargetRow], etype: str, store: str) -> None:
+    """Raises Unavailable when a copy is incomplete or out of service."""
+    for row in rows:
+        if row.name == store and row.status == "backfilling":
+            raise Unavailable(
+                f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store
+            )
+        if row.name == store and row.status == "off":
+            raise Unavailable(
+                f"another process was opened with a configuration in which this is no copy of {etype}; open all "
+                "processes with the same one",
+                store=store,
+            )
+
+
+def vector_copies(placements: Mapping[str, Placement]) -> dict[str, frozenset[str]]:
+    """Which stores are brought vectors, and of which types."""
+    found: dict[str, set[str]] = {}
+    for etype, placement in placements.items():
+        for store, facets in placement.targets().items():
+            if "vector" in facets:
+                found.setdefault(store, set()).add(etype)
+    return {name: frozenset(etypes) for name, etypes in found.items()}
+
+
 def free_bits(line: Line, etype: str) -> Iterator[int]:
     """Bits of the outbox mask that no copy of the type ever had. Raises ConfigurationError when there are no more."""
     yield from sorted(set(range(TARGETS_MAX)) - {row.bit for row in line.targets.rows(etype)})
@@ -81,7 +106,7 @@ async def _identities(home: Store, etype: str, placement: Placement, stores: Map
     StoreCorrupt when a copy is ahead of its home: new versions would repeat old ones and count as stale.
     """
     stands: dict[str, str] = {}
-    for name in placement.copies():
+    for name in placement.targets():
         store = stores.get(name)
         if name == placement.cache:
             continue  # what it holds is not missed, and no older than it was told

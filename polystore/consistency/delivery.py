@@ -30,7 +30,7 @@ Failures = dict[Key, Exception]
 
 
 async def nothing() -> bool:
-    """Nobody rebuilds."""
+    """Nobody rebuilds or moves anything."""
     return False
 
 
@@ -68,7 +68,7 @@ class Delivery:
         self.gate = Gate()
         self.leases = Leases(context.env, home, context.worker, context.settings)
         self.follow: Callable[[], Awaitable[bool]] = nothing
-        """Goes over to what another process has rebuilt."""
+        """Goes over to what another process has rebuilt or moved."""
         self.wake_retries: Callable[[str], None] = lambda target: None
         self._late: set[asyncio.Task[Any]] = set()
         self._behind: Counter[str] = Counter()

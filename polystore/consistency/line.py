@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -29,6 +29,10 @@ from polystore.protocols import (
 from polystore.store import Store
 
 
+async def nowhere() -> None:
+    """Nothing moves."""
+
+
 class Line:
     """The fast path hands over what this process committed; the relay finds everything that any process left behind:
     rows of dead workers, rows nobody queued, own rows that memory lost. Both end in the same lanes, so that a record is
@@ -51,6 +55,8 @@ class Line:
         self.unreadable: set[str] = set()
         self.wanted: dict[str, frozenset[str]] = {}
         """Entity type -> the copies that this process is configured with."""
+        self.advance: Callable[[], Awaitable[None]] = nowhere
+        """Brings on what moves from one store to another."""
         self._put = put
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -180,6 +186,7 @@ class Line:
                 await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
             elif row.status == "backfilling":
                 await self._backfill(row)
+        await self.advance()
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s
             await journal.call(SupportsJournal.purge, env.now_us(), int(settings.tombstone_ttl_s * 1e6))

@@ -12,12 +12,13 @@ import msgspec
 
 from polystore.consistency.acks import Wait, await_all, catch_up, settled
 from polystore.consistency.answers import Answers, change_of, changes_of
-from polystore.consistency.copies import register
+from polystore.consistency.copies import check_readable, register, vector_copies
 from polystore.consistency.delivery import Context
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Mender
+from polystore.consistency.moving import Mover
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.reconcile import Reconciler
 from polystore.consistency.settings import Settings
@@ -28,12 +29,7 @@ from polystore.embedders import Made
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
-from polystore.errors import (
-    Backpressure,
-    PolystoreError,
-    SchemaMismatch,
-    Unavailable,
-)
+from polystore.errors import Backpressure, PolystoreError, SchemaMismatch
 from polystore.model import (
     Change,
     Commit,
@@ -65,7 +61,7 @@ class DataConsistencyManager:
         env: Env,
         types: Mapping[str, EntityType[Any]],
         stores: Mapping[str, Store],
-        placements: Mapping[str, Placement],
+        placements: dict[str, Placement],
         embedders: Mapping[str, Embedder],
         settings: Settings | None = None,
         *,
@@ -78,6 +74,7 @@ class DataConsistencyManager:
         self.types = types
         self.stores = stores
         self.placements = placements
+        """Where each type lives now: all that share the mapping see when a facet has moved."""
         self.settings = settings or Settings()
         self.worker = str(env.uuid7())
         # Of a table that the application writes, too, a home cannot make vectors in the commit.
@@ -87,19 +84,17 @@ class DataConsistencyManager:
         self.problems: dict[str, int] = {}
         self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
         """Asked about all writes; what it raises is raised to the writer, and nothing is written."""
+        self._placed = 0
+        """How often a facet has moved."""
         self._answers = Answers(stores, placements, self.embedders)
-        vector_copies: dict[str, set[str]] = {}
-        for etype, placement in placements.items():
-            for store, facets in placement.copies().items():
-                if "vector" in facets:
-                    vector_copies.setdefault(store, set()).add(etype)
+        self._vector_copies = vector_copies(placements)
         self.erasures = Erasures(types, placements)
         self.detach = Detach(env, types, stores, placements, self.write, self.readable)
         self._context = Context(
             env=env,
             types=types,
             stores=stores,
-            vector_copies={name: frozenset(etypes) for name, etypes in vector_copies.items()},
+            vector_copies=self._vector_copies,
             embedders=self.embedders,
             detach=self.detach,
             erasures=self.erasures,
@@ -114,7 +109,6 @@ class DataConsistencyManager:
         self.rebuilder = Rebuilder(self)
         self.mover = Mover(self)
         self.mender = Mender(self)
-        self.reconciler = Reconciler(self)
         self.reconciler = Reconciler(self)
         for line in self.lines.values():
             line.runs.anew = self._anew
@@ -189,9 +183,11 @@ class DataConsistencyManager:
             self._dispatcher = None
         await self.reconciler.stop()
         await self.embedders.aclose()
+        await self.mover.stop()
         for line in self.lines.values():
             await line.stop()
             try:
+                await line.delivery.leases.give_up()
                 await line.home.call(SupportsJournal.retire, self.worker)
             except PolystoreError as e:  # its rows are taken over when this worker is seen to be dead
                 self.report(f"leaving {line.home.name}: {e}")
@@ -208,7 +204,6 @@ class DataConsistencyManager:
             task = await self.queue.get()
             while True:
                 self.lines[task.home].lanes.put(task)
-                await line.delivery.leases.give_up()
                 try:
                     task = self.queue.get_nowait()
                 except asyncio.QueueEmpty:
@@ -264,12 +259,12 @@ class DataConsistencyManager:
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
-        spills = self.erasures.of(writes)
+        spills, placed = self.erasures.of(writes), self._placed
         writer = self._strict.writer(writes)
         try:
             committed = await self._commit(line, writes, owner, op, marks, spills, writer)
         except SchemaMismatch:  # by another process a moment ago
-            if not await self.rebuilder.follow(line):
+            if not await self._follow(line) and placed == self._placed:
                 raise
             committed = await self._commit(line, writes, owner, op, marks, spills, writer)
         self.env.crashpoint("write.committed")
@@ -375,20 +370,8 @@ class DataConsistencyManager:
 
     def readable(self, etype: str, store: str) -> None:
         """Raises Unavailable while a copy is being filled, or when another process has taken it out of service."""
-        placement = self.placements[etype]
-        if store == placement.authority:
-            return
-        for row in self.lines[placement.authority].targets.rows(etype):
-            if row.name == store and row.status == "backfilling":
-                raise Unavailable(
-                    f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store
-                )
-            if row.name == store and row.status == "off":
-                raise Unavailable(
-                    f"another process was opened with a configuration in which this is no copy of {etype}; open all "
-                    "processes with the same one",
-                    store=store,
-                )
+        if store != self.placements[etype].authority:
+            check_readable(self.line(etype).targets.rows(etype), etype, store)
 
     def inline_vectors(self, etype: str, body: Mapping[str, Any]) -> dict[str, bytes]:
         """Vectors that are made within the write: of in-process embedders, and of vector fields."""
@@ -409,7 +392,7 @@ class DataConsistencyManager:
             try:
                 answer = await ask()
             except PolystoreError as e:
-                followed = isinstance(e, SchemaMismatch) and await self.rebuilder.follow(self.line(etype))
+                followed = isinstance(e, SchemaMismatch) and await self._follow(self.line(etype))
                 if self.embedders.times_served[etype] == before and not followed:
                     raise
             else:

@@ -46,7 +46,7 @@ class _Manager(Protocol):
     """What is used of the consistency manager."""
 
     embedders: Embedders
-    placements: Mapping[str, Placement]
+    placements: dict[str, Placement]
     stores: Mapping[str, Store]
     settings: Settings
 
@@ -212,11 +212,11 @@ class Rebuilder:
         self._switched[etype] = line.context.env.now_us(), newest
         await line.targets.refresh()
 
-    async def follow(self, line: Line) -> bool:
-        """Go over to what another process has rebuilt; False when there is nothing new. A model that this one cannot
-        ask is left to those that can."""
+    async def follow(self, line: Line, texts: Mapping[str, str]) -> bool:
+        """Go over to what another process has rebuilt, by the remembered placements; False when there is nothing new. A
+        model that this one cannot ask is left to those that can."""
         followed = False
-        for etype, text in (await line.home.call(SupportsJournal.placements)).items():
+        for etype, text in texts.items():
             if etype in self._manager.placements and self._changed(etype, text):
                 async with line.alone():
                     now = (await line.home.call(SupportsJournal.placements))[etype]

@@ -23,6 +23,10 @@ class Placement(Value, frozen=True, gc=False):
     belongs to its records but is neither part nor copy of them (time_series: its measures, file: its files) to their
     stores. `cache` is the store that reads ask before the home, "" for none.
 
+    A facet that moves has a store in `upcoming` while that is filled: the one in `facets` serves until it is complete
+    and compared. Then they change places: what served before stays in `leaving` until every process has gone over.
+    `previous` names what a rebuild left behind, which is delivered nothing.
+
     `journal` is the commit store of a home that cannot commit, "" where the home commits itself: versions, existence
     and the duty to deliver are there, and the home is a copy of it that holds the bodies. `whole`: the journal serves
     facets of the type, so it keeps whole records for good."""
@@ -38,6 +42,9 @@ class Placement(Value, frozen=True, gc=False):
     cache: str = ""
     journal: str = ""
     whole: bool = False
+    upcoming: Mapping[str, str] = {}
+    leaving: Mapping[str, str] = {}
+    previous: Mapping[str, str] = {}
 
     @property
     def authority(self) -> str:
@@ -57,12 +64,26 @@ class Placement(Value, frozen=True, gc=False):
         return notebook.table(rows, f"{self.etype}: rule {self.rule}")
 
     def copies(self) -> dict[str, frozenset[str]]:
-        """Store name -> facets, for the stores other than the one that commits; the cache is one: its changes are
-        invalidations."""
+        """Store name -> facets, for the stores that serve other than the one that commits; the cache is one: its
+        changes are invalidations."""
+        return self._copies(self.facets)
+
+    def targets(self) -> dict[str, frozenset[str]]:
+        """As `copies`, with those that are filled to serve later, and those that served until now: all of them are
+        delivered to."""
+        return self._copies(self.facets, self.upcoming, self.leaving)
+
+    def held(self, store: str) -> frozenset[str]:
+        """The facets that a store holds, whether it serves them now, later or no more."""
+        held = (*self.facets.items(), *self.upcoming.items(), *self.leaving.items())
+        return frozenset(facet for facet, by in held if by == store)
+
+    def _copies(self, *served: Mapping[str, str]) -> dict[str, frozenset[str]]:
         out: dict[str, set[str]] = {self.cache: {"cache"}} if self.cache else {}
         if self.journal:
             out[self.home] = set()
-        for facet, store in self.facets.items():
-            if store != self.authority:
-                out.setdefault(store, set()).add(facet)
+        for facets in served:
+            for facet, store in facets.items():
+                if store != self.authority:
+                    out.setdefault(store, set()).add(facet)
         return {store: frozenset(facets) for store, facets in out.items()}

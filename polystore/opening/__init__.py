@@ -84,6 +84,9 @@ async def open_all(
     await remember(stores, remembered, journal)
     exits.push_async_callback(manager.stop)
     manager.rebuilder.prepare = lambda etype: prepare_again(stores, types[etype], placements[etype], manager)
+    manager.mover.prepare = lambda placement, names: prepare_again(
+        stores, types[placement.etype], placement, manager, names
+    )
     await manager.start()
     exits.push_async_callback(facts.stop)
     facts.start()
@@ -104,7 +107,7 @@ def _manager(
     env: Env,
     records: Mapping[str, EntityType[Any]],
     known: Known,
-    placements: Mapping[str, Placement],
+    placements: dict[str, Placement],
     embedders: Mapping[str, Embedder],
     makings: tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]],
     settings: Settings | None,

@@ -98,15 +98,15 @@ class Latecomers:
         name, manager, known = store.name, self._manager, self._known
         held = {
             etype: one
-            for etype, one in self._placements.items()
-            if name in (one.home, *one.facets.values(), *one.beside.values())
+            for etype, one in {**self._placements, **manager.placements}.items()
+            if name in (one.home, *one.targets(), *one.beside.values())
         }
         await prepare({name: store}, self._types, held, manager, create)
         cached = {etype: one for etype, one in manager.placements.items() if one.cache == name}
         caches = open_caches(self._exits, {name: store}, self._types, cached, self._env)[0] if cached else {}
         stores = {**known.delivered, name: next(iter(caches.values()), store)}
         for etype, placement in manager.placements.items():
-            if name in placement.copies():
+            if name in placement.targets():
                 line = manager.line(etype)
                 await line.targets.refresh()
                 await register(line, etype, placement, stores, manager.embedders, manager.detach)

@@ -50,6 +50,7 @@ async def stored_placements(
 class _Stored(msgspec.Struct):
     home: str = ""
     facets: Mapping[str, str] = {}
+    upcoming: Mapping[str, str] = {}
     beside: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
     journal: str = ""
@@ -107,7 +108,12 @@ def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Ma
     if store is not None:
         return Candidate(name, scheme, store.roles, store.capabilities)
     had = [stored(text) for text in journals.values()]
-    kept = {role for one in had for role, by in (*one.facets.items(), *one.beside.items()) if by == name}
+    kept = {
+        role
+        for one in had
+        for role, by in (*one.facets.items(), *one.upcoming.items(), *one.beside.items())
+        if by == name
+    }
     return Candidate(name, scheme, frozenset(kept) | ({"cache"} & {*(config.roles or ())}))
 
 

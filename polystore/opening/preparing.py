@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from polystore.collection.paging import after, position, total_order
@@ -33,7 +33,7 @@ async def prepare(
         name: [] for name, store in stores.items() if store.roles & {"time_series", "live_state", "file", "cache"}
     }
     for etype, placement in placements.items():
-        for name in {placement.authority, placement.home, *placement.facets.values()} & stores.keys():
+        for name in {placement.authority, placement.home, *placement.targets()} & stores.keys() - {placement.cache}:
             layout = _layout(types[etype], placement, name, manager)
             layouts.setdefault(name, []).append(layout)
 
@@ -51,10 +51,15 @@ async def prepare(
 
 
 async def prepare_again(
-    stores: Mapping[str, Store], entity: EntityType[Any], placement: Placement, manager: DataConsistencyManager
+    stores: Mapping[str, Store],
+    entity: EntityType[Any],
+    placement: Placement,
+    manager: DataConsistencyManager,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Tell the home of a type and the copy of its vectors how these are made now."""
-    told = {name: stores[name] for name in (placement.authority, *placement.copies()) if name in stores}
+    """Tell the stores of a type, or `only` some of them, what they hold of it now."""
+    names = (placement.authority, *placement.targets()) if only is None else only
+    told = {name: stores[name] for name in names if name in stores}
     await prepare(told, {entity.name: entity}, {entity.name: placement}, manager, create=True)
 
 
@@ -62,7 +67,7 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
     kind = kind_of(entity)
     if kind != "record":
         return Layout(entity, True, frozenset(), kind=cast(Any, kind))
-    facets = frozenset(facet for facet, by in placement.facets.items() if by == store)
+    facets = placement.held(store)
     vectors: dict[str, VectorSpec] = {}
     if "vector" in facets:
         for field, one in manager.embedders.serving(entity.name).items():

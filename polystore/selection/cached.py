@@ -25,7 +25,9 @@ def with_caches(
     """The placements of records, each with its cache, see `with_cache`."""
     placements = {etype: one.placement for etype, one in remembered.items()}
     held = {
-        name: etype for etype, one in placements.items() for name in (one.authority, one.home, *one.facets.values())
+        name: etype
+        for etype, one in placements.items()
+        for name in (one.authority, one.home, *one.facets.values(), *one.upcoming.values())
     }
     return {
         etype: msgspec.structs.replace(

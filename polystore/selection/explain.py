@@ -23,6 +23,12 @@ def explanation(of: Placement | Remembered) -> str:
     for facet, store in placement.facets.items():
         kind = "home" if store == placement.home else "journal" if store == placement.journal else "copy"
         lines += _labelled(facet, [_with_reason(f"{store} ({kind})", chosen.get(facet, ""))])
+    for facet, store in placement.upcoming.items():
+        lines += _labelled("moves", [f"{facet}: to {store}, when it is complete; {placement.facets[facet]} serves"])
+    for facet, store in placement.leaving.items():
+        lines += _labelled("moves", [f"{facet}: from {store}, until every process has gone over"])
+    for facet, store in placement.previous.items():
+        lines += _labelled("kept", [f"{facet}: {store}, as it was before the rebuild"])
     for role, store in placement.beside.items():
         lines += _labelled(role, [_with_reason(f"{store} (beside the records)", chosen.get(role, ""))])
     if placement.cache:

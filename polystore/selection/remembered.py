@@ -1,7 +1,8 @@
 """Placement is remembered: what was stored at first use against what the selector would say today.
 
 A home never moves because the configuration changed. Copies follow the configuration: a new one is filled from the
-home, and reads ask it only when it is complete; one that is no longer wanted is turned off.
+home, while the store that served before goes on serving, where there was one; one that is no longer wanted is turned
+off.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
 from polystore.selection.beside import BESIDE, place_alone
 from polystore.selection.candidate import Candidate
+from polystore.selection.moves import moved, origin
 from polystore.selection.placement import HOME_NEEDS, JOURNAL_NEEDS, JOURNALED_NEEDS, cost_of, unfit
 
 FORMAT: Final = 1
@@ -58,6 +60,19 @@ class _Stored(Value, frozen=True):
     format: int = FORMAT
     journal: str | UnsetType = UNSET
     whole: bool | UnsetType = UNSET
+    upcoming: Mapping[str, str] | UnsetType = UNSET
+    leaving: Mapping[str, str] | UnsetType = UNSET
+    previous: Mapping[str, str] | UnsetType = UNSET
+
+    def placement(self, etype: str) -> Placement:
+        """What it says of the stores of records."""
+        return Placement(
+            *(etype, self.home, self.facets),
+            journal=self.journal or "",
+            upcoming=self.upcoming or {},
+            leaving=self.leaving or {},
+            previous=self.previous or {},
+        )
 
 
 def reconcile(
@@ -87,25 +102,25 @@ def reconcile(
             f"so it cannot serve {', '.join(f for f, name in kept.facets.items() if name == journal)}; configure "
             "another store for that, or pin one"
         )
-    kept = msgspec.structs.replace(kept, journal=journal, whole=whole)
-    old = Placement(wanted.etype, before.home, before.facets, journal=journal).copies()
-    kept = msgspec.structs.replace(kept, beside=_kept_beside(before, wanted, by_name))
-    new = kept.copies()
-    dropped = old.keys() - new.keys()
-    for name in sorted(dropped - by_name.keys()):
+    kept = msgspec.structs.replace(kept, journal=journal, whole=whole, beside=_kept_beside(before, wanted, by_name))
+    anew = {facet for facet, words in before.made_of.items() if made_of.get(facet, words) != words}
+    stood = before.placement(wanted.etype)
+    kept = moved(stood, kept, by_name, anew)
+    dropped = stood.targets().keys() - kept.targets().keys()
+    for name in sorted(name for name in dropped if origin(name) not in by_name):
         if owed.get(name):
             raise ConfigurationError(
                 f"{wanted.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not "
                 "done; configure it again and let them end, or drop them (`polystore dlq drop`), then remove it"
             )
     text = _json(kept, made_of)
-    anew = {facet for facet, words in before.made_of.items() if made_of.get(facet, words) != words}
     fresh = {facet: store for facet, store in kept.facets.items() if facet in anew or before.facets.get(facet) != store}
+    begun = {store for facet, store in kept.upcoming.items() if stood.upcoming.get(facet) != store}
     return Remembered(
         kept,
         text,
         text != stored,
-        backfill=frozenset(fresh.values()) - {kept.authority},
+        backfill=frozenset({*fresh.values(), *begun}) - {kept.authority},
         fill=frozenset(facet for facet, store in fresh.items() if store == kept.authority),
         dropped=frozenset(dropped),
         advice=_advice(before, wanted),
@@ -141,6 +156,9 @@ def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
             *(placement.home, facets, placement.rule, tuple(placement.why), dict(made_of), dict(placement.beside)),
             journal=placement.journal or UNSET,
             whole=placement.whole or UNSET,
+            upcoming=dict(sorted(placement.upcoming.items())) or UNSET,
+            leaving=dict(sorted(placement.leaving.items())) or UNSET,
+            previous=dict(sorted(placement.previous.items())) or UNSET,
         )
     ).decode()
 

@@ -13,6 +13,7 @@ from polystore.errors import (
     OutcomeUnknown,
     PermissionDenied,
     PolystoreError,
+    SchemaMismatch,
     StoreCorrupt,
     StoreError,
     StoreFull,
@@ -67,7 +68,13 @@ def _too_big(path: str) -> PolystoreError:
     return ValueTooLarge("the record is larger than SQLite takes (1 GB)")
 
 
+def _lacks(path: str) -> PolystoreError:
+    # Statements are compiled from the tables that were prepared: what does not fit them is another process's change.
+    return SchemaMismatch(f"{path}: a table or a column is missing; another process has changed them, open it again")
+
+
 _BY_CODE: Mapping[int, Make] = {
+    sqlite3.SQLITE_ERROR: _lacks,
     sqlite3.SQLITE_FULL: _full,
     sqlite3.SQLITE_BUSY: _busy,
     sqlite3.SQLITE_LOCKED: _busy,

@@ -313,9 +313,11 @@ def test_a_new_copy_is_filled_from_the_home(tmp_path: Path) -> None:
             await remember(hda)
         async with open_hda(config("home", "words", "shapes"), entities=ENTITIES, settings=PROMPT) as hda:
             memories = hda.collection(Memory)
-            assert hda.remembered["memory"].placement.facets["full_text"] == "words"
+            async with asyncio.timeout(20):
+                while hda.remembered["memory"].placement.facets["full_text"] != "words":
+                    assert {hit.value.id for hit in await memories.search("자전거")} == {"m1", "m3"}  # by the home
+                    await asyncio.sleep(0.01)
             await hda.settle(20)
-            await complete(lambda: memories.search("자전거"))
             hits = await memories.search("자전거")
             assert {hit.value.id for hit in hits} == {"m1", "m3"}
             assert (await memories.similar(KOREAN["m4"], limit=1))[0].value.id == "m4"

@@ -162,6 +162,7 @@ def test_a_copy_that_comes_back_loses_what_was_deleted_meanwhile(forgotten: bool
         without = await world.manager(placement=Placement("note", "home", {"vector": "vectors"}))
         for id in ("gone", "again"):
             await world.put(without, id, None, ack="applied")
+        await without.settle(30)
         await without.stop()
         if forgotten:
             assert world.servers["home"].purge(world.env.now_us() + 1, 0) == 2

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
+from msgspec.structs import replace
 
 from polystore.entity import entity, entity_type
 from polystore.errors import ConfigurationError
@@ -12,6 +13,7 @@ from polystore.facets import Embedding, FullText, Relation
 from polystore.model import Considered, Placement
 from polystore.protocols import SupportsTextSearch
 from polystore.selection import Candidate, Remembered, place, reconcile
+from polystore.selection.moves import other_place, write_moves
 
 EVERYTHING = frozenset({"home", "full_text", "vector", "graph"})
 
@@ -153,13 +155,51 @@ def test_a_home_that_lost_its_role_stays_while_it_can_commit() -> None:
 # -- the copies ---------------------------------------------------------------------------------------------------
 
 
-def test_a_new_copy_is_filled_before_it_is_asked() -> None:
+def test_a_new_copy_is_filled_while_the_store_that_served_goes_on() -> None:
     remembered = remember([POSTGRES], [POSTGRES, ELASTIC])
     assert remembered.changed
     assert remembered.backfill == {"es"}
     assert remembered.dropped == frozenset()
-    assert remembered.placement.facets["full_text"] == "es"
-    assert not remember([POSTGRES], [POSTGRES, ELASTIC], [POSTGRES, ELASTIC]).backfill
+    assert remembered.placement.facets["full_text"] == "pg"
+    assert remembered.placement.upcoming == {"full_text": "es"}
+    again = remember([POSTGRES], [POSTGRES, ELASTIC], [POSTGRES, ELASTIC])
+    assert not again.backfill
+    assert again.placement.upcoming == {"full_text": "es"}
+
+
+def test_a_move_ends_where_it_began_when_its_store_is_taken_out_again() -> None:
+    back = remember([POSTGRES], [POSTGRES, ELASTIC], [POSTGRES])
+    assert (back.placement.facets["full_text"], back.placement.upcoming) == ("pg", {})
+    assert back.dropped == {"es"}
+
+
+def test_what_moved_stays_where_it_is_and_leaves_until_every_process_has_gone_over() -> None:
+    stores = [POSTGRES, ELASTIC]
+    moving = remember([POSTGRES], stores)
+    facets = {**moving.placement.facets, "full_text": "es"}
+    over = replace(moving.placement, facets=facets, upcoming={}, leaving={"full_text": "pg"})
+    after = reconcile(write_moves(moving.json, over), place(entity_type(Memory), stores), stores)
+    assert not after.changed
+    assert (after.placement.facets["full_text"], after.placement.leaving) == ("es", {"full_text": "pg"})
+    assert after.placement.held("pg") == {"full_text", "vector", "graph"}
+    assert after.placement.copies() == {"es": {"full_text"}}
+
+
+def test_a_place_that_a_rebuild_has_chosen_stays_and_so_does_a_rebuild_under_way() -> None:
+    stores = [POSTGRES, ELASTIC]
+    begun = remember(stores)
+    going = replace(begun.placement, upcoming={"full_text": other_place("es")})
+    after = reconcile(write_moves(begun.json, going), place(entity_type(Memory), stores), stores)
+    assert (after.changed, after.placement.upcoming) == (False, {"full_text": "es~2"})
+    facets = {**begun.placement.facets, "full_text": "es~2"}
+    over = replace(begun.placement, facets=facets, previous={"full_text": "es"})
+    done = reconcile(write_moves(begun.json, over), place(entity_type(Memory), stores), stores)
+    assert (done.changed, done.placement.facets["full_text"], moves(done)) == (False, "es~2", ([], [], []))
+    gone = reconcile(done.json, place(entity_type(Memory), [POSTGRES]), [POSTGRES], {"es~2": 0})
+    assert (gone.placement.facets["full_text"], gone.placement.previous) == ("pg", {})
+    assert gone.dropped == {"es~2"}
+    with pytest.raises(ConfigurationError, match="the store 'es~2' is not configured, but 3 deliveries"):
+        reconcile(done.json, place(entity_type(Memory), [POSTGRES]), [POSTGRES], {"es~2": 3})
 
 
 def test_a_copy_that_gets_another_facet_is_filled_again() -> None:
@@ -181,6 +221,9 @@ def test_one_copy_can_take_the_place_of_another() -> None:
     opensearch = store("os", "opensearch", "full_text")
     remembered = remember([POSTGRES, ELASTIC], [POSTGRES, opensearch])
     assert moves(remembered) == (["os"], [], ["es"])
+    assert remembered.placement.upcoming == {}
+    pinned = [POSTGRES, opensearch, store("es", "elasticsearch", "document")]
+    assert remember([POSTGRES, ELASTIC], pinned).placement.upcoming == {"full_text": "os"}
 
 
 def test_a_class_that_gained_or_lost_facets_changes_its_copies_only() -> None:

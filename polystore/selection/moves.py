@@ -1,0 +1,92 @@
+"""A facet that moves from one store to another: who serves it now, who will, and how that is remembered.
+
+The stored placement says it for all processes, so a move survives each of them. What is stored is read and changed here
+without the rest of the text, which is nobody's business that moves something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from polystore.model import Placement
+from polystore.selection.candidate import Candidate
+from polystore.selection.placement import FACETS
+
+PARTS = ("facets", "upcoming", "leaving", "previous")
+_OTHER = "~2"
+
+
+def origin(name: str) -> str:
+    """The configured store that a place belongs to, see `other_place`."""
+    return name.removesuffix(_OTHER)
+
+
+def other_place(name: str) -> str:
+    """A copy that can be rebuilt has two places on its server, `search` and `search~2`: while one serves, the other one
+    is filled. No configured store has such a name."""
+    return name.removesuffix(_OTHER) if name.endswith(_OTHER) else name + _OTHER
+
+
+def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate], anew: Collection[str]) -> Placement:
+    """The wanted placement, in which what served `before` goes on serving until what is wanted is complete.
+
+    Not so a facet that goes to the store that commits, which makes it before anybody asks; one that is made `anew`; and
+    one whose store is not there any more. A place that a rebuild has chosen stays, and so does a rebuild under way.
+    """
+    facets: dict[str, str] = {}
+    upcoming: dict[str, str] = {}
+    for facet, store in wanted.facets.items():
+        served, next_one = before.facets.get(facet), before.upcoming.get(facet)
+        begun = next_one if next_one is not None and origin(next_one) == store else None
+        if served is not None and origin(served) == store:
+            facets[facet] = served
+            if begun is not None:
+                upcoming[facet] = begun
+        elif served is None or store == wanted.authority or facet in anew or not _able(served, facet, stores):
+            facets[facet] = store
+        else:
+            facets[facet] = served
+            upcoming[facet] = begun or store
+    leaving = {
+        facet: name
+        for facet, name in before.leaving.items()
+        if facet in facets and name not in (facets[facet], upcoming.get(facet)) and origin(name) in stores
+    }
+    previous = {
+        facet: name
+        for facet, name in before.previous.items()
+        if facet in facets and origin(name) == origin(facets[facet]) and name != facets[facet]
+    }
+    return replace(wanted, facets=facets, upcoming=upcoming, leaving=leaving, previous=previous)
+
+
+def _able(store: str, facet: str, stores: Mapping[str, Candidate]) -> bool:
+    """Its role for the facet may have been taken away: that is how a facet is moved."""
+    one = stores.get(origin(store))
+    return one is not None and one.can(FACETS[facet][1])
+
+
+def read_moves(text: str, placement: Placement) -> Placement:
+    """The placement with what the stored text says of its facets. A process whose class has others passes them over."""
+    stored: dict[str, dict[str, str]] = msgspec.json.decode(text)
+    said = {part: _of(placement, stored.get(part, {})) for part in PARTS}
+    return replace(placement, **{**said, "facets": {**placement.facets, **said["facets"]}})
+
+
+def write_moves(text: str, placement: Placement) -> str:
+    """The stored text with what the placement says of its facets."""
+    stored: dict[str, Any] = msgspec.json.decode(text)
+    for part in PARTS:
+        others = {facet: name for facet, name in stored.get(part, {}).items() if facet not in placement.facets}
+        stored[part] = dict(sorted({**others, **getattr(placement, part)}.items()))
+        if not stored[part] and part != "facets":
+            del stored[part]
+    return msgspec.json.encode(stored).decode()
+
+
+def _of(placement: Placement, said: Mapping[str, str]) -> dict[str, str]:
+    return {facet: name for facet, name in said.items() if facet in placement.facets}

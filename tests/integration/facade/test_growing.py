@@ -1,0 +1,70 @@
+"""A store joins a running system: who served goes on serving until the new one is complete, then all go over."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from polystore.protocols import SupportsJournal
+from tests.growing import Tree, busy, differences, found, gone_over, opening, over, stores, until
+
+
+def test_a_new_store_takes_over_from_the_home_or_a_copy_while_writes_and_searches_go_on(tmp_path: Path) -> None:
+    old = [f"t{i}" for i in range(200)]
+    steps = [
+        stores(tmp_path, main=["home", "full_text", "vector"]),
+        stores(tmp_path, main=["home", "vector"], words=["full_text"]),
+        stores(tmp_path, main=["home", "vector"], words=["document"], other=["full_text"]),
+    ]
+
+    async def main() -> None:
+        async with opening(steps[0]) as hda:
+            await hda.collection(Tree).put_many([Tree(id=id, text=f"나무 {id}") for id in old])
+            await hda.settle(30)
+        for config, before, after in zip(steps[1:], ("main", "words"), ("words", "other"), strict=True):
+            async with opening(config) as one, opening(config) as two, busy(one):
+                asked: set[str] = set()
+                while asked < {before, after}:
+                    for hda in (one, two):
+                        ids, store = await found(hda)  # never Unavailable, and never less than what was there
+                        assert ids >= {*old}
+                        asked.add(store)
+                for hda in (one, two):
+                    await gone_over(hda, after)
+                    await over(hda)
+                    assert (await found(hda))[1] == after
+            async with opening(config) as hda:
+                placement = hda.manager.placements["tree"]
+                assert (placement.facets["full_text"], placement.upcoming, placement.leaving) == (after, {}, {})
+                assert await differences(hda) == []
+                live = {tree.id async for tree in hda.collection(Tree).stream()}
+                assert (await found(hda))[0] == live
+                rows = await hda.stores["main"].call(SupportsJournal.targets)
+                assert {row.name for row in rows if row.status == "active"} == {after}
+
+    asyncio.run(main())
+
+
+def test_nobody_goes_over_while_a_process_runs_that_does_not_know_the_new_store(tmp_path: Path) -> None:
+    old = stores(tmp_path, main=["home", "full_text", "vector"])
+    new = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+
+    async def main() -> None:
+        async with opening(new) as one:
+            async with opening(old) as straggler:  # opened last: the move is taken back
+                await straggler.collection(Tree).put(Tree(id="a", text="나무"))
+                assert await found(straggler) == ({"a"}, "main")
+            assert one.manager.placements["tree"].facets["full_text"] in ("main", "words")
+        async with opening(old) as straggler:
+            async with opening(new) as one:
+                await until(lambda: one.manager.placements["tree"].upcoming == {"full_text": "words"})
+                await one.settle(30)
+                for _ in range(12):
+                    await asyncio.sleep(0.05)
+                    assert await found(straggler) == ({"a"}, "main")
+                    assert await found(one) == ({"a"}, "main")
+                await straggler.close()
+                await gone_over(one, "words")
+                assert await found(one) == ({"a"}, "words")
+
+    asyncio.run(main())
