@@ -38,6 +38,8 @@ WORDS = {
     "SupportsSchema": "tables made, compared, carried along",
     "SupportsFilter": "conditions and orders",
     "SupportsTextSearch": "full text",
+    "SupportsCounts": "counts by value and by time",
+    "SupportsRefresh": "what others wrote, found when asked for",
     "SupportsVectorSearch": "vectors",
     "SupportsTraversal": "relations",
     "SupportsApplicationTables": "tables of the application as homes",

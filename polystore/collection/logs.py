@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Generic, TypeVar
 
+from polystore.collection import counting
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import both, fingerprint, position, position_types, read_cursor, write_cursor
 from polystore.collection.scope import Wiring, check_limit
@@ -139,6 +140,31 @@ class Log(Generic[T]):
         checked = self._where(where, start, end)
         store = self._wiring.store(self._home)
         return await store.call(SupportsLog.count_lines, self._entity.name, self._tenant, checked)
+
+    async def counts(
+        self,
+        by: str,
+        *,
+        text: str = "",
+        where: Condition | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        every: timedelta | str | None = None,
+        tz: tzinfo | str | None = None,
+        limit: int = 100,
+    ) -> dict[Any, int]:
+        """How many lines have each value of the field `by`, most frequent first; or, with `every`, how many of the
+        times `by` fall into each window of that width that has any, oldest first: `counts("at", every="1h", start=..,
+        end=..)`. Widths and `tz` are those of `Collection.series`. `text` and the condition choose among the lines,
+        `start` and `end` bound their time `at`. Texts, whole numbers, truths, UUIDs and dates can be counted; others
+        raise InvalidFilter. The store counts where it can, else its lines are read."""
+        check_text(text)
+        asked = counting.counted(self._entity, by, every, start, end, tz, limit)
+        checked, phrases = self._where(where, start, end), counting.words(self._entity, text)
+        if phrases is None:
+            return {}
+        store = self._wiring.store(self._home)
+        return await counting.of_lines(store, self._entity, self._tenant, phrases, checked, asked)
 
     async def _page(
         self,

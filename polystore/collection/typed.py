@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from polystore.collection import importing, searching, stale, writing
+from polystore.collection import counting, importing, searching, stale, writing
 from polystore.collection.measures import Measures
 from polystore.collection.paging import after as behind
 from polystore.collection.paging import (
@@ -292,6 +293,31 @@ class Collection(Measures[T], Walks[T], Generic[T]):
             if page.cursor is None:
                 return
             cursor = page.cursor
+
+    async def counts(
+        self,
+        by: str,
+        *,
+        text: str = "",
+        where: Condition | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        every: timedelta | str | None = None,
+        tz: tzinfo | str | None = None,
+        limit: int = 100,
+        after: Token | None = None,
+    ) -> dict[Any, int]:
+        """How many live records have each value of the field `by`, most frequent first; or, with `every`, how many of
+        the times `by` from `start` up to, not including, `end` fall into each window of that width, oldest first. See
+        `Log.counts`. A copy that counts by itself is asked where the home does not, and may be a moment behind."""
+        searching.check_text(text)
+        entity = self._scope.entity
+        asked = counting.counted(entity, by, every, start, end, tz, limit)
+        bounds = counting.within(by, every, start, end)
+        phrases = counting.words(entity, text)
+        if phrases is None:
+            return {}
+        return await counting.of_records(self._scope, phrases, both(entity.condition(where), bounds), asked, after)
 
     # -- searches -----------------------------------------------------------------------------------------------
 

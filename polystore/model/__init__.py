@@ -74,11 +74,13 @@ from polystore.model.records import (
     text_hash,
     vector_digest,
 )
+from polystore.model.tally import COUNTABLE, Tally
 from polystore.model.writes import Commit, Committed, OpId, Write, Written
 
 __all__ = [
     "APPLIED",
     "CALLER",
+    "COUNTABLE",
     "EPOCH_BITS",
     "EVERYTHING",
     "FIRST_VERSION",
@@ -130,6 +132,7 @@ __all__ = [
     "Stamp",
     "StoredObject",
     "StoredVector",
+    "Tally",
     "TargetRow",
     "Upload",
     "Value",

@@ -18,6 +18,7 @@ from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, Sup
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
 from polystore.protocols.queries import (
+    SupportsCounts,
     SupportsFilter,
     SupportsRefresh,
     SupportsTextSearch,
@@ -52,6 +53,7 @@ __all__ = [
     "SupportsApplicationTables",
     "SupportsCache",
     "SupportsCommit",
+    "SupportsCounts",
     "SupportsEpoch",
     "SupportsFileClaims",
     "SupportsFilter",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from polystore.filters import Checked, Sort
-from polystore.model import Direction, Key, Link, Match, Reached, Record
+from polystore.model import Direction, Key, Link, Match, Reached, Record, Windows
 from polystore.text import Phrase
 
 
@@ -89,6 +89,27 @@ class SupportsTraversal(Protocol):
         that come to no node twice: shortest first, then in the order of `polystore.walking.step_order`. None leads from
         a record to itself. Raises WorkLimitExceeded when there is more to look at than the store takes on
         (`polystore.walking.WORK_MAX`, or a limit of its own): what is answered is never incomplete."""
+        ...
+
+
+@runtime_checkable
+class SupportsCounts(Protocol):
+    """Of records and of the lines of logs, whichever the store was prepared for."""
+
+    async def counts(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        field: str,
+        windows: Windows | None,
+        limit: int,
+    ) -> list[tuple[Any, int]]:
+        """(value, how many) of a field, over what is live, for which the condition holds and in which all phrases
+        occur (none: all): the first `limit` by number, then by value. The field is of a kind of `COUNTABLE`. With
+        windows it is a datetime: (beginning of the window, how many of the times fall into it), oldest first, of the
+        windows that have any. What is missing is not counted."""
         ...
 
 

@@ -8,6 +8,7 @@ from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore.testing.conformance import (
     Connect,
     CopyExpiryConformance,
+    CountsConformance,
     DurabilityConformance,
     HistoriesConformance,
     LogConformance,
@@ -47,6 +48,10 @@ class TestRecords(Bare, RecordsConformance):
     pass
 
 
+class TestCounts(Bare, CountsConformance):
+    pass
+
+
 class TestHistories(Bare, HistoriesConformance):
     pass
 
@@ -73,4 +78,4 @@ class TestLog(Bare, LogConformance):
 
 def test_the_adapter_claims_what_is_tested_here() -> None:
     claimed = {one.__name__ for one in ElasticsearchRepository.capabilities}
-    assert claimed == {"SupportsLog", "SupportsRefresh", "SupportsSchema", "SupportsTextSearch"}
+    assert claimed == {*("SupportsCounts", "SupportsLog", "SupportsRefresh", "SupportsSchema", "SupportsTextSearch")}

@@ -14,6 +14,7 @@ from polystore.testing.conformance import (
     CommitConformance,
     Connect,
     CopyExpiryConformance,
+    CountsConformance,
     DurabilityConformance,
     EpochConformance,
     ExpiryConformance,
@@ -75,6 +76,10 @@ class TestRecordsOfAHome(Bare, RecordsConformance):
 
 
 class TestInlineGet(BareAndLayered, InlineGetConformance):
+    pass
+
+
+class TestCounts(BareAndLayered, CountsConformance):
     pass
 
 

@@ -1,6 +1,6 @@
 """Korean is found by every two syllables inside a word, exactly where they are, on every store that searches.
 
-python -m tests.integration.test_every_substring FILE [HOME ...]   asks for all that the cells of a CSV file have
+python -m tests.integration.test_every_substring FILE [STORE ...]   asks for all that the cells of a CSV file have
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
@@ -27,10 +28,22 @@ from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout, Repository, SupportsSchema, SupportsTextSearch
 from polystore.registry import connect
 from polystore.text import query
+from tests.elasticsearch import own_prefix
 from tests.homes import HOMES, Stores
+from tests.stack import url_of
 
-BATCH, TASKS = 500, 4
+BATCH, TASKS = 500, 8
 INSIDE = re.compile(r"(?=([가-힣]{2}))")
+
+
+@contextmanager
+def on_elasticsearch(folder: Path) -> Generator[Stores]:
+    url = url_of("elasticsearch")
+    with own_prefix(url) as prefix:
+        yield {"search": {"url": url, "options": {"prefix": prefix}}}
+
+
+SEARCHED = {**HOMES, "elasticsearch": on_elasticsearch}
 
 
 @entity()
@@ -87,27 +100,27 @@ def _change(number: int, text: str) -> Change:
     return Change(key, number + 1, key_hash("", key.etype, key.id), body, UTTERANCE.content_hash(body), number + 1)
 
 
-@pytest.mark.parametrize("home", HOMES)
-def test_every_two_syllables_find_exactly_the_texts_that_hold_them(home: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", SEARCHED)
+def test_every_two_syllables_find_exactly_the_texts_that_hold_them(store: str, tmp_path: Path) -> None:
     texts = sentences(400)
     every = holders(texts)
     some = {two: every[two] for two in random.Random(4).sample(sorted(every), 60)}
     assert max(map(len, some.values())) > 20
-    with HOMES[home](tmp_path) as stores:
+    with SEARCHED[store](tmp_path) as stores:
         assert asyncio.run(wrong(stores, texts, some)) == []
 
 
-def main(path: Path, homes: Sequence[str]) -> None:
+def main(path: Path, names: Sequence[str]) -> None:
     with path.open(encoding="utf-8", newline="") as lines:
         texts = [cell for row in csv.reader(lines) for cell in row]
     every = holders(texts)
     failed = False
-    for home in homes or ("sqlite", "postgresql", "mariadb"):
+    for name in names or ("sqlite", "postgresql", "mariadb", "elasticsearch"):
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder, HOMES[home](Path(folder)) as stores:
+        with tempfile.TemporaryDirectory() as folder, SEARCHED[name](Path(folder)) as stores:
             missed = asyncio.run(wrong(stores, texts, every))
         took_s = time.perf_counter() - started
-        shown = f"{home}: {len(every):,} strings in {len(texts):,} texts, {len(missed)} of them wrong, {took_s:.0f} s\n"
+        shown = f"{name}: {len(every):,} strings in {len(texts):,} texts, {len(missed)} of them wrong, {took_s:.0f} s\n"
         sys.stdout.write(shown)
         failed = failed or bool(missed)
     sys.exit(failed)

@@ -109,9 +109,11 @@ def _value(field: str, op: str, value: Any, kind: str) -> Query:
 
 
 def _time(field: str, op: str, value: Any) -> Query:
-    """The millisecond around a time."""
+    """The millisecond around a time, where it is not the beginning of one."""
     if op == "!=":
         return UNKNOWN
+    if op in ("<", ">=") and value.microsecond % 1000 == 0:
+        return Query({"range": {field: {_RANGES[op]: value.astimezone(UTC).isoformat()}}}, exact=True)
     if op == "in":
         return Query(_any(*(_around(field, "==", one) for one in value)) if value else _NOTHING, exact=False)
     return Query(_around(field, op, value), exact=False)

@@ -98,7 +98,7 @@ class Codec:
         self._entity = entity
         self._fact = fact
         self._texts = entity.full_text if full_text else ()
-        self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
+        self.kinds = {name: spec.kind for name, spec in entity.fields.items()}
 
     @property
     def mapping(self) -> Document:
@@ -120,19 +120,19 @@ class Codec:
         }
         if self._fact:
             found[AT] = number
-        for name, kind in self._kinds.items():
+        for name, kind in self.kinds.items():
             found[name] = _MAPPINGS.get(kind.name, {"type": "object", "enabled": False})
         return found
 
     def live(self, change: Change, body: Body) -> Document:
-        document = {name: self.json(name, body.get(name)) for name in self._kinds}
+        document = {name: self.json(name, body.get(name)) for name in self.kinds}
         document |= _own(change) | {"ps_expires_us": change.expires_us}
         document |= {"ps_tenant": change.key.tenant, "ps_id": change.key.id, "ps_hash": change.hash.hex()}
         return document | self.made(document, body)
 
     def made(self, fields: Document, body: Body) -> Document:
         """What the fields of a document are made into."""
-        long = [name for name in self._kinds if isinstance(text := fields.get(name), str) and len(text) > TEXT_MAX]
+        long = [name for name in self.kinds if isinstance(text := fields.get(name), str) and len(text) > TEXT_MAX]
         of_lines = {AT: microseconds(body["at"])} if self._fact else {}
         return {"ps_long": long} | ({"ps_terms": self.terms(body)} if self._texts else {}) | of_lines
 
@@ -145,7 +145,7 @@ class Codec:
 
     def json(self, name: str, value: Any) -> Any:
         """A field's value as it stands in the document."""
-        encode = _TO_JSON.get(self._kinds[name].name)
+        encode = _TO_JSON.get(self.kinds[name].name)
         return value if value is None or encode is None else encode(value)
 
     def encoded(self, change: Change, purge_us: int) -> bytes:
@@ -165,7 +165,7 @@ class Codec:
     def decode(self, source: Document) -> dict[str, Any]:
         """The body. Raises DecodeError naming the field when a value is not what this adapter wrote."""
         body: dict[str, Any] = {}
-        for name, kind in self._kinds.items():
+        for name, kind in self.kinds.items():
             value = source.get(name)
             if value is not None:
                 body[name] = self._decoded(source, name, kind.name, value)

@@ -12,13 +12,12 @@ from polystore.filters import Checked, predicate
 from polystore.model import Key, Line
 from polystore.text import Phrase
 from polystore_adapters.elasticsearch.conditions import query
+from polystore_adapters.elasticsearch.counts import TIMES
 from polystore_adapters.elasticsearch.documents import AT, LINE_VERSION, id_of
 from polystore_adapters.elasticsearch.full_text import PAGE, clause
 from polystore_adapters.elasticsearch.held import Held
 from polystore_adapters.elasticsearch.records import bulk_action, bulks, outcome
 from polystore_adapters.elasticsearch.server import Document, Server
-
-TIMES = {"at": AT}
 
 
 async def append(server: Server, held: Held, tenant: str, lines: Sequence[Line]) -> None:

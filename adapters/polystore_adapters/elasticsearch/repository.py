@@ -7,10 +7,17 @@ from typing import Any, Final
 
 from polystore.errors import Unavailable, UnsupportedOperation
 from polystore.filters import Checked
-from polystore.model import Change, HashSpan, Instance, Key, Limits, Line, Match, Outcome, Page, Record
-from polystore.protocols import Layout, SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch
+from polystore.model import Change, HashSpan, Instance, Key, Limits, Line, Match, Outcome, Page, Record, Windows
+from polystore.protocols import (
+    Layout,
+    SupportsCounts,
+    SupportsLog,
+    SupportsRefresh,
+    SupportsSchema,
+    SupportsTextSearch,
+)
 from polystore.text import Phrase
-from polystore_adapters.elasticsearch import full_text, logs, records
+from polystore_adapters.elasticsearch import counts, full_text, logs, records
 from polystore_adapters.elasticsearch.held import AllHeld, Held
 from polystore_adapters.elasticsearch.prepare import data_id_of, prepare
 from polystore_adapters.elasticsearch.purge import purge
@@ -24,7 +31,9 @@ are no more."""
 class ElasticsearchRepository:
     """Any number of processes may share the indexes. `client` is the driver's own object."""
 
-    capabilities: frozenset[type] = frozenset({SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch})
+    capabilities: frozenset[type] = frozenset(
+        {SupportsCounts, SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch}
+    )
     limits: Limits = Limits()
 
     def __init__(self, server: Server) -> None:
@@ -120,3 +129,16 @@ class ElasticsearchRepository:
         if not held.full_text:
             raise UnsupportedOperation(f"{etype}: this store was not prepared for full text")
         return await full_text.search(self._server, held, tenant, phrases, where, limit, after)
+
+    async def counts(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        field: str,
+        windows: Windows | None,
+        limit: int,
+    ) -> list[tuple[Any, int]]:
+        held = self._types[etype]
+        return list(await counts.counts(self._server, held, tenant, phrases, where, field, windows, limit))

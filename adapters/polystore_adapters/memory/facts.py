@@ -22,6 +22,7 @@ from polystore.model import (
     Spill,
     SpillCount,
     SpillRow,
+    Tally,
     Windows,
     aggregated,
     window_of,
@@ -180,6 +181,30 @@ class FactStore(Schema):
                 gone += len(old)
         return gone
 
+    def counts(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        field: str,
+        windows: Windows | None,
+        limit: int,
+    ) -> list[tuple[Any, int]]:
+        if etype in self._log_types:
+            entity, young = self._log_types[etype], self._young(etype, tenant)
+            bodies = [line.body for line in young]
+        else:
+            entity = self.layout(etype).entity
+            bodies = [row.body for row in self.alive(etype, tenant).values()]
+        holds = None if where is None else predicate(where)
+        tally = Tally(field, windows)
+        for body in bodies:
+            said = "\n".join(body.get(name) or "" for name in entity.full_text) if phrases else ""
+            if (holds is None or holds(body)) and (not phrases or matches(said, phrases)):
+                tally.take(body)
+        return list(tally.first(limit))
+
     # -- for other stores -------------------------------------------------------------------------------------
 
     def spill(self, spills: Sequence[Spill], bytes_max: int) -> None:
@@ -197,7 +222,7 @@ def _place(series: Series) -> _Place:
 
 
 class FactCalls:
-    """A connection's part: `SupportsTimeRange`, `SupportsLog`, `SupportsSpill`."""
+    """A connection's part: `SupportsTimeRange`, `SupportsLog`, `SupportsSpill`, `SupportsCounts`."""
 
     if TYPE_CHECKING:
         server: MemoryServer
@@ -243,6 +268,18 @@ class FactCalls:
 
     async def expire_lines(self, etype: str, limit: int) -> int:
         return await self._call(self.server.expire_lines, etype, limit)
+
+    async def counts(
+        self,
+        etype: str,
+        tenant: str,
+        phrases: Sequence[Phrase],
+        where: Checked | None,
+        field: str,
+        windows: Windows | None,
+        limit: int,
+    ) -> list[tuple[Any, int]]:
+        return await self._call(self.server.counts, etype, tenant, phrases, where, field, windows, limit)
 
     async def spill(self, spills: Sequence[Spill], bytes_max: int) -> None:
         await self._call(self.server.spill, spills, bytes_max)

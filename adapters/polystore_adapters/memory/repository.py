@@ -35,6 +35,7 @@ from polystore.protocols import (
     Layout,
     SupportsCache,
     SupportsCommit,
+    SupportsCounts,
     SupportsEpoch,
     SupportsFileClaims,
     SupportsFilter,
@@ -90,6 +91,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
             SupportsFileClaims,
             SupportsTimeRange,
             SupportsLog,
+            SupportsCounts,
             SupportsSpill,
             SupportsKeptBodies,
         }

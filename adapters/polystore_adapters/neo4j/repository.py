@@ -19,7 +19,8 @@ from polystore_adapters.neo4j.prepare import DATA, meta, prepare
 from polystore_adapters.neo4j.server import Server
 
 PURGE_S: Final = 600.0
-"""How often a process that writes removes what is left of deleted records."""
+"""How often a process that writes removes what is left of deleted records: some with each of its batches, as many as
+these can add, until there are no more."""
 TOMBSTONE_US: Final = 7 * 86_400_000_000
 
 
@@ -68,8 +69,8 @@ class Neo4jRepository:
         now = self._env.monotonic()
         for etype in {change.key.etype for change in changes}:
             if now - self._purged.setdefault(etype, now) >= PURGE_S:
-                self._purged[etype] = now
-                await self.forget_tombstones(etype, TOMBSTONE_US)
+                if await self.forget_tombstones(etype, TOMBSTONE_US) < records.KEYS:
+                    self._purged[etype] = now
         return outcomes
 
     async def forget_tombstones(self, etype: str, age_us: int) -> int:

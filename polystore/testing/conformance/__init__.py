@@ -24,6 +24,7 @@ from polystore.testing.conformance.application_tables import ApplicationTablesCo
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
+from polystore.testing.conformance.counts import CountsConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
 from polystore.testing.conformance.epoch import EpochConformance  # noqa: E402
 from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryConformance  # noqa: E402
@@ -60,6 +61,7 @@ __all__ = [
     "Conformance",
     "Connect",
     "CopyExpiryConformance",
+    "CountsConformance",
     "DurabilityConformance",
     "EpochConformance",
     "ExpiryConformance",
