@@ -76,8 +76,8 @@ def within(by: str, every: object, start: datetime | None, end: datetime | None)
         raise InvalidFilter("start= and end= say which time every= cuts; without it, use where=")
     if start is None or end is None:
         return None
-    bounds = (">=", start), ("<", end)
-    return All(tuple(Compare((by,), op, at.astimezone(UTC), "datetime") for op, at in bounds))
+    begun = Compare((by,), ">=", start.astimezone(UTC), "datetime")
+    return All((begun, Compare((by,), "<", end.astimezone(UTC), "datetime")))
 
 
 def words(entity: EntityType[Any], text: str) -> Sequence[Phrase] | None:

@@ -140,7 +140,8 @@ async def _to_overwrite(
         documents = await server.mget(types[etype].index, [id_of(key) for key in keys], _source_includes="ps_version")
         for key, one in zip(keys, documents, strict=True):
             wanted = by_key[key].version
-            newer = int((one.get("_source") or {}).get("ps_version") or 0) > wanted
+            source: Document = one.get("_source") or {}
+            newer = int(source.get("ps_version") or 0) > wanted
             found[key] = 0 if newer else max(wanted, int(one.get("_version") or 0)), "external_gte"
     return found
 

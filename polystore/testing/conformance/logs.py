@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from polystore.entity import entity, entity_type
+from polystore.entity import EntityType, entity, entity_type
 from polystore.facets import FullText, Index
 from polystore.filters import F
 from polystore.model import Line
@@ -59,10 +59,10 @@ class LogConformance(Conformance):
 
     protocol = SupportsLog
 
-    async def open(self) -> Any:
+    async def open(self, *more: EntityType[Any]) -> Any:
         store = await self.connection()
         assert SupportsLog in store.capabilities
-        layouts = [Layout(one, True, frozenset(), kind="fact") for one in (EVENT, TRACE)]
+        layouts = [Layout(one, True, frozenset(), kind="fact") for one in (EVENT, TRACE, *more)]
         await cast(SupportsSchema, store).prepare(layouts, create=True)
         return store
 

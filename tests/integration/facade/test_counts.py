@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 
@@ -28,7 +28,7 @@ class Visit:
 @dataclass(kw_only=True)
 class Silent:
     id: str
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list[str])
 
 
 PLACES = ("공원", "학교", None)
@@ -90,13 +90,14 @@ def test_what_cannot_be_counted_is_refused_before_anything_is_asked() -> None:
             await visits.counts("plase")
         with pytest.raises(InvalidFilter, match="not counted; times are counted with every="):
             await visits.counts("at")
-        for by, more in (
+        refused: list[tuple[str, dict[str, Any]]] = [
             ("cost", {}),
             ("place", {"every": "1h", "start": at(), "end": at(1)}),
             ("at", {"every": "1h"}),
             ("at", {"every": "1h", "start": at().replace(tzinfo=None), "end": at()}),
             ("place", {"start": at()}),
-        ):
+        ]
+        for by, more in refused:
             with pytest.raises(InvalidFilter):
                 await visits.counts(by, **more)
         with pytest.raises(InvalidFilter):
