@@ -63,6 +63,7 @@ class _Stored(Value, frozen=True):
     upcoming: Mapping[str, str] | UnsetType = UNSET
     leaving: Mapping[str, str] | UnsetType = UNSET
     previous: Mapping[str, str] | UnsetType = UNSET
+    rates: Mapping[str, float] | UnsetType = UNSET
 
     def placement(self, etype: str) -> Placement:
         """What it says of the stores of records."""
@@ -72,6 +73,7 @@ class _Stored(Value, frozen=True):
             upcoming=self.upcoming or {},
             leaving=self.leaving or {},
             previous=self.previous or {},
+            rates=self.rates or {},
         )
 
 
@@ -159,6 +161,7 @@ def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
             upcoming=dict(sorted(placement.upcoming.items())) or UNSET,
             leaving=dict(sorted(placement.leaving.items())) or UNSET,
             previous=dict(sorted(placement.previous.items())) or UNSET,
+            rates=dict(sorted(placement.rates.items())) or UNSET,
         )
     ).decode()
 
@@ -235,6 +238,6 @@ def _advice(before: _Stored, wanted: Placement) -> tuple[str, ...]:
         return ()
     return (
         f"{wanted.etype} lives in {before.home!r} since its first use and stays there. Today the rule "
-        f"{wanted.rule!r} would choose {wanted.home!r}. polystore does not move a home by itself: open an application "
-        f"whose journal is new on {wanted.home!r} and give the records of this one (`stream`) to its `import_many`.",
+        f"{wanted.rule!r} would choose {wanted.home!r}. A home does not move because the configuration changed: "
+        f"`polystore transfer` brings everything to the stores of another configuration, on {wanted.home!r}.",
     )

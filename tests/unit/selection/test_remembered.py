@@ -93,8 +93,8 @@ def test_a_home_never_moves_because_a_better_store_appeared() -> None:
     assert not remembered.backfill
     assert remembered.advice == (
         "memory lives in 'lite' since its first use and stays there. Today the rule 'otherwise' would choose 'pg'. "
-        "polystore does not move a home by itself: open an application whose journal is new on 'pg' and give the "
-        "records of this one (`stream`) to its `import_many`.",
+        "A home does not move because the configuration changed: `polystore transfer` brings everything to the stores of "
+        "another configuration, on 'pg'.",
     )
 
 
