@@ -1,4 +1,4 @@
-"""Writes docs/reference/stores.md from what the kit said: `python docs/stores.py [--all] [NAME=URL ...]`.
+"""Writes docs/reference/stores.md, and the table of servers in the READMEs, from what the kit said: `python docs/stores.py [--all] [NAME=URL ...]`.
 
 The reports in docs/reference/conformance of the named stores are brought up to date first: the classes of the kit that
 they do not tell of yet are run, with --all every one. A test says when that is due.
@@ -21,6 +21,9 @@ from polystore.testing.report import Report, Row, classes, introduced
 
 REPORTS = Path(__file__).parent / "reference/conformance"
 PAGE = Path(__file__).parent / "reference/stores.md"
+ROOT = Path(__file__).parents[1]
+READMES = {"README.md": ("store", "server", "tests passed"), "README.ko.md": ("저장소", "서버", "통과한 테스트")}
+BEGIN, END = "<!-- made by docs/stores.py -->", "<!-- end -->"
 ORDER = (
     *("memory", "sqlite", "file", "postgresql", "mariadb", "mysql", "mongodb", "redis", "valkey", "elasticsearch"),
     *("neo4j", "influxdb", "s3"),
@@ -75,10 +78,23 @@ def page() -> str:
     lines = [HEAD, _row("", known), _row("---", [":-:"] * len(known))]
     for claim, words in WORDS.items():
         lines.append(_row(words, ["●" if claim in passed(one) else "" for one in known.values()]))
-    lines += ["", "What the kit ran on:", "", _row("store", ["server", "tests passed"]), _row("---", ["---", "--:"])]
-    for name, one in known.items():
+    lines += ["", "What the kit ran on:", "", tested("store", "server", "tests passed")]
+    return "\n".join(lines)
+
+
+def tested(*heads: str) -> str:
+    """A table of what the kit ran on: store, server with version, how many tests passed."""
+    lines = [_row(heads[0], heads[1:]), _row("---", ["---", "--:"])]
+    for name, one in reports().items():
         lines.append(_row(name, [f"{one.server} {one.version}".strip(), f"{sum(row.passed for row in one.rows):,}"]))
     return "\n".join(lines) + "\n"
+
+
+def readme(name: str) -> str:
+    """The README with the table of today."""
+    before, begin, rest = (ROOT / name).read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n{tested(*READMES[name])}{end}{after}"
 
 
 def passed(report: Report) -> set[str]:
@@ -118,3 +134,5 @@ if __name__ == "__main__":
             name, _, url = argument.partition("=")
             run(name, url.replace("{folder}", folder), everything=everything)
     PAGE.write_text(page(), encoding="utf-8")
+    for name in READMES:
+        (ROOT / name).write_text(readme(name), encoding="utf-8")

@@ -17,7 +17,7 @@ from polystore_adapters.redis import RedisRepository
 from polystore_adapters.s3 import S3Repository
 from polystore_adapters.sqlite.repository import SqliteRepository
 
-from docs.stores import PAGE, REPORTS, page, reports
+from docs.stores import PAGE, READMES, REPORTS, ROOT, page, readme, reports
 from polystore.testing.places import places
 from polystore.testing.report import classes
 
@@ -41,6 +41,13 @@ AGAIN = "run the kit on it again: `python docs/stores.py NAME=URL`, see docs/sto
 
 def test_the_table_is_made_from_the_reports() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `python docs/stores.py`"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_table_of_the_readme_is_made_from_the_reports(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "| postgresql | postgresql 18" in text
+    assert text == readme(name), "run `python docs/stores.py`"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in REPORTS.glob("*.json")))
