@@ -144,11 +144,20 @@ class _Placing:
         if home is not None:
             self.why.append(choice.why)
             return choice.rule, home
+        (first, *more) = choice.parts
+        if first.role == "live_state" and not more and any(map(self._keeps_live_records, self.stores)):
+            self.why.append(choice.why)
+            return choice.rule, Preference("document", first.stores, first.why)
         self.why.append(
             f"the rule says {choice}, which keeps state; this is a record, with versions and copies, so its home is a "
             "store that commits"
         )
         return choice.rule, ROLES["home"]
+
+    def _keeps_live_records(self, store: Candidate) -> bool:
+        """Whether a store that is no relational one, and made for live state, can be the home of records."""
+        made_for_it = {*ROLES["live_state"].stores} - {*ROLES["home"].stores}
+        return store.scheme in made_for_it and not self._unfit_home(store, "document")
 
     def _row(self, data_type: str) -> Row:
         try:

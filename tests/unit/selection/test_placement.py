@@ -11,9 +11,13 @@ from polystore.errors import ConfigurationError
 from polystore.facets import Embedding, FullText, Index, Needs, Relation, Unique
 from polystore.model import Placement
 from polystore.protocols import (
+    SupportsCache,
     SupportsCommit,
     SupportsFilter,
     SupportsJournal,
+    SupportsKeptBodies,
+    SupportsSchema,
+    SupportsState,
     SupportsTextSearch,
     SupportsTraversal,
     SupportsVectorSearch,
@@ -243,6 +247,20 @@ def test_real_time_without_data_type_is_a_record_with_a_home_that_commits() -> N
         "that commits",
     )
     assert reasons(placement, "home")["redis"] == "its roles do not include home"
+
+
+def test_real_time_lives_where_live_state_does_if_that_store_keeps_records_and_has_a_journal() -> None:
+    able = frozenset({SupportsFilter, SupportsSchema, SupportsState, SupportsCache})
+    redis = store("redis", "redis", "document", "live_state", can=able)
+    journal = store(
+        "pg", "postgresql", "home", "journal", can=frozenset({*COMMITS, SupportsSchema, SupportsKeptBodies})
+    )
+    placement = place(account(Needs(real_time=True)), [journal, redis])
+    assert (placement.home, placement.journal, placement.rule) == ("redis", "pg", "real time, in memory")
+    assert placement.why == ("data under 1 GB fits in memory, where latency is lowest",)
+    assert place(account(Needs(real_time=True, data_size="1 GB")), [journal, redis]).home == "pg"
+    assert place(account(), [journal, redis]).home == "pg"
+    assert place(account(Needs(real_time=True)), [store("lite", "sqlite", can=COMMITS), redis]).home == "lite"
 
 
 def test_the_first_choice_that_is_absent_is_named_with_the_one_that_stands_in() -> None:
