@@ -1,4 +1,5 @@
-"""Writes docs/reference/stores.md, and the table of servers in the READMEs, from what the kit said: `python docs/stores.py [--all] [NAME=URL ...]`.
+"""Writes docs/reference/stores.md, and the table of servers in the READMEs, from what the kit said:
+`python docs/stores.py [--all] [NAME=URL ...]`.
 
 The reports in docs/reference/conformance of the named stores are brought up to date first: the classes of the kit that
 they do not tell of yet are run, with --all every one. A test says when that is due.
