@@ -11,6 +11,7 @@ from tests.contract.broken import (
     bodies,
     cache,
     copies,
+    counts,
     ends,
     epochs,
     expiry,
@@ -24,7 +25,7 @@ from tests.contract.broken import (
 )
 from tests.contract.broken.registry import CASES, Case
 
-MODULES = (bodies, cache, copies, ends, epochs, expiry, facts, graphs, homes, journals, objects, queries, state)
+MODULES = (bodies, cache, copies, counts, ends, epochs, expiry, facts, graphs, homes, journals, objects, queries, state)
 
 
 def connection(broken: type[MemoryServer | MemoryRepository]) -> Connect:

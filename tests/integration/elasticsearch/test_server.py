@@ -14,16 +14,20 @@ from polystore_adapters.elasticsearch import connect
 from polystore_adapters.elasticsearch.purge import purge
 from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 
+from compose.native.own import OwnServer
 from polystore import (
     ConfigurationError,
     F,
     FullText,
     HybridDataArchitecture,
     InvalidData,
+    StoreFull,
     Unavailable,
     entity,
 )
+from polystore.consistency import Settings
 from polystore.consistency.verify import Verifier
+from polystore.entity import entity_type
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
@@ -35,6 +39,8 @@ from tests.stack import own_server, server
 
 elasticsearch = server("elasticsearch")
 TEXTS = {"a": "오늘 학교에서 친구를 만났어요", "b": "학교 앞 분식집에서 떡볶이를 먹었다", "c": "비가 와서 우산을 샀다"}
+
+PROMPT = Settings(poll_s=0.05, retry_base_s=0.05, retry_max_s=0.5)
 
 
 @entity()
@@ -56,7 +62,7 @@ def application(folder: Path, url: str, prefix: str) -> Any:
         "home": {"url": f"sqlite:{folder}/home.db", "roles": ["home", "journal"]},
         "search": {"url": url, "roles": ["full_text"], "options": {"prefix": prefix}},
     }
-    return HybridDataArchitecture.open({"stores": stores}, entities=[Memory])
+    return HybridDataArchitecture.open({"stores": stores}, entities=[Memory], settings=PROMPT)
 
 
 async def ids(memories: Any, words: str, **more: Any) -> list[str]:
@@ -88,22 +94,70 @@ async def test_what_is_written_is_found_there_by_words_and_by_others(
         assert {one["index"] for one in answer} == {f"{prefix}memory.1"}
 
 
+@pytest.fixture(scope="module")
+def mine() -> Iterator[OwnServer]:
+    """A server that tests may kill, and fill; it serves when it is given."""
+    with own_server("elasticsearch") as own:
+        yield own
+
+
 @in_a_loop
-async def test_a_server_that_is_killed_in_the_middle_of_writes_catches_up(tmp_path: Path) -> None:
-    with own_server("elasticsearch") as mine:
-        async with application(tmp_path, mine.url, "ps-") as hda:
-            memories = hda.collection(Memory)
-            await memories.put_many([Memory(str(i), f"학교에서 {i}") for i in range(50)])
-            mine.kill()
-            await memories.put_many([Memory(str(i), f"바다에서 {i}") for i in range(25, 75)])
-            with pytest.raises(Unavailable):
-                await ids(memories, "바다")
-            mine.start()
-            await settled(hda)
-            assert len(await memories.search("바다", limit=100)) == 50
-            assert len(await memories.search("학교", limit=100)) == 25
-            verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
-            assert [one async for one in verifier.differences("memory")] == []
+async def test_a_server_that_is_killed_in_the_middle_of_writes_catches_up(tmp_path: Path, mine: OwnServer) -> None:
+    async with application(tmp_path, mine.url, "killed-") as hda:
+        memories = hda.collection(Memory)
+        await memories.put_many([Memory(str(i), f"학교에서 {i}") for i in range(50)])
+        mine.kill()
+        await memories.put_many([Memory(str(i), f"바다에서 {i}") for i in range(25, 75)])
+        with pytest.raises(Unavailable):
+            await ids(memories, "바다")
+        mine.start()
+        await settled(hda)
+        await searched_as_at_home(hda, {"바다": 50, "학교": 25})
+
+
+async def searched_as_at_home(hda: HybridDataArchitecture, wanted: dict[str, int]) -> None:
+    found = {words: len(await hda.collection(Memory).search(words, limit=100)) for words in wanted}
+    assert found == wanted
+    verifier = Verifier(hda.stores, hda.manager.placements, hda.manager.embedders)
+    assert [one async for one in verifier.differences("memory")] == []
+
+
+FLOOD = "cluster.routing.allocation.disk.watermark"
+"""https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/cluster-level-shard-allocation-routing-settings"""
+
+
+@in_a_loop
+async def test_writes_wait_while_the_disk_is_full_and_are_caught_up(tmp_path: Path, mine: OwnServer) -> None:
+    async with application(tmp_path, mine.url, "full-") as hda:
+        memories, driver = hda.collection(Memory), hda.client("search")
+        await memories.put_many([Memory(str(i), f"학교에서 {i}") for i in range(30)])
+        await settled(hda)
+        await disk(driver, "900pb", blocked=True)
+        (written, *_) = await memories.put_many([Memory(str(i), f"바다에서 {i}") for i in range(20, 50)])
+        assert written.stores["search"] == "pending"
+        assert await ids(memories, "바다") == [], "what is there is still found"
+        direct = await connect(mine.url, {"prefix": "full-"}, Env())
+        await direct.prepare([Layout(entity_type(Memory), False, frozenset({"full_text"}))], create=False)
+        with pytest.raises(StoreFull):
+            await direct.apply([Change(Key("", "memory", "0"), 1 << 50, key_hash("", "memory", "0"), None, b"", 1)])
+        await direct.aclose()
+        await disk(driver, "1b", blocked=False)
+        await settled(hda)
+        await searched_as_at_home(hda, {"바다": 30, "학교": 20})
+
+
+async def disk(driver: Any, free: str, *, blocked: bool) -> None:
+    """Returns when the server has seen that its disk has less than `free`, or more."""
+    names = {"low": free, "high": free, "flood_stage": free}
+    marks = {f"{FLOOD}.{name}": value for name, value in names.items()}
+    about = {"cluster.routing.allocation.disk.threshold_enabled": True, "cluster.info.update.interval": "10s"}
+    await driver.cluster.put_settings(persistent=marks | about)
+    async with asyncio.timeout(60):
+        while True:
+            found = await driver.indices.get_settings(index="full-*", filter_path="*.settings.index.blocks")
+            if bool(found.body) == blocked:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def prepared(url: str, prefix: str, **options: Any) -> ElasticsearchRepository:
