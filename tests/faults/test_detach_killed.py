@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import children
 from tests.faults.letting_go import SOURCES
-
-CHILD = Path(__file__).with_name("letting_go.py")
 
 
 def run(*arguments: str) -> tuple[int, Any]:
-    child = subprocess.run(
-        [sys.executable, str(CHILD), *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    child = children.run("tests.faults.letting_go", *arguments)
     assert child.returncode in (0, -signal.SIGKILL), child.stderr
     return child.returncode, json.loads(child.stdout) if child.stdout else None
 

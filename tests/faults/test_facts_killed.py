@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import children
 from tests.faults.fact_worker import LIVES, POINTS
-
-ROOT = Path(__file__).parents[2]
 
 CRASHPOINTS = (
     "write.committed",
@@ -33,14 +30,7 @@ CRASHPOINTS = (
 
 
 def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.faults.fact_worker", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-    )
+    child = children.run("tests.faults.fact_worker", *arguments)
     if child.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(child.stderr)
     return child.returncode, [json.loads(line) for line in child.stdout.splitlines()]

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import children
 from tests.faults.journaled_worker import WRITES, State, after
-
-WORKER = Path(__file__).with_name("journaled_worker.py")
 
 CRASHPOINTS = (
     "write.committed",
@@ -30,9 +27,7 @@ CRASHPOINTS = (
 
 
 def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    child = subprocess.run(
-        [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    child = children.run("tests.faults.journaled_worker", *arguments)
     if child.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(child.stderr)
     return child.returncode, [json.loads(line) for line in child.stdout.splitlines()]

@@ -4,10 +4,7 @@ its answer from one model."""
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +15,10 @@ from polystore import HybridDataArchitecture, Unavailable
 from polystore.consistency.verify import Verifier
 from polystore.model import Key
 from polystore.protocols import SupportsJournal
+from tests import children
 from tests.faults.rebuilder import BATCH, Leaf, opening
 from tests.integration.embedders.server import Embeddings
 
-CHILD = Path(__file__).with_name("rebuilder.py")
 LEAVES = [Leaf(id=f"l{i}", text=f"{i}번째 잎: 가을 바람") for i in range(40)]
 EMBEDDED, ONE_FILE = "embedded:{}/data", "sqlite:{}/one.db"
 KILLS = [
@@ -45,16 +42,7 @@ def server() -> Iterator[Embeddings]:
 
 
 def child(*arguments: str) -> int:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["."])}
-    done = subprocess.run(
-        [sys.executable, str(CHILD), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=CHILD.parents[2],
-        env=environment,
-    )
+    done = children.run("tests.faults.rebuilder", *arguments)
     if done.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(done.stderr)
     return done.returncode

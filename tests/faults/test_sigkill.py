@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import children
 from tests.faults.worker import POISON, WRITES, operation
-
-WORKER = Path(__file__).with_name("worker.py")
 
 CRASHPOINTS = (
     "write.committed",
@@ -43,9 +40,7 @@ RECOVERY = ("sqlite.claim", "relay.claimed", "relay.loaded", "lane.taken", "deli
 
 
 def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    child = subprocess.run(
-        [sys.executable, str(WORKER), *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    child = children.run("tests.faults.worker", *arguments)
     if child.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(child.stderr)
     return child.returncode, [json.loads(line) for line in child.stdout.splitlines()]
