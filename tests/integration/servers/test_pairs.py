@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import httpx
 import neo4j
 import pytest
+import redis
 from polystore_adapters.chromadb.repository import ChromadbRepository
 from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore_adapters.memory.repository import MemoryRepository
@@ -112,7 +114,7 @@ COPIES = {
 
 def test_the_matrix_gives_each_home_every_copy() -> None:
     homes = {home for home, _ in PAIRS}
-    assert homes >= {"memory", "sqlite", "postgresql", "mariadb", "mysql", "mongodb"}
+    assert homes >= {"memory", "sqlite", "postgresql", "mariadb", "mysql", "mongodb", "redis"}
     assert not homes & {"elasticsearch", "chromadb", "neo4j"}
     own = {("memory", "memory"): ALL}
     assert own | {(home, copy): facets for home in homes for copy, facets in COPIES.items()} == PAIRS
@@ -157,6 +159,14 @@ def in_mongodb(at: Place, etype: str) -> Texts:
         return {one["id"]: one["text"] for one in live}
 
 
+def in_redis(at: Place, etype: str) -> Texts:
+    made: Any = redis.Redis  # says no types
+    with made.from_url(at.url) as client:
+        stored = [client.get(key) for key in client.scan_iter(match=f"{at.options['prefix']}:r:{{/{etype}/*")]
+    bodies = [json.loads(one[14:]).get("body") for one in stored]
+    return {one["id"]: one["text"] for one in bodies if one}
+
+
 def in_elasticsearch(at: Place, etype: str) -> Texts:
     index = f"http{at.url.removeprefix('elasticsearch')}/{at.options['prefix']}{etype}*"
     httpx.post(f"{index}/_refresh", timeout=30).raise_for_status()
@@ -187,6 +197,7 @@ READERS: Mapping[str, Callable[[Place, str], Texts]] = {
     "mariadb": in_mysql,
     "mysql": in_mysql,
     "mongodb": in_mongodb,
+    "redis": in_redis,
     "elasticsearch": in_elasticsearch,
     "chromadb": in_chromadb,
     "neo4j": in_neo4j,
@@ -212,7 +223,7 @@ def test_what_is_written_at_a_home_is_in_each_of_its_copies(home: str, tmp_path:
         pins: dict[str, dict[str, str]] = {}
         for copy, facets in copies.items():
             pins[f"in_{copy}"] = {"home": home, **dict.fromkeys(facets, copy)}
-            if home == "mongodb":
+            if home in ("mongodb", "redis"):
                 pins[f"in_{copy}"]["journal"] = JOURNAL
         stores = {name: {"url": at.url, "options": dict(at.options)} for name, at in where.items()}
         config = {"stores": stores, "pins": pins}
