@@ -17,9 +17,8 @@ from tests.mongodb import forgotten_connections
 from tests.stack import url_of
 
 WRITERS = [f"of_{i}" for i in range(8)]
-Tally: Any = entity(name="tally")(
-    make_dataclass("Tally", [("id", str), *((name, int, 0) for name in WRITERS)], kw_only=True)
-)
+made: type[Any] = make_dataclass("Tally", [("id", str), *((name, int, 0) for name in WRITERS)], kw_only=True)
+Tally = entity(name="tally")(made)
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
