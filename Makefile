@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
+unexport PYTHONDONTWRITEBYTECODE # compiled once, not by each of the thousand processes that tests start
+
 .PHONY: help setup test check up down stack-status docs demo simulate bench clean
 
 help: ## explain the targets

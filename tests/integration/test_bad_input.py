@@ -50,8 +50,10 @@ class Sample:
 
 
 def with_samples(url: str, test: Callable[[Collection[Sample]], Awaitable[None]]) -> None:
+    config = {"stores": {"main": {"url": url, "timeout_s": 60.0}}}  # what is large may take its time on a busy machine
+
     async def main() -> None:
-        async with HybridDataArchitecture.open(url, entities=[Sample]) as hda:
+        async with HybridDataArchitecture.open(config, entities=[Sample]) as hda:
             await test(hda.collection(Sample))
 
     asyncio.run(main())

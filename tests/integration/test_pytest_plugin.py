@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 MODELS = """
 from dataclasses import dataclass
@@ -206,30 +205,25 @@ def test_fails_by_itself(polystore):
 """
 
 
-def run(folder: Path, name: str, text: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """pytest on one file of an application's tests."""
-    for file, content in (("models", MODELS), ("steps", STEPS), (name, text)):
+def run(folder: Path, tests: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    """pytest on an application's tests, name -> text of the file."""
+    for file, content in {"models": MODELS, "steps": STEPS, **tests}.items():
         (folder / f"{file}.py").write_text(content, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *options, f"{name}.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *options]
+    command += [f"{name}.py" for name in tests]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [(PLAIN, 6), (STORES, 1), (PYTEST_ASYNCIO, 2), (ANYIO, 2)],
-    ids=["asyncio.run", "all stores", "pytest-asyncio", "anyio"],
-)
-def test_an_application_is_opened_fails_and_is_verified_in_the_loop_of_its_test(
-    tmp_path: Path, text: str, count: int
-) -> None:
-    done = run(tmp_path, "test_application", text)
+def test_an_application_is_opened_fails_and_is_verified_in_the_loop_of_its_test(tmp_path: Path) -> None:
+    files = {"test_plain": PLAIN, "test_stores": STORES, "test_asyncio": PYTEST_ASYNCIO, "test_anyio": ANYIO}
+    done = run(tmp_path, files)
     assert done.returncode == 0, done.stdout
-    assert f"{count} passed" in done.stdout
+    assert "11 passed" in done.stdout
 
 
 def test_a_test_that_leaves_differences_fails_in_words(tmp_path: Path) -> None:
-    said = run(tmp_path, "test_bad", BAD, "--tb=short").stdout
+    said = run(tmp_path, {"test_bad": BAD}, "--tb=short").stdout
     assert "3 failed, 1 passed" in said
     assert "polystore: the test leaves copies that differ from their home:" in said
     assert "  full_text: note 'n00': missing, version None there, " in said
@@ -248,7 +242,7 @@ def test_nothing_is_opened():
     assert "polystore.testing.plugin" in sys.modules
     assert not heavy & set(sys.modules)
 """
-    done = run(tmp_path, "test_light", text)
+    done = run(tmp_path, {"test_light": text})
     assert done.returncode == 0, done.stdout
     script = "import sys, polystore; sys.exit('pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

@@ -21,7 +21,8 @@ from polystore.testing.simulation.history import Append, Attempt, CachedRead, Ch
 from polystore.testing.simulation.network import FAULTS
 from polystore.testing.simulation.scenario import CRASHPOINTS, PASSED_TOO
 
-SEEDS, CHUNK = 1000, 100
+SEEDS, CHUNK = 300, 100
+"""`make simulate` runs more."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

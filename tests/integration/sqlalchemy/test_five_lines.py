@@ -139,6 +139,7 @@ def rows(writer: int, count: int) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
+@pytest.mark.parametrize("place", ["SQLite, copies in other files", "PostgreSQL"], indirect=True)
 def test_three_writers_one_killed_nothing_lost(place: Place) -> None:
     """Three processes of the application, of which none knows of an architecture, and one that only delivers."""
     directory = place.directory
