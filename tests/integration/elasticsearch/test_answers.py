@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from polystore_adapters.elasticsearch import connect
+from polystore_adapters.elasticsearch.records import outcome
 
-from polystore import StoreFull, Unavailable
+from polystore import InvalidData, PolystoreError, RateLimited, SchemaMismatch, StoreFull, Unavailable
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
@@ -45,6 +46,29 @@ async def test_a_document_that_cannot_be_looked_at_is_not_missing(elasticsearch:
             await store.get([Key("", ARTICLE.name, "a")])
     finally:
         await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "raised"),
+    [
+        (429, "es_rejected_execution_exception", RateLimited),
+        (429, "cluster_block_exception", StoreFull),  # of the flood-stage watermark
+        (403, "cluster_block_exception", StoreFull),
+        (503, "unavailable_shards_exception", Unavailable),
+        (409, "some_other_exception", Unavailable),
+        (404, "index_not_found_exception", SchemaMismatch),
+    ],
+)
+def test_what_is_no_fault_of_an_item_is_raised(status: int, kind: str, raised: type[PolystoreError]) -> None:
+    with pytest.raises(raised):
+        outcome({"status": status, "error": {"type": kind}})
+
+
+def test_what_an_item_met_is_its_own_outcome() -> None:
+    assert outcome({"status": 201}).status == "applied"
+    assert outcome({"status": 409, "error": {"type": "version_conflict_engine_exception"}}).status == "stale"
+    refused = outcome({"status": 400, "error": {"type": "document_parsing_exception"}})
+    assert (refused.status, type(refused.error)) == ("rejected", InvalidData)
 
 
 @in_a_loop

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from polystore_adapters.elasticsearch import connect
+from polystore_adapters.elasticsearch import purge as purging
 from polystore_adapters.elasticsearch.purge import purge
-from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
+from polystore_adapters.elasticsearch.repository import PURGE_S, ElasticsearchRepository
 
 from compose.native.own import OwnServer
 from polystore import (
@@ -31,6 +32,7 @@ from polystore.entity import entity_type
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
+from polystore.testing.conformance import MovableEnv
 from polystore.testing.conformance.entities import ARTICLE, Article
 from polystore.text import query
 from tests.elasticsearch import own_prefix
@@ -189,6 +191,64 @@ async def test_a_deleted_record_stays_deleted_until_its_tombstone_is_purged(elas
     await store.apply([change(7, article)])
     assert [match.id for match in await store.search(ARTICLE.name, "", query("학교"), None, 9, None)] == ["a"]
     await store.aclose()
+
+
+@in_a_loop
+async def test_all_tombstones_are_purged_by_who_writes_and_the_newest_is_never_forgotten(
+    elasticsearch: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "PAGE", 3)
+    env = MovableEnv()
+    options = {"prefix": prefix, "tombstone_ttl_s": 60}
+    store = await connect(elasticsearch, options, env)
+    await store.prepare([Layout(ARTICLE, False, frozenset({"full_text"}))], create=True)
+    article = Article(id="a", title="학교")
+    await store.apply([change(i, None, f"gone {i}") for i in range(1, 9)])
+    env.forward(30)
+    await store.apply([change(20, None, "young")])
+    env.forward(PURGE_S - 10)
+    for version in (10, 11, 12):
+        assert await store.newest(ARTICLE.name) == 20
+        await store.apply([change(version, article)])
+    await store.refresh(ARTICLE.name)
+    left = await store.client.count(index=f"{prefix}{ARTICLE.name}", query={"exists": {"field": "ps_purge_us"}})
+    assert left["count"] == 0
+    assert await store.newest(ARTICLE.name) == 20, "also that of a tombstone that is gone"
+    held, speaking = store._types[ARTICLE.name], store._server  # pyright: ignore[reportPrivateUsage]
+    await store.apply([change(15, None, "later")])
+    env.forward(61)
+    assert not await purge(speaking, held)
+    assert await store.newest(ARTICLE.name) == 20, "and no older one takes its place"
+    await store.aclose()
+
+
+@in_a_loop
+async def test_a_search_refreshes_only_what_was_written_here_or_is_asked_for(elasticsearch: str, prefix: str) -> None:
+    store, other = await prepared(elasticsearch, prefix), await prepared(elasticsearch, prefix)
+    index = f"/{prefix}{ARTICLE.name}"
+    await store._server.ask(  # pyright: ignore[reportPrivateUsage]
+        "PUT", f"{index}/_settings", {"index.refresh_interval": -1}
+    )
+
+    async def refreshes() -> int:
+        answer = await store.client.indices.stats(index=f"{prefix}{ARTICLE.name}", metric="refresh")
+        return int(answer["_all"]["primaries"]["refresh"]["external_total"])
+
+    async def found(of: ElasticsearchRepository) -> list[str]:
+        return [match.id for match in await of.search(ARTICLE.name, "", query("학교"), None, 9, None)]
+
+    await store.apply([change(1, Article(id="a", title="학교"))])
+    assert await found(store) == ["a"], "its own write"
+    before = await refreshes()
+    for _ in range(3):
+        assert await found(store) == ["a"]
+    assert await refreshes() == before
+    await store.apply([change(2, Article(id="b", title="학교"), "b")])
+    assert await found(other) == ["a"], "the server was not asked to refresh"
+    await other.refresh(ARTICLE.name)
+    assert await found(other) == ["a", "b"]
+    await store.aclose()
+    await other.aclose()
 
 
 @in_a_loop

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from polystore_adapters.neo4j import connect
+from polystore_adapters.neo4j import connect, records
 from polystore_adapters.neo4j.nodes import key_of
+from polystore_adapters.neo4j.repository import PURGE_S
 
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
+from polystore.testing.conformance import MovableEnv
 from polystore.testing.conformance.entities import PERSON, Person
 from tests.loops import in_a_loop
 from tests.neo4j import forgotten_connections, own_label
@@ -67,9 +69,33 @@ async def test_what_a_record_is_being_made_of_stays(neo4j: str, label: str, befo
         await store.aclose()
 
 
-def _change(key: Key, person: Person) -> Change:
+@in_a_loop
+async def test_all_tombstones_are_purged_by_who_writes(neo4j: str, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "KEYS", 3)
+    env = MovableEnv()
+    store = await connect(neo4j, {"label": label}, env)
+    try:
+        await store.prepare([Layout(PERSON, False, frozenset({"graph"}))], create=True)
+
+        def removed(id: str, version: int) -> Change:
+            return Change(Key("", PERSON.name, id), version, key_hash("", PERSON.name, id), None, b"", 1)
+
+        await store.apply([removed(f"{i}", i) for i in range(1, 9)])
+        env.forward(PURGE_S)
+        for version in (10, 11, 12):
+            await store.apply([_change(Key("", PERSON.name, "one"), Person(id="one"), version)])
+        (left,) = await store._server.read(  # pyright: ignore[reportPrivateUsage]
+            f"MATCH (n:{label}) WHERE n.ps_version IS NOT NULL RETURN count(n) AS n"
+        )
+        assert left["n"] == 1, "the record"
+        assert await store.newest(PERSON.name) == 12
+    finally:
+        await store.aclose()
+
+
+def _change(key: Key, person: Person, version: int = 7) -> Change:
     body = PERSON.encode(person)
-    return Change(key, 7, key_hash(key.tenant, key.etype, key.id), body, PERSON.content_hash(body), 0)
+    return Change(key, version, key_hash(key.tenant, key.etype, key.id), body, PERSON.content_hash(body), 0)
 
 
 async def _waiting(store: Any) -> bool:
