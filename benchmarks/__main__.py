@@ -16,8 +16,23 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cached, embedded, facade, facts, imports, mysql, networked, postgresql
+from benchmarks import (
+    cached,
+    conversation,
+    delivery,
+    embedded,
+    facade,
+    facts,
+    imports,
+    langgraph,
+    memory,
+    mysql,
+    networked,
+    objects,
+    postgresql,
+)
 from benchmarks.measure import ROUNDS, Ratio, load
+from benchmarks.servers import LeftOutError
 
 ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Ratio]]] = {
     1: postgresql.get_by_id,
@@ -30,19 +45,31 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     10: embedded.write_and_outbox,
     11: embedded.vector_query,
     12: embedded.full_text,
+    13: objects.put_and_get,
     14: facade.cpu_per_operation,
     15: facade.import_time,
+    16: delivery.until_applied,
+    17: delivery.throughput,
+    18: memory.of_a_comparison,
     19: postgresql.sqlalchemy,
-    21: facts.points,
+    20: langgraph.put_and_get,
+    21: conversation.imported,
     22: mysql.write_and_outbox,
+    23: facts.points,
 }
+
+
+MILLION = {6: imports.million, 18: memory.of_a_comparison_of_a_million}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="numbers of the rows to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON too")
-    parser.add_argument("--million", action="store_true", help="row 6 with a million records: minutes, 5 GB of disk")
+    parser.add_argument(
+        "--million", action="store_true", help="rows 6 and 18 with a million records: minutes, 5 GB of disk"
+    )
+    parser.add_argument("--input", type=Path, metavar="FILE", help="row 21: a conversation, as `make demo` takes it")
     arguments = parser.parse_args()
     rows = [int(text) for text in arguments.rows.split(",")]
     if unknown := set(rows) - set(ROWS):
@@ -51,16 +78,26 @@ def main() -> None:
     machine = f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
     machine += f"{os.cpu_count()} cores, load {load()}; {ROUNDS} interleaved rounds, medians; fsync on on all sides"
     console.print(machine, highlight=False)
+    if arguments.input:
+        conversation.INPUT = arguments.input.absolute()
     results: list[Ratio] = []
+    left_out: dict[int, str] = {}
     for row in rows:
         with tempfile.TemporaryDirectory() as directory, console.status(f"row {row}"):
-            measure = imports.million if row == 6 and arguments.million else ROWS[row]
-            measured = measure(Path(directory))
-            results += measured if isinstance(measured, list) else asyncio.run(measured)
+            measure = MILLION.get(row, ROWS[row]) if arguments.million else ROWS[row]
+            try:
+                measured = measure(Path(directory))
+                results += measured if isinstance(measured, list) else asyncio.run(measured)
+            except LeftOutError as reason:
+                left_out[row] = str(reason)
     console.print(table(results))
+    for row, why in left_out.items():
+        console.print(f"row {row} is left out: {why}", highlight=False)
     console.print(f"load at the end {load()}", highlight=False)
     if arguments.json:
-        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": machine, "rows": results})))
+        arguments.json.write_bytes(
+            msgspec.json.format(msgspec.json.encode({"machine": machine, "rows": results, "left_out": left_out}))
+        )
 
 
 def table(results: list[Ratio]) -> Table:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from polystore import Embedding, FullText, entity, new_id
+from polystore import Embedding, FullText, Relation, entity, new_id
 
 DIMENSION = 384
 
@@ -81,4 +81,25 @@ class Sentence:
 @dataclass(kw_only=True)
 class Point:
     id: str
+    place: Annotated[list[float], Embedding(dimension=DIMENSION)] = field(default_factory=list[float])
+
+
+@entity()
+@dataclass(kw_only=True)
+class Linked:
+    """An `Item` that knows another one."""
+
+    id: str = field(default_factory=new_id)
+    owner: str = "owner"
+    body: str = "x" * 900
+    follows: Annotated[list[str], Relation("FOLLOWS", to="Linked")] = field(default_factory=list[str])
+
+
+@entity()
+@dataclass(kw_only=True)
+class Placed:
+    """An `Item` with a vector that its caller supplies."""
+
+    id: str = field(default_factory=new_id)
+    owner: str = "owner"
     place: Annotated[list[float], Embedding(dimension=DIMENSION)] = field(default_factory=list[float])

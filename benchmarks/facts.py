@@ -26,7 +26,7 @@ class Sensor:
 
 
 async def points(directory: Path) -> list[Ratio]:
-    """Row 21: one sensor, a point each second for eleven and a half days, in a file of its own."""
+    """Row 23: one sensor, a point each second for eleven and a half days, in a file of its own."""
     async with HybridDataArchitecture.open(f"embedded:{directory}/data", entities=[Sensor]) as hda:
         sensors = hda.collection(Sensor)
         part = POINTS // ROUNDS
@@ -44,8 +44,8 @@ async def points(directory: Path) -> list[Ratio]:
             windows.append((time.perf_counter() - started) * 1e3)
             assert len(found) == 1440
     return [
-        below(21, "append a point, a million in batches of 10,000", "us", 10, appended),
-        below(21, "a day of minute windows out of a million points", "ms", 50, windows),
+        below(23, "append a point, a million in batches of 10,000", "us", 10, appended),
+        below(23, "a day of minute windows out of a million points", "ms", 50, windows),
     ]
 
 

@@ -3,13 +3,12 @@
 The upsert is a statement of its own on a table of the same fields with the bare key: no version, no hash, no duty to
 deliver; on a connection kept for the run, or, of many tasks, on ten of them, which is what ours has. What is durable is
 the server's own setting, the same on both sides. Writes are of new records, each owed to one copy; nobody delivers
-meanwhile. Without a server: nothing of it.
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -22,10 +21,11 @@ from polystore_adapters.mysql.driver import connect
 
 from benchmarks.data import Item, Listed
 from benchmarks.measure import Ratio, at_least, at_once, interleaved, per_operation
+from benchmarks.servers import url_of
 from polystore import HybridDataArchitecture
 from polystore.consistency import Settings
 
-SERVERS = {"MariaDB": "POLYSTORE_TEST_MARIADB_URL", "MySQL": "POLYSTORE_TEST_MYSQL_URL"}
+SERVERS = ("MariaDB", "MySQL")
 TASKS = 32
 POOL = 10
 _TABLE = (
@@ -91,10 +91,9 @@ async def _database(url: str) -> AsyncGenerator[sa.URL]:
 
 async def write_and_outbox(directory: Path) -> list[Ratio]:
     found: list[Ratio] = []
-    for server, variable in SERVERS.items():
-        if variable in os.environ:
-            async with _database(os.environ[variable]) as url, _raw(url) as raw:
-                found += await _measured(server, url.render_as_string(hide_password=False), directory, raw)
+    for server in SERVERS:
+        async with _database(url_of(server.lower())) as url, _raw(url) as raw:
+            found += await _measured(server, url.render_as_string(hide_password=False), directory, raw)
     return found
 
 

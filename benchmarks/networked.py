@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,17 @@ from redis.asyncio import Redis
 
 from benchmarks.data import Item
 from benchmarks.measure import Ratio, at_least, at_most, at_once, interleaved, p50
+from benchmarks.servers import url_of
 from polystore import HybridDataArchitecture
 
-URL = "POLYSTORE_TEST_REDIS_URL"
 COUNT = 2_000
 TASKS = 32
 IDS = [f"k{i}" for i in range(100)]
 
 
 async def get_by_id(directory: Path) -> list[Ratio]:
-    """Against GET of the same entry by the driver, which is not decoded there. Without a server: nothing."""
-    url = os.environ.get(URL)
-    if url is None:
-        return []
+    """Against GET of the same entry by the driver, which is not decoded there."""
+    url = url_of("redis")
     prefix = f"bench-{uuid.uuid4().hex[:8]}"
     stores = {
         "home": {"url": f"sqlite:{directory}/app.db", "roles": ["home", "journal"]},

@@ -2,13 +2,12 @@
 
 By hand means: a table of the same fields with the bare key, no versions, no hash of the content; "held" is one
 connection kept for the run, "Pool" is asyncpg.Pool as its documentation shows it, ten connections as ours. Writes are
-inserts of new records, each owed to one copy; nobody delivers meanwhile, on any side. Without a server: nothing.
+inserts of new records, each owed to one copy; nobody delivers meanwhile, on any side.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -22,10 +21,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from benchmarks.data import Item, Listed
 from benchmarks.measure import Ratio, Round, at_least, at_most, at_once, interleaved, p50, per_operation
+from benchmarks.servers import url_of
 from polystore import Collection, HybridDataArchitecture
 from polystore.consistency import Settings
 
-URL = "POLYSTORE_TEST_POSTGRESQL_URL"
 TASKS = 32
 IDS = [f"k{i}" for i in range(500)]
 asyncpg: Any = importlib.import_module("asyncpg")
@@ -154,7 +153,7 @@ class Stand:
 
 @asynccontextmanager
 async def _stand(directory: Path, synchronous_commit: str) -> AsyncGenerator[Stand]:
-    url, schema = os.environ[URL], f"bench_{uuid.uuid4().hex[:12]}"
+    url, schema = url_of("postgresql"), f"bench_{uuid.uuid4().hex[:12]}"
     settings = {"search_path": schema, "synchronous_commit": synchronous_commit}
     held = await asyncpg.connect(url, server_settings=settings)
     try:
@@ -182,8 +181,6 @@ async def _stand(directory: Path, synchronous_commit: str) -> AsyncGenerator[Sta
 
 async def get_by_id(directory: Path) -> list[Ratio]:
     """Rows 1 and 2. Ours is decoded into the class, theirs is the driver's record."""
-    if URL not in os.environ:
-        return []
     async with _stand(directory, "off") as stand:
         raw, name = stand.raw, "get by id, PostgreSQL"
         single = await interleaved(
@@ -213,8 +210,6 @@ async def get_by_id(directory: Path) -> list[Ratio]:
 
 async def write_and_outbox(directory: Path) -> list[Ratio]:
     """Rows 3 and 4."""
-    if URL not in os.environ:
-        return []
     async with _stand(directory, "off") as stand:
         raw = stand.raw
         alone = await interleaved(
@@ -240,8 +235,6 @@ async def write_and_outbox(directory: Path) -> list[Ratio]:
 
 async def durable_write(directory: Path) -> list[Ratio]:
     """Row 5."""
-    if URL not in os.environ:
-        return []
     async with _stand(directory, "on") as stand:
         raw = stand.raw
         alone = await interleaved(
@@ -265,8 +258,6 @@ async def durable_write(directory: Path) -> list[Ratio]:
 
 async def sqlalchemy(directory: Path) -> list[Ratio]:
     """Row 19."""
-    if URL not in os.environ:
-        return []
     async with _stand(directory, "off") as stand:
         alchemy = Alchemy(stand.url, stand.schema)
         gets: Mapping[str, Round] = {
