@@ -197,7 +197,8 @@ class Mender:
         return [
             _told(one, after[one.key], newest)
             for one in found
-            if _version(before[one.key]) == _version(after[one.key]) and not self._expires(one, after[one.key])
+            if _version(before[one.key]) == _version(after[one.key])
+            and not await self._expires(side, one, after[one.key])
         ]
 
     async def _standing(self, side: Side, keys: Sequence[Key]) -> dict[Key, Record | None]:
@@ -217,10 +218,11 @@ class Mender:
         parts = ({key: versions[key] for key in some} for some in (keys[:half], keys[half:]))
         return {key for part in parts for key in await self._settled(side, part)}
 
-    def _expires(self, one: Difference, record: Record | None) -> bool:
-        if record is None or record.deleted:  # at the same version: its time is over, and the copy's clock goes behind
-            return record is not None and record.version == one.copy_version
-        return 0 < record.expires_us <= self._manager.env.now_us() + EXPIRY_US
+    async def _expires(self, side: Side, one: Difference, record: Record | None) -> bool:
+        """Its time is over for one of the two, or nearly: nobody's fault."""
+        if one.problem == "extra" and record is not None and record.version == one.copy_version:
+            (record,) = await side.copy.call(Repository.get, [one.key])
+        return record is not None and 0 < record.expires_us <= self._manager.env.now_us() + EXPIRY_US
 
     async def _owe(self, side: Side, wrong: Sequence[Difference]) -> set[Key]:
         """Owe the records to the copy, and wait until they are there; which are not, because it does not answer."""

@@ -23,6 +23,7 @@ from polystore.protocols import SupportsJournal
 
 LEASE_S = 10.0
 LOOK_S = 5.0
+"""How often is looked whether something is due, if the periods are no shorter."""
 
 
 class Reconciled(msgspec.Struct):
@@ -123,9 +124,9 @@ class Reconciler:
         return Reconciled() if text is None else msgspec.json.decode(text, type=Reconciled)
 
     async def _run(self) -> None:
-        env = self._manager.env
+        env, look_s = self._manager.env, min(LOOK_S, self._manager.settings.reconcile_s / 4)
         while True:
-            await asyncio.sleep(LOOK_S * env.random.uniform(0.8, 1.2))
+            await asyncio.sleep(look_s * env.random.uniform(0.8, 1.2))
             for etype in sorted(self._manager.placements):
                 if env.monotonic() >= self._next.get(etype, 0.0):
                     try:

@@ -24,7 +24,9 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.facts import Facts
 from polystore.consistency.leases import Leases
 from polystore.consistency.line import Line
+from polystore.consistency.mending import Job, Mender
 from polystore.consistency.tasks import SyncTask
+from polystore.consistency.verify import Side, Verifier
 from polystore.errors import PolystoreError
 from polystore.model import (
     APPLIED,
@@ -32,6 +34,7 @@ from polystore.model import (
     Commit,
     Committed,
     Done,
+    HashSpan,
     Key,
     Outcome,
     PointRow,
@@ -262,6 +265,31 @@ def _for_everybody(_right: Callable[..., Any]) -> Callable[..., Any]:
     return held
 
 
+def _pending_ignored(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def settled(_self: Mender, _side: Side, versions: Mapping[Key, int]) -> set[Key]:
+        return set(versions)
+
+    return settled
+
+
+def _deleted_at_first_sight(right: Callable[..., Any]) -> Callable[..., Any]:
+    async def mend(self: Mender, verifier: Verifier, side: Side, span: HashSpan, found: Any, job: Job) -> None:
+        extras = [one for one in found if one.problem == "extra"]
+        gone = [Change(one.key, one.copy_version, 0, None, b"", 0, overwrites=True) for one in extras]
+        if gone:
+            await side.copy.deliver(gone)
+        await right(self, verifier, side, span, found, job)
+
+    return mend
+
+
+def _equals_stay(right: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    def apply(self: MemoryServer, change: Change) -> Outcome:
+        return right(self, replace(change, overwrites=False))
+
+    return apply
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -287,9 +315,13 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "body_gone_though_owed": ((Delivery, "held", _gone_though_owed), 50),
     "home_believed_at_any_version": ((journaled, "_complete", _home_at_any_version), 100),
     "lease_of_a_copy_ignored": ((Leases, "held", _for_everybody), 100),
+    "repair_ignores_pending": ((Mender, "_settled", _pending_ignored), 200),
+    "repair_deletes_at_first_sight": ((Mender, "_mend", _deleted_at_first_sight), 200),
+    "repair_leaves_equals": ((MemoryServer, "_apply", _equals_stay), 100),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
-"""Name -> the patch, and the number of seeds within which it must be found."""
+"""Name -> the patch, and the number of seeds within which it must be found; those of repairs are looked for in seeds
+whose copies are corrupted."""
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def no_phantom(history: History, _final: Final) -> Iterator[str]:
     """What a copy holds at a version is what was committed at that version; or nothing, if that has expired."""
     committed = {(one.key, one.after): (one.deleted, one.hash) for one in history.commits}
     ends = {(one.key, one.after): one.expires_us for one in history.commits if one.expires_us}
-    for change in history.changes:
+    for change in [one for one in history.changes if (one.store, one.key) not in history.corrupted]:
         wanted = committed.get((change.key, change.after))
         if change.deleted and 0 < ends.get((change.key, change.after), 0) <= change.at_us:
             continue
@@ -77,14 +77,14 @@ def no_resurrect(history: History, _final: Final) -> Iterator[str]:
         place = (change.store, change.key)
         if change.deleted:
             buried[place] = max(change.after or change.before, buried.get(place, 0))
-        elif change.after < buried.get(place, 0) and not change.late:
+        elif change.after < buried.get(place, 0) and not change.late and place not in history.corrupted:
             yield f"{change.store} {_name(change.key)}, deleted at {buried[place]}, came back at {change.after}"
 
 
 def no_lost_ack(history: History, final: Final) -> Iterator[str]:
     """G1: what a caller was told is true: the write is at home, or a newer one; and a copy that is said to have
     applied it had it in that moment. What failed for certain has left no trace."""
-    home, overtaken = final.stores[HOME], history.overtaken()
+    home, overtaken = final.stores[HOME], history.overtaken() | history.corrupted
     for attempt in history.attempts:
         for key, result, held in zip(attempt.keys, attempt.results, attempt.held, strict=False):
             version = result.version or 0
@@ -131,7 +131,7 @@ def applied_once(history: History, _final: Final) -> Iterator[str]:
 
 def ryw(history: History, _final: Final) -> Iterator[str]:
     """G8: a copy that is said to have caught up with a token shows no older state."""
-    overtaken = history.overtaken()
+    overtaken = history.overtaken() | history.corrupted
     for read in history.reads:
         if read.found < read.wanted and (read.store, read.key) not in overtaken:
             found = read.found or "nothing"
@@ -187,6 +187,13 @@ def facts_kept(history: History, final: Final) -> Iterator[str]:
             yield f"fact {one} is there and was never sent"
 
 
+def no_false_repair(history: History, _final: Final) -> Iterator[str]:
+    """What is repaired was wrong: nothing that was only on its way."""
+    for store, key in history.repaired:
+        if (store, key) not in history.corrupted:
+            yield f"{store} {_name(key)} was repaired, and nobody had corrupted it"
+
+
 def no_surprise(history: History, _final: Final) -> Iterator[str]:
     """What goes wrong inside a manager is an error of polystore's, never a KeyError that somebody forgot."""
     for problem in history.problems:
@@ -199,6 +206,6 @@ CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
         converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_body, no_lost_update, applied_once, ryw,
-        stale_bound, expiry, facts_kept, no_surprise,
+        stale_bound, expiry, facts_kept, no_false_repair, no_surprise,
     )
 }  # fmt: skip

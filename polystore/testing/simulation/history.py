@@ -104,6 +104,10 @@ class History:
     """What a server did wrong with a record that expires, in words."""
     lost: list[str] = field(default_factory=list[str])
     """Bodies that went from a journal and were not at their home, in words."""
+    corrupted: set[tuple[str, Key]] = field(default_factory=set[tuple[str, Key]])
+    """(copy, record): made wrong behind everybody's back."""
+    repaired: list[tuple[str, Key]] = field(default_factory=list[tuple[str, Key]])
+    """Overwritten because it was taken for wrong, corrupted or not."""
     appends: list[Append] = field(default_factory=list[Append])
     problems: Counter[str] = field(default_factory=Counter[str])
     """What managers could tell nobody, and counted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Literal
 
+from msgspec.structs import replace
+
 from polystore.model import Value
 
 CRASHPOINTS = (
@@ -30,7 +32,12 @@ CRASHPOINTS = (
     "drain",
 )
 """Where production code calls `Env.crashpoint`; the names of copies are the simulation's."""
-PASSED_TOO = ("delivery.applied.documents",)
+REPAIRS = ("repair.found", "repair.owed")
+"""The same, in seeds in which copies are corrupted."""
+PASSED_TOO = (
+    *REPAIRS,
+    "delivery.applied.documents",
+)
 """At homes that cannot commit; no seed ends a process just there, so that all keep their histories."""
 
 
@@ -65,6 +72,8 @@ class Scenario(Value, frozen=True):
     """Notes live in a store that cannot commit, durable or not; what is the home of the others is their journal."""
     unguarded: bool = False
     """One copy cannot compare and write in one step."""
+    corrupted: bool = False
+    """Copies are made wrong behind everybody's back, and compared with their homes by and by."""
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
@@ -89,4 +98,11 @@ class Scenario(Value, frozen=True):
             # Drawn apart: the other seeds keep their histories.
             journaled=random.Random(f"journaled {seed}").choice(("", "", "", "durable", "durable", "forgetful")),
             unguarded=random.Random(f"unguarded {seed}").random() < 0.25,
-        )
+        ).after_all(random.Random(f"corrupted {seed}"))
+
+    def after_all(self, r: random.Random) -> Scenario:
+        """Corrupted or not; not where a copy has no guard, which is repaired without that. In half of the corrupted
+        seeds the process dies that repairs."""
+        if self.unguarded or r.random() > 0.2:
+            return self
+        return replace(self, corrupted=True, crash_at=r.choice((self.crash_at, *REPAIRS)))

@@ -202,6 +202,7 @@ class SimServer(MemoryServer):
         if any(bad) and changes[0].h % 2:
             raise InvalidData("the index refuses a document")  # without a word about which
         before = {change.key: self.version(change.key) for change in changes}
+        self._seen.repaired += [(self.name, change.key) for change in changes if change.overwrites]
         good = iter(super().apply([change for change, is_bad in zip(changes, bad, strict=True) if not is_bad]))
         for key, version in before.items():
             state = self.standing(key)

@@ -11,6 +11,7 @@ from polystore.testing import simloop
 from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.caching import CACHE, SimCacheServer, evictions
 from polystore.testing.simulation.checkers import CHECKERS
+from polystore.testing.simulation.corrupting import corruptions, still_wrong
 from polystore.testing.simulation.history import HOME, Final, History
 from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
 from polystore.testing.simulation.process import Node, SimEnv
@@ -205,10 +206,14 @@ class World:
         disturbing = asyncio.create_task(self.disturb())
         cache = self.servers.get(CACHE)
         forgetting = asyncio.create_task(evictions(cache, self.random)) if isinstance(cache, SimCacheServer) else None
+        corrupting = asyncio.create_task(corruptions(self._corruptible(), self.random, self.history))
+        if not self.scenario.corrupted:
+            corrupting.cancel()
         while self.plan.left > 0 and not self.loop.failures:
             await asyncio.sleep(_LOOK_S)
             self.living()
         await disturbing
+        corrupting.cancel()
         if forgetting is not None:
             forgetting.cancel()
         self.network.heal()
@@ -217,6 +222,11 @@ class World:
         self.history.note("calm")
         drained = await self._drained()
         return self._final(drained)
+
+    def _corruptible(self) -> list[SimServer]:
+        """The copies; what a home without a journal of bodies loses, nobody has."""
+        names = sorted({name for one in placements(self.scenario).values() for name in one.facets.values()} - {HOME})
+        return [self.servers[name] for name in names]
 
     async def _drained(self) -> bool:
         """Wait until the last request has landed and every pause is over, then for what the journal still owes."""
@@ -247,8 +257,10 @@ class World:
         old = [row.key.id for row in home.parked(None, None, 1_000_000)[0] if row.version < home.version(row.key)]
         kept = sum(one.rows for one in home.kept.counts())
         absent = [f"{row.name} is {row.status}" for row in home.targets() if row.status != "active"]
+        wrong = still_wrong(home, self._corruptible(), self.history)
         told = f"outbox {outbox}, retry {retry}, outdated dead letters {old}, copies {absent}, facts {kept}"
-        return told if outbox or retry or old or absent or kept else ""
+        told = f"{told}, corrupted {wrong}" if wrong else told
+        return told if outbox or retry or old or absent or kept or wrong else ""
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:

@@ -1,0 +1,307 @@
+"""Repair and the periodic reconcile, on stores that are corrupted and fail as told, and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from polystore_adapters.memory.tables import Row
+
+from polystore.consistency import DataConsistencyManager
+from polystore.consistency.mending import RepairReport, Steady
+from polystore.consistency.verify import PAGE
+from polystore.errors import ConfigurationError, Unavailable
+from polystore.model import Change, Key, key_hash
+from polystore.protocols import SupportsJournal
+from tests.unit.consistency.world import World, simulated, until
+
+HOUR_S = 3600.0
+PERIODS = {"reconcile_s": 10.0, "reconcile_full_s": 80.0}
+"""Eight parts, and all of them in 80 s."""
+ROUND_S = 100.0
+
+
+async def repaired(manager: DataConsistencyManager, *copies: str, dry_run: bool = False) -> RepairReport:
+    job = Steady(manager.env, dry_run=dry_run)
+    assert await manager.mender.mend("note", job, frozenset(copies) or None)
+    return job.report
+
+
+async def filled(world: World, *ids: str, **settings: object) -> DataConsistencyManager:
+    manager = await world.manager(**{"reconcile_s": 0.0, **settings})
+    for id in ids:
+        await world.put(manager, id, f"of {id}")
+    await manager.settle()
+    return manager
+
+
+def row(world: World, id: str, store: str = "search") -> Row:
+    return world.servers[store].part("note", "").rows[id]
+
+
+def corrupt(world: World, id: str, text: str = "wrong", *, older: int = 0, store: str = "search") -> None:
+    """Another text at the same version, or a version that is so much older; newer where that is negative."""
+    old = row(world, id, store)
+    new = msgspec.structs.replace(old, version=old.version - older, body={**old.body, "text": text})
+    world.servers[store].install(Key("", "note", id), new)
+
+
+def counted(manager: DataConsistencyManager) -> list[str]:
+    """A name for each comparison from now on."""
+    names: list[str] = []
+    mender: Any = manager.mender
+    mend = mender.mend
+
+    async def noted(etype: str, *given: object) -> object:
+        names.append(etype)
+        return await mend(etype, *given)
+
+    mender.mend = noted
+    return names
+
+
+def add(world: World, id: str, version: int, store: str = "search") -> None:
+    """A record that only the copy has."""
+    h = key_hash("", "note", id)
+    body = {"id": id, "text": "nobody's"}
+    world.servers[store].apply([Change(Key("", "note", id), version, h, body, b"", 1)])
+
+
+def test_every_way_in_which_a_copy_can_be_wrong_is_repaired() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *"abcdef")
+        vectors = row(world, "d", "vectors").vectors["text"]
+        corrupt(world, "a")
+        corrupt(world, "b", older=1)
+        world.servers["search"].remove(Key("", "note", "c"))
+        row(world, "d", "vectors").vectors["text"] = type(vectors)("f", [9.0] * len(vectors))
+        add(world, "x", row(world, "e").version)
+        looked = await repaired(manager, dry_run=True)
+        assert (looked.left, looked.mended, world.text("search", "a")) == (5, {}, "wrong")
+        report = await repaired(manager)
+        assert report.mended == {"content": 1, "older": 1, "missing": 1, "vector": 1, "extra": 1}
+        assert (report.left, report.owed, report.skipped) == (0, 0, {})
+        assert [world.text("search", id) for id in "abcx"] == ["of a", "of b", "of c", None]
+        assert row(world, "d", "vectors").vectors["text"] == vectors
+        assert (await repaired(manager)).found == 0
+
+    simulated(test)
+
+
+def test_what_is_newer_than_anything_the_home_has_given_out_is_told_and_never_touched() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *"abc")
+        await world.put(manager, "b", None)
+        await manager.settle()
+        ahead = world.servers["home"].newest("note") + 5
+        corrupt(world, "a", older=-5)
+        add(world, "b", ahead)
+        add(world, "x", ahead)
+        report = await repaired(manager)
+        assert [(one.key.id, one.problem) for one in sorted(report.shown, key=lambda one: one.key.id)] == [
+            *(("a", "newer"), ("b", "newer"), ("x", "newer"))
+        ]
+        assert all("polystore epoch bump" in one.detail for one in report.shown)
+        assert (report.left, report.mended, world.text("search", "a")) == (3, {}, "wrong")
+
+    simulated(test)
+
+
+def test_what_is_on_its_way_is_no_difference() -> None:
+    """Nothing that a stalled copy is owed, and nothing that changes between the looks, is repaired."""
+
+    async def test(world: World) -> None:
+        manager = await filled(world, *"abc")
+        world.copies["search"].stall_s = 3.0
+        await world.put(manager, "a", "new")
+        await world.put(manager, "b", None)
+        await world.put(manager, "d", "created")
+        report = await repaired(manager, "search")
+        assert (report.found, report.compared > 0) == (0, True)
+        await manager.settle()
+        assert [world.text("search", id) for id in "abd"] == ["new", None, "created"]
+
+    simulated(test)
+
+
+def test_a_record_that_comes_back_while_it_is_deleted_in_the_copy_stays() -> None:
+    """Between the look at the home and the delete, the home gets the record: the delete is of the version that was
+    seen, and the home is asked again."""
+
+    async def test(world: World) -> None:
+        manager = await filled(world, "a")
+        add(world, "x", row(world, "a").version)
+        world.copies["search"].stall_s = 1.0
+        work = asyncio.create_task(repaired(manager, "search"))
+        await asyncio.sleep(0.5)
+        await world.put(manager, "x", "the home's")
+        await work
+        await manager.settle()
+        assert world.text("search", "x") == "the home's"
+
+    simulated(test)
+
+
+def test_a_copy_that_goes_down_is_owed_the_rest_and_gets_it_without_being_asked_again() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *"abc", repair_wait_s=1.0)
+        for id in "abc":
+            corrupt(world, id)
+        copy = world.copies["search"]
+        copy.down = Unavailable("down", store="search")  # for changes; reads go on
+        report = await repaired(manager, "search")
+        assert (report.mended, report.owed) == ({}, 3)
+        copy.down = None
+        await manager.settle()
+        assert [world.text("search", id) for id in "abc"] == ["of a", "of b", "of c"]
+        assert (await repaired(manager)).found == 0
+
+    simulated(test)
+
+
+def test_what_a_repair_owed_survives_whoever_began_it() -> None:
+    async def test(world: World) -> None:
+        first = await filled(world, "a", worker_dead_s=5.0)
+        corrupt(world, "a")
+        world.copies["search"].stall_s = HOUR_S
+        work = asyncio.create_task(repaired(first, "search"))
+        await until(lambda: bool(world.servers["home"].backlog().retry))
+        work.cancel()
+        await first.stop()
+        world.copies["search"].stall_s = 0.0
+        await (await world.manager(reconcile_s=0.0)).settle()
+        assert world.text("search", "a") == "of a"
+
+    simulated(test)
+
+
+def test_a_copy_that_is_being_filled_is_not_compared() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, "a")
+        (target,) = [one for one in world.servers["home"].targets() if one.name == "search"]
+        world.copies["search"].stall_s = HOUR_S
+        await manager.lines["home"].home.call(
+            SupportsJournal.set_target, msgspec.structs.replace(target, status="backfilling", cursor=None)
+        )
+        report = await repaired(manager)
+        assert report.skipped == {"note at search": "it is being filled"}
+        assert report.found == 0
+
+    simulated(test)
+
+
+def test_names_are_entities_and_stores() -> None:
+    async def test(world: World) -> None:
+        mender = (await world.manager(reconcile_s=0.0)).mender
+        assert mender.named(()) == (["note"], None)
+        assert mender.named(("note", "search")) == (["note"], frozenset({"search"}))
+        with pytest.raises(ConfigurationError, match="did you mean 'search'"):
+            mender.named(("serach",))
+
+    simulated(test)
+
+
+def test_a_rate_is_kept() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *(str(i) for i in range(30)))
+        began = world.env.monotonic()
+        job = Steady(world.env, rate_per_s=10)
+        assert await manager.mender.mend("note", job)
+        assert (job.report.compared, world.env.monotonic() - began) == (60, pytest.approx(6.0, abs=0.5))
+
+    simulated(test)
+
+
+def test_many_records_of_one_hash_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a page of them: a window cannot end among them."""
+    monkeypatch.setattr("polystore.consistency.verify.PAGE", 3)
+    monkeypatch.setattr("tests.unit.consistency.world.key_hash", lambda *_: 7)
+    monkeypatch.setattr("polystore.consistency.loading.key_hash", lambda *_: 7)
+    monkeypatch.setattr("polystore.consistency.mending.key_hash", lambda *_: 7)
+
+    async def test(world: World) -> None:
+        manager = await filled(world, *(f"{i:02}" for i in range(20)))
+        corrupt(world, "11")
+        corrupt(world, "19", older=1)
+        report = await repaired(manager, "search")
+        assert (report.compared, report.mended) == (20, {"content": 1, "older": 1})
+
+    simulated(test)
+    assert PAGE > 3
+
+
+# -- by and by ----------------------------------------------------------------------------------------------------
+
+
+def test_all_is_compared_in_a_round_and_the_rest_at_once_when_a_part_was_wrong() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *(str(i) for i in range(40)), **PERIODS)
+        for i in range(40):
+            corrupt(world, str(i))
+        await asyncio.sleep(25.0)  # one or two parts of eight: some of the 40 records are in them
+        assert {world.text("search", str(i)) for i in range(40)} == {f"of {i}" for i in range(40)}
+        state = await manager.reconciler.state("note")
+        assert state.last[1:] == (40, 0)
+        corrupt(world, "7")
+        await asyncio.sleep(ROUND_S)
+        assert world.text("search", "7") == "of 7"
+
+    simulated(test)
+
+
+def test_one_process_at_a_time_compares_and_another_goes_on_when_it_dies() -> None:
+    async def test(world: World) -> None:
+        first = await filled(world, *(str(i) for i in range(40)), **PERIODS)
+        second = await world.manager(**PERIODS)
+        jobs = [counted(manager) for manager in (first, second)]
+        await asyncio.sleep(ROUND_S)
+        assert 5 <= len(jobs[0]) + len(jobs[1]) <= 11
+        await first.stop()
+        before = len(jobs[1])
+        await asyncio.sleep(ROUND_S)
+        assert 5 <= len(jobs[1]) - before <= 11
+
+    simulated(test)
+
+
+def test_what_nobody_was_there_for_is_made_up_for() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *(str(i) for i in range(40)), **PERIODS)
+        await asyncio.sleep(20.0)
+        await manager.stop()
+        for i in range(40):
+            corrupt(world, str(i))
+        await asyncio.sleep(2 * ROUND_S)
+        later = await world.manager(**PERIODS)
+        await asyncio.sleep(15.0)
+        assert {world.text("search", str(i)) for i in range(40)} == {f"of {i}" for i in range(40)}
+        await later.settle()
+
+    simulated(test)
+
+
+def test_a_copy_that_was_started_again_is_compared_whole_soon() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *(str(i) for i in range(40)), **PERIODS)
+        await asyncio.sleep(7.0)  # the first part is done
+        for i in range(40):
+            corrupt(world, str(i), older=1)
+        await manager.reconciler.ask("search")
+        await asyncio.sleep(6.5)
+        assert {world.text("search", str(i)) for i in range(40)} == {f"of {i}" for i in range(40)}
+        assert not (await manager.reconciler.state("note")).whole
+
+    simulated(test)
+
+
+def test_nothing_is_compared_when_it_is_switched_off() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, "a")
+        corrupt(world, "a")
+        await asyncio.sleep(2 * ROUND_S)
+        assert world.text("search", "a") == "wrong"
+        assert not (await manager.reconciler.state("note")).ended_us
+
+    simulated(test)
