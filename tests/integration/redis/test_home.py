@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import pytest
 from polystore_adapters.redis.keys import Keys
 from redis import Redis
 
 from compose.native.own import OwnServer
-from compose.native.recipes.redis import REDIS, program
 from polystore import (
     ConfigurationError,
     F,
@@ -33,7 +30,7 @@ from polystore import (
 from polystore.consistency import Settings
 from polystore.consistency.verify import Verifier
 from polystore.model import Key, key_hash
-from tests.redis_servers import Place
+from tests.redis_servers import Place, cli
 from tests.stack import own_server, url_of
 
 SETTINGS = Settings(poll_s=0.05, look_s=0.05, retry_max_s=0.1, awaken_spread_s=0.01)
@@ -65,13 +62,6 @@ def driver(url: str) -> Generator[Any]:
     made: Any = Redis  # says no types
     with made.from_url(url) as client:
         yield client
-
-
-def cli(url: str, *command: str) -> str:
-    parts = urlsplit(url)
-    server = ["-h", str(parts.hostname), "-p", str(parts.port), "-a", str(parts.password), "--no-auth-warning"]
-    asked = [str(program(REDIS, "redis-cli")), *server, *command]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=20).stdout.rstrip("\n")
 
 
 async def differences(hda: HybridDataArchitecture) -> list[tuple[str, str]]:
