@@ -11,7 +11,7 @@ import msgspec
 from polystore_adapters.memory.tables import Row
 
 from polystore.model import Key, key_hash
-from polystore.testing.simulation.history import History
+from polystore.testing.simulation.history import History, State
 from polystore.testing.simulation.servers import SimServer
 
 KINDS = ("missing", "extra", "older", "content", "vector")
@@ -64,19 +64,18 @@ def still_wrong(home: SimServer, servers: Sequence[SimServer], seen: History) ->
     at."""
     wrong: list[str] = []
     parked = {(row.target, row.key) for row in home.parked(None, None, 1_000_000)[0]}
+    standing = home.contents()
     for server in servers:
+        states = server.contents()
         for name, key in sorted(seen.corrupted - parked, key=str):
-            if name == server.name:
-                here, there = home.standing(key), server.standing(key)
-                gone = here is None or here.deleted
-                if (there is not None and not there.deleted) if gone else there is None or _differs(server, key, home):
-                    wrong.append(f"{name} {key.id}")
+            if name == server.name and _differs(standing.get(key), states.get(key)):
+                wrong.append(f"{name} {key.id}")
     return wrong
 
 
-def _differs(server: SimServer, key: Key, home: SimServer) -> bool:
-    here, there = home.standing(key), server.standing(key)
-    assert here is not None
-    assert there is not None
-    spoiled = there.vector is not None and set(array("f", there.vector)) == {9.0}
-    return there.deleted or (here.version, here.hash) != (there.version, there.hash) or spoiled
+def _differs(here: State | None, there: State | None) -> bool:
+    if here is None or here.deleted:
+        return there is not None and not there.deleted
+    if there is None or there.deleted or (here.version, here.hash) != (there.version, there.hash):
+        return True
+    return there.vector is not None and set(array("f", there.vector)) == {9.0}
