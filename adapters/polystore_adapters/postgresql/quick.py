@@ -40,17 +40,21 @@ def statement(table: RecordTable, kind: str, *, one: bool) -> str:
     key = ident(table.key)
     types = {name: sent(type_) for name, type_ in taken(table).items()}
     if one:
-        before, locks = "", f"(SELECT pg_advisory_xact_lock({LOCK_CLASS}, $1) IS NOT NULL AS held OFFSET 0) AS k"
+        before = ""
+        locks = (
+            f"(SELECT pg_advisory_xact_lock({LOCK_CLASS}, $1) IS NOT NULL AS held, ps_now_us() AS now OFFSET 0) AS k"
+        )
+        held = f"k.held AND {SAME_SQL}"
         given = {name: f"${i}::{type_}" for i, (name, type_) in enumerate(types.items(), 4)}
         ttl, rows = "$3::bigint", ""
         owners, of_row = "(SELECT $2::text AS owner) AS n", "TRUE"
     else:
         before = (
-            "k AS MATERIALIZED (SELECT count(l) >= 0 AS held FROM (SELECT "
+            f"k AS MATERIALIZED (SELECT count(l) >= 0 AND {SAME_SQL} AS held, ps_now_us() AS now FROM (SELECT "
             f"pg_advisory_xact_lock({LOCK_CLASS}, b) AS l FROM (SELECT DISTINCT b FROM unnest($1::int[]) AS b ORDER BY "
             "b) AS d OFFSET 0) AS s), "
         )
-        locks = "k"
+        locks, held = "k", "k.held"  # what is the same for all is found out once
         arrays = {name: f"${i}::{type_}[]" for i, (name, type_) in enumerate(types.items(), 4)}
         given = {name: f"u.{name}" for name in types}
         ttl, rows = "u.ttl", f"unnest($3::bigint[], {', '.join(arrays.values())}) AS u (ttl, {', '.join(arrays)}), "
@@ -58,15 +62,15 @@ def statement(table: RecordTable, kind: str, *, one: bool) -> str:
         of_row = "n.tenant = w.tenant AND n.id = w.id"
     given |= {name: f"{given[name]}::{type_}" for name, type_ in taken(table).items() if type_ != types[name]}
     given[_VERSION] = "nextval('ps_version')"  # after the lock: the row is made of what the locks answered
-    given[_UPDATED] = "ps_now_us()"
-    given[_EXPIRES] = f"ps_now_us() + {ttl}"
+    given[_UPDATED] = "k.now"
+    given[_EXPIRES] = f"k.now + {ttl}"
     changes = table.changes.replace(f"{_VERSION} = excluded.{_VERSION}", f"{_VERSION} = nextval('ps_version')")
     stands = "t.ps_expires_at > ps_now_us()"
     judged = f"t.ps_expires_at IS NULL OR {stands}" if kind == "put" else f"NOT ({stands})"
     etype = "'" + table.etype.replace("'", "''") + "'"
     return (
         f"WITH {before}w AS (INSERT INTO {table.name} AS t ({', '.join(given)}) SELECT {', '.join(given.values())} "
-        f"FROM {rows}{locks} WHERE k.held AND {SAME_SQL} "
+        f"FROM {rows}{locks} WHERE {held} "
         f"ON CONFLICT (ps_tenant, {key}) DO UPDATE SET {changes} WHERE {judged} "
         f"RETURNING ps_tenant AS tenant, {key} AS id, ps_h AS h, ps_version AS version, xmax <> 0 AS existed, "
         f"ps_updated_at AS now, ps_expires_at AS ends, (SELECT coalesce(bit_or(1::bigint << bit), 0) FROM ps_target "
