@@ -285,7 +285,9 @@ class SimServer(MemoryServer):
         for key in before - self._bodies():
             self._seen.covered[f"body {how}"] += 1
             there, version = home.standing(key), self.version(key)
-            if there is None or there.deleted or there.version != version:
+            # What has expired is delivered as deleted, at the version that it had.
+            buried = there is not None and there.deleted and not self._is_over(key, self.env.now_us())
+            if there is None or buried or there.version != version:
                 self._seen.lost.append(f"the body of {key.id} at {version} went, its home is at {there}")
         return result
 
