@@ -32,6 +32,7 @@ from polystore.consistency import DataConsistencyManager, Settings
 from polystore.consistency.facts import Facts
 from polystore.consistency.mending import RepairReport, Steady
 from polystore.consistency.rebuild import RebuildProgress
+from polystore.consistency.renewing import RenewProgress
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import SYSTEM_ENV, Env
@@ -317,6 +318,33 @@ class HybridDataArchitecture:
             await mender.mend(etype, job, copies)
         return job.report
 
+    async def rebuild_copies(
+        self,
+        store: str,
+        *,
+        rollback: bool = False,
+        rate_per_s: float = 0.0,
+        progress: Callable[[RenewProgress], None] | None = None,
+    ) -> Mapping[str, str]:
+        """Build the copies that a store serves anew, in another place on the same server, and go over to that once it
+        is complete and compared. Returns which place serves each entity now: `search~2` is the second of `search`. The
+        place that served before is kept until the next rebuild, or `discard_copies`; rollback: move back to it, by the
+        same way, so that it serves when it is up to date. rate_per_s: how many records are filled in a second; 0: as
+        many as go.
+
+        Reads and writes go on, in all processes. Cancelled or killed at any moment, every process that has the store
+        goes on with it, and the next call waits for the end. Raises ConfigurationError for a store that serves no
+        copies, has no second place, or nothing to go back to; Unavailable when it does not answer; and what stores
+        raise.
+        """
+        renewer = self._wiring.manager.renewer
+        return await renewer.rebuild(store, progress or _unseen, rate_per_s=rate_per_s, back=rollback)
+
+    async def discard_copies(self, store: str) -> Sequence[str]:
+        """Remove what the last rebuild of a store has left behind; returns the places that were emptied. There is no
+        way back then. Raises as `rebuild_copies`."""
+        return await self._wiring.manager.renewer.discard(store)
+
     def trace(self) -> AbstractContextManager[tracing.Trace]:
         """Collect which store answered what, and in how many ms: `with hda.trace() as trace: ...; trace.steps`."""
         return tracing.collect()
@@ -359,6 +387,10 @@ class HybridDataArchitecture:
 
 
 def _quiet(progress: RebuildProgress) -> None:
+    """Nobody watches."""
+
+
+def _unseen(progress: RenewProgress) -> None:
     """Nobody watches."""
 
 

@@ -43,7 +43,7 @@ async def register(
     for row in new:
         await journal.call(SupportsJournal.set_target, row)
     for row in [row for row in new if row.name == placement.cache]:
-        await line.empty(row)
+        await line.filling.empty(row)
         new.remove(row)
     if new and not await journal.call(Repository.tenants, etype):
         for row in new:

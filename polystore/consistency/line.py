@@ -9,20 +9,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from polystore.consistency.delivery import Context, Delivery
+from polystore.consistency.filling import Filling
 from polystore.consistency.lanes import Lanes
-from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.loading import load
 from polystore.consistency.retries import Retries
 from polystore.consistency.runs import Runs
-from polystore.consistency.targets import STAGES, Targets
+from polystore.consistency.targets import Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError, StoreError
-from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, TargetRow, Write, key_hash
+from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, Write, key_hash
 from polystore.protocols import (
-    Repository,
     SupportsApplicationTables,
-    SupportsCache,
     SupportsJournal,
     SupportsKeptBodies,
 )
@@ -46,6 +44,7 @@ class Line:
         self.delivery = Delivery(context, home, self.targets, self.waiters)
         self.retries = Retries(context, home, self.targets, self.delivery)
         self.delivery.wake_retries = self.retries.wake
+        self.filling = Filling(context, home, self.targets, self.retries)
         self.runs = Runs(self)
         self.lanes = Lanes(self._deliver, self._settled, context.settings)
         self.in_hand: dict[int, SyncTask] = {}
@@ -61,8 +60,6 @@ class Line:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._ends: dict[tuple[str, str], int] = {}
-        """(entity type, copy) -> a version that no record had which its backfill owed it."""
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._parked_cursor: str | None = None
@@ -168,9 +165,8 @@ class Line:
         self.live = await journal.call(SupportsJournal.beat, self.context.worker)
         await self.targets.refresh()
         await self.delivery.follow()
-        copies = self.targets.rows()  # as they stood before what they are owed was counted: see _backfill
-        ending = {(row.etype, row.name) for row in copies if row.status == "backfilling" and row.cursor == ""}
-        self._ends = {place: end for place, end in self._ends.items() if place in ending}  # others may have ended one
+        copies = self.targets.rows()  # as they stood before what they are owed was counted: see `Filling`
+        self.filling.look(copies)
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
         await self._touched()  # first: a row that was written when its time was over is not to be buried
@@ -185,7 +181,7 @@ class Line:
                 self.context.report(f"{row.name} was taken out as a copy of {row.etype}; it is put back and filled")
                 await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
             elif row.status == "backfilling":
-                await self._backfill(row)
+                await self.filling.go_on(row, self.backlog, len(self.live))
         await self.advance()
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s
@@ -338,59 +334,3 @@ class Line:
             for name in self.targets.names(row.key.etype, row.targets)
         ]
         await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
-
-    async def _backfill(self, row: TargetRow) -> None:
-        """Owe a new copy the next records of its type; reads ask it once it is owed none of them any more, since
-        there may never be a moment without writes. One that was here before may hold what was deleted meanwhile: that
-        is looked for at the end."""
-        if row.name == self.context.caches.get(row.etype):
-            await self.empty(row)
-            return
-        owed = self.backlog.retry.get(row.name, 0)
-        if row.cursor == "":
-            end = self._ends.get((row.etype, row.name))
-            if end is None:
-                end = await self.home.call(Repository.newest, row.etype)
-                self._ends[row.etype, row.name] = end
-            if self.backlog.oldest.get(row.name, end + 1) > end and not await self._leftovers(row):
-                await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
-                await self.targets.refresh()
-            return
-        chunk = self.context.settings.backfill_chunk
-        while owed < 5 * chunk and row.cursor != "":
-            row = await self.home.call(SupportsJournal.backfill, row, chunk)
-            self.context.env.crashpoint("backfill.step")
-            owed += chunk
-            self.retries.wake(row.name)
-
-    async def empty(self, row: TargetRow) -> None:
-        """What a cache holds that is new, or comes back, has not been invalidated for a while: it goes, and then the
-        cache is complete. One that does not answer is emptied at a later look."""
-        cache = self.context.stores.get(row.name)
-        if cache is None:
-            return  # who has the store empties it
-        try:
-            await cache.call(SupportsCache.forget, row.etype)
-        except PolystoreError as e:
-            self.context.report(f"{row.name} could not be emptied: {e}")
-            return
-        await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
-        await self.targets.refresh()
-
-    async def _leftovers(self, row: TargetRow) -> bool:
-        """True when the copy may hold what was deleted."""
-        if row.name.startswith(STAGES):
-            return False
-        copy = self.context.stores.get(row.name)
-        if copy is None:
-            return True  # as far as can be told here: who has the store looks
-        try:
-            found = await owe_leftovers(
-                self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max
-            )
-        except PolystoreError as e:  # later then: one copy that does not answer holds up no other
-            self.context.report(f"{row.name} could not be compared with {self.home.name}: {e}")
-            return True
-        if found:
-            self.retries.wake(row.name)
-        return found

@@ -21,6 +21,7 @@ from polystore.consistency.mending import Mender
 from polystore.consistency.moving import Mover
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.reconcile import Reconciler
+from polystore.consistency.renewing import Renewer
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
 from polystore.consistency.strict import StrictCache, StrictWrites, merged
@@ -108,6 +109,7 @@ class DataConsistencyManager:
         self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
         self.rebuilder = Rebuilder(self)
         self.mover = Mover(self)
+        self.renewer = Renewer(self)
         self.mender = Mender(self)
         self.reconciler = Reconciler(self)
         for line in self.lines.values():
@@ -161,6 +163,7 @@ class DataConsistencyManager:
             await line.targets.refresh()
             for etype, placement in self.placements.items():
                 if placement.authority == name:
+                    self.mover.pace(line)
                     await register(line, etype, placement, self.stores, self.embedders, self.detach)
             await line.start()
         self.reconciler.start()

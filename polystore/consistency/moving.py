@@ -3,7 +3,7 @@
 The store that serves goes on, and is delivered to, until the other one is filled and compared; then every process goes
 over to that one. What serves and what will is in the remembered placement, which all processes look at with each step
 of their relay, so a move is nobody's in particular: any process that has both stores brings it on, and who dies leaves
-nothing behind. Two leases of the journal order it: `move:ENTITY`, so that one process at a time compares; and
+nothing behind. Two leases of the journal order it: `move:STORE`, so that one process at a time compares; and
 `without:STORE`, which a process holds that runs with a configuration in which the new store is missing: until it has
 ended nobody goes over, since it could not.
 """
@@ -17,11 +17,11 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from polystore.consistency.comparing import differences
 from polystore.consistency.copies import register
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
+from polystore.consistency.mending import Mender, Steady
 from polystore.consistency.settings import Settings
 from polystore.env import Env
 from polystore.errors import PolystoreError
@@ -31,7 +31,7 @@ from polystore.selection.moves import origin, read_moves, write_moves
 from polystore.store import Store
 
 AGAIN_S = 60.0
-"""After a comparison that found differences."""
+"""After a comparison that found what cannot be mended."""
 
 
 class _Manager(Protocol):
@@ -45,8 +45,21 @@ class _Manager(Protocol):
     embedders: Embedders
     detach: Detach
 
+    def line(self, etype: str) -> Line: ...
     def place(self, placement: Placement) -> None: ...
     def report(self, problem: str) -> None: ...
+
+
+class _Upcoming:
+    """The architecture as if what is to serve served already, and nothing else."""
+
+    def __init__(self, manager: _Manager, placement: Placement) -> None:
+        self.env = manager.env
+        self.placements = {placement.etype: placement}
+        self.stores = manager.stores
+        self.settings = manager.settings
+        self.embedders = manager.embedders
+        self.line = manager.line
 
 
 class Mover:
@@ -108,6 +121,7 @@ class Mover:
         for what in ("known", "leaving"):
             self._since.pop((etype, what), None)
         manager.place(now)
+        self.pace(line)
         for name in now.targets():
             line.retries.wake(name)
         line.wake()
@@ -125,6 +139,15 @@ class Mover:
         await self._go_over(line, now)
         self._manager.env.crashpoint("move.gone_over")
         return True
+
+    def pace(self, line: Line) -> None:
+        """Let the filling keep to the rates that are remembered."""
+        line.filling.rates = {
+            (etype, name): one.rates[facet]
+            for etype, one in self._manager.placements.items()
+            for facet, name in one.upcoming.items()
+            if one.authority == line.home.name and facet in one.rates
+        }
 
     # -- who brings it on -----------------------------------------------------------------------------------------
 
@@ -144,15 +167,28 @@ class Mover:
             for name in unknown:
                 await self._lease(line, f"without:{name}")
             return
+        # Edges between types are walked in one store: types that move to the same one go over together.
+        group = f"move:{'+'.join(sorted(names))}"
         if etype in self._tasks:
-            await self._lease(line, f"move:{etype}")
+            await self._lease(line, group)
             return
-        complete = {row.name for row in line.targets.rows(etype) if row.status == "active"}
-        if not names <= complete or manager.env.monotonic() < self._next.get(etype, 0.0):
+        waiting = {(one.etype, name) for one in self._together(placement) for name in one.upcoming.values()}
+        waiting -= {(row.etype, row.name) for row in line.targets.rows() if row.status == "active"}
+        if waiting or manager.env.monotonic() < self._next.get(etype, 0.0):
             return
-        if await self._known_to_all(line, etype, names) and await self._lease(line, f"move:{etype}"):
-            task = self._tasks[etype] = asyncio.create_task(self._finish(line, placement))
+        if await self._known_to_all(line, etype, names) and await self._lease(line, group):
+            task = self._tasks[etype] = asyncio.create_task(self._finish(line, placement, group))
             task.add_done_callback(lambda _: self._tasks.pop(etype, None))
+
+    def _together(self, placement: Placement) -> list[Placement]:
+        """What moves to the same stores, from the same home."""
+        names = {*placement.upcoming.values()}
+        placements = self._manager.placements.values()
+        return [
+            one
+            for one in placements
+            if one.authority == placement.authority and not names.isdisjoint(one.upcoming.values())
+        ]
 
     async def _known_to_all(self, line: Line, etype: str, names: Collection[str]) -> bool:
         """Whether nobody runs without these stores. Who just began to has had its looks to say so."""
@@ -160,54 +196,55 @@ class Mover:
             if not await self._lease(line, f"without:{name}", 0):
                 self._since.pop((etype, "known"), None)
                 return False
-        return self._long_ago(line, etype, "known", 3 * self._manager.settings.poll_s)
-
-    def _long_ago(self, line: Line, etype: str, what: str, seconds: float) -> bool:
-        """Whether it has been so for that long; at once where no other process lives."""
         now = self._manager.env.monotonic()
-        since = self._since.setdefault((etype, what), now)
-        return line.live <= {self._manager.worker} or now - since >= seconds
+        since = self._since.setdefault((etype, "known"), now)
+        return line.live <= {self._manager.worker} or now - since >= 3 * self._manager.settings.poll_s
 
-    async def _finish(self, line: Line, placement: Placement) -> None:
-        """Compare what is to serve; then change over, or have it filled again."""
+    async def _finish(self, line: Line, placement: Placement, group: str) -> None:
+        """Compare what is to serve, and mend it; then change over, unless something cannot be mended."""
         manager, etype = self._manager, placement.etype
         try:
             manager.env.crashpoint("move.filled")
-            for name in sorted(set(placement.upcoming.values())):
-                found = await differences(
-                    line, etype, placement.held(name), manager.stores[name], manager.stores, manager.embedders
-                )
-                if found:
-                    await self._fill_again(line, etype, name, len(found), found[0].problem)
-                    return
+            if wrong := await self._wrong(placement):
+                self._next[etype] = manager.env.monotonic() + AGAIN_S
+                manager.report(wrong)
+                return
+            manager.env.crashpoint("move.compared")
             rows = {row.name: row.status for row in await line.home.call(SupportsJournal.targets) if row.etype == etype}
             if all(rows[name] == "active" for name in placement.upcoming.values()):
                 left = {facet: placement.facets[facet] for facet in placement.upcoming}
                 facets = {**placement.facets, **placement.upcoming}
                 leaving = {**placement.leaving, **left}
-                await self.remember(line, replace(placement, facets=facets, upcoming={}, leaving=leaving))
+                await self.remember(line, replace(placement, facets=facets, upcoming={}, leaving=leaving, rates={}))
         except PolystoreError as e:
             manager.report(f"the move of {etype} is brought on later: {e}")
         finally:
-            with contextlib.suppress(PolystoreError):
-                await self._lease(line, f"move:{etype}", 0)
+            if len(self._tasks) <= 1:
+                with contextlib.suppress(PolystoreError):
+                    await self._lease(line, group, 0)
             line.wake()
 
-    async def _fill_again(self, line: Line, etype: str, name: str, count: int, problem: str) -> None:
-        manager = self._manager
-        manager.report(
-            f"{name} was to serve {etype}, and was compared with {line.home.name}: {count} differences, the first is "
-            f"{problem!r}. It is filled again; `polystore verify` shows them"
+    async def _wrong(self, placement: Placement) -> str:
+        """What is to serve, against its home: why it cannot; "" when both are equal, or were made so."""
+        alone = Placement(placement.etype, placement.authority, placement.upcoming)
+        job = Steady(self._manager.env)
+        await Mender(_Upcoming(self._manager, alone)).mend(placement.etype, job, {*placement.upcoming.values()})
+        report = job.report
+        if not report.owed and not report.left and not report.skipped:
+            return ""
+        names = ", ".join(sorted({*placement.upcoming.values()}))
+        first = "".join(f"; the first is {one.key.id!r}: {one.problem} {one.detail}" for one in report.shown[:1])
+        return (
+            f"{names} is to serve {placement.etype}, and differs from {placement.authority} in "
+            f"{report.owed + report.left} records that could not be mended{first}. It is compared again later"
         )
-        self._next[etype] = manager.env.monotonic() + AGAIN_S
-        row = next(row for row in line.targets.rows(etype) if row.name == name)
-        await line.home.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
-        await line.targets.refresh()
 
     async def _end(self, line: Line, placement: Placement) -> None:
         """What served before is turned off, and a store that goes on holding the records drops the facet: when every
-        process has had the time to go over. The place that a rebuild came from is kept for a way back."""
-        if not self._long_ago(line, placement.etype, "leaving", self._manager.settings.worker_dead_s):
+        process has had the time to go over, and searches that began before have ended. The place that a rebuild came
+        from is kept for a way back."""
+        now = self._manager.env.monotonic()
+        if now - self._since.setdefault((placement.etype, "leaving"), now) < self._manager.settings.worker_dead_s:
             return
         kept = {f: name for f, name in placement.leaving.items() if origin(name) == origin(placement.facets[f])}
         await self.remember(line, replace(placement, leaving={}, previous={**placement.previous, **kept}))

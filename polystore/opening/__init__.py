@@ -30,6 +30,7 @@ from polystore.errors import ConfigurationError, StoreError
 from polystore.journaled import lend
 from polystore.model import Placement
 from polystore.opening.latecomers import Known, Latecomers, answering
+from polystore.opening.places import Places, with_places
 from polystore.opening.placing import placed, remember, stored, stored_placements
 from polystore.opening.preparing import fill_vectors, prepare, prepare_again
 from polystore.protocols import Repository
@@ -57,6 +58,8 @@ async def open_all(
     later = await exits.enter_async_context(AsyncExitStack())
     stores, absent = await _connect(exits, loaded, env)
     journals = await stored_placements(stores, types, records)
+    for name, one in with_places(loaded.stores, journals.values()).items():
+        await _connect_one(exits, name, one, env, stores, absent)
     remembered = await placed(loaded, types, records, stores, journals, known_embedders)
     alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
     placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
@@ -84,6 +87,7 @@ async def open_all(
     await remember(stores, remembered, journal)
     exits.push_async_callback(manager.stop)
     manager.rebuilder.prepare = lambda etype: prepare_again(stores, types[etype], placements[etype], manager)
+    manager.mover.reach = Places(loaded.stores, env, known, later).reach
     manager.mover.prepare = lambda placement, names: prepare_again(
         stores, types[placement.etype], placement, manager, names
     )
@@ -232,22 +236,31 @@ def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping
 # -- stores -------------------------------------------------------------------------------------------------------
 
 
-async def _connect(
-    exits: AsyncExitStack, config: Config, env: Env
-) -> tuple[dict[str, Store], Mapping[str, StoreConfig]]:
+async def _connect(exits: AsyncExitStack, config: Config, env: Env) -> tuple[dict[str, Store], dict[str, StoreConfig]]:
     """One store after the other: the first use of a driver may import for a second, in which the loop stands still, and
     another store's answer would come too late. An optional one that does not answer is left out, and told."""
     stores: dict[str, Store] = {}
     absent: dict[str, StoreConfig] = {}
     for name, one in config.stores.items():
-        try:
-            stores[name] = await _store(exits, name, one, env)
-        except StoreError as error:
-            if one.required:
-                raise
-            log.warning("%s is left out until it answers: %s", name, error)
-            absent[name] = one
+        await _connect_one(exits, name, one, env, stores, absent)
     return stores, absent
+
+
+async def _connect_one(
+    exits: AsyncExitStack,
+    name: str,
+    config: StoreConfig,
+    env: Env,
+    stores: dict[str, Store],
+    absent: dict[str, StoreConfig],
+) -> None:
+    try:
+        stores[name] = await _store(exits, name, config, env)
+    except StoreError as error:
+        if config.required:
+            raise
+        log.warning("%s is left out until it answers: %s", name, error)
+        absent[name] = config
 
 
 async def _store(exits: AsyncExitStack, name: str, config: StoreConfig, env: Env) -> Store:

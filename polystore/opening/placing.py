@@ -51,6 +51,7 @@ class _Stored(msgspec.Struct):
     home: str = ""
     facets: Mapping[str, str] = {}
     upcoming: Mapping[str, str] = {}
+    leaving: Mapping[str, str] = {}
     beside: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
     journal: str = ""

@@ -31,6 +31,7 @@ from polystore.protocols.records import (
     Repository,
     SupportsCommit,
     SupportsInlineGet,
+    SupportsRebuild,
     SupportsSchema,
     VectorSpec,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "SupportsKeptBodies",
     "SupportsLog",
     "SupportsObjects",
+    "SupportsRebuild",
     "SupportsRefresh",
     "SupportsSchema",
     "SupportsSpill",

@@ -115,6 +115,17 @@ class SupportsSchema(Protocol):
 
 
 @runtime_checkable
+class SupportsRebuild(Protocol):
+    """A copy with a second place on its server, where all that it keeps can be built anew beside the first: `connect`
+    takes the option `place`, 1 or 2. What is in one is not seen from the other."""
+
+    async def clear(self, etype: str) -> None:
+        """Remove everything that is held of this type in this place, and what is known of it: tombstones, schema, the
+        newest version. `prepare` makes it anew. Nothing happens where nothing is."""
+        ...
+
+
+@runtime_checkable
 class SupportsCommit(Protocol):
     """A home: records and the duty to deliver them, in one commit."""
 

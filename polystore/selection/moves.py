@@ -16,7 +16,7 @@ from polystore.model import Placement
 from polystore.selection.candidate import Candidate
 from polystore.selection.placement import FACETS
 
-PARTS = ("facets", "upcoming", "leaving", "previous")
+PARTS = ("facets", "upcoming", "leaving", "previous", "rates")
 _OTHER = "~2"
 
 
@@ -61,7 +61,8 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
         for facet, name in before.previous.items()
         if facet in facets and origin(name) == origin(facets[facet]) and name != facets[facet]
     }
-    return replace(wanted, facets=facets, upcoming=upcoming, leaving=leaving, previous=previous)
+    rates = {facet: rate for facet, rate in before.rates.items() if facet in upcoming}
+    return replace(wanted, facets=facets, upcoming=upcoming, leaving=leaving, previous=previous, rates=rates)
 
 
 def _able(store: str, facet: str, stores: Mapping[str, Candidate]) -> bool:
@@ -72,7 +73,7 @@ def _able(store: str, facet: str, stores: Mapping[str, Candidate]) -> bool:
 
 def read_moves(text: str, placement: Placement) -> Placement:
     """The placement with what the stored text says of its facets. A process whose class has others passes them over."""
-    stored: dict[str, dict[str, str]] = msgspec.json.decode(text)
+    stored: dict[str, Any] = msgspec.json.decode(text)
     said = {part: _of(placement, stored.get(part, {})) for part in PARTS}
     return replace(placement, **{**said, "facets": {**placement.facets, **said["facets"]}})
 
@@ -88,5 +89,5 @@ def write_moves(text: str, placement: Placement) -> str:
     return msgspec.json.encode(stored).decode()
 
 
-def _of(placement: Placement, said: Mapping[str, str]) -> dict[str, str]:
+def _of(placement: Placement, said: Mapping[str, Any]) -> dict[str, Any]:
     return {facet: name for facet, name in said.items() if facet in placement.facets}

@@ -19,8 +19,8 @@ class Held:
         self.entity = layout.entity
         self.etype = layout.entity.name
         self.codec = Codec(layout.entity)
-        self.prefix = server.options.prefix
-        self.name = f"{self.prefix}{self.etype}.records"
+        self._server = server
+        self.name = records_name(server, self.etype)
         self.vectors: Mapping[str, VectorSpec] = layout.vectors if "vector" in layout.facets else {}
         self.id = ""
         """Of the collection of records; ids are the server's, and known when the type is prepared."""
@@ -34,10 +34,19 @@ class Held:
         """Fields that the class has no more, whose values stay in the bodies."""
 
     def index_name(self, field: str, spec: VectorSpec) -> str:
-        """Of the collection of a field's vectors. Vectors of another kind lie in another one, so that nobody who does
-        not know of the change reads or writes among them."""
-        kind = f"{field} {spec.dimension} {spec.metric} {spec.embedder}"
-        return f"{self.prefix}{self.etype}.v{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
+        return index_name(self._server, self.etype, field, spec)
+
+
+def records_name(server: Server, etype: str) -> str:
+    """Of the collection of a type's records."""
+    return f"{server.options.prefix}{etype}.records"
+
+
+def index_name(server: Server, etype: str, field: str, spec: VectorSpec) -> str:
+    """Of the collection of a field's vectors. Vectors of another kind lie in another one, so that nobody who does not
+    know of the change reads or writes among them."""
+    kind = f"{field} {spec.dimension} {spec.metric} {spec.embedder}"
+    return f"{server.options.prefix}{etype}.v{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
 
 
 class AllHeld(dict[str, Held]):

@@ -19,7 +19,7 @@ from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Body, Change, Key
 from polystore.protocols import VectorSpec
 from polystore.relational.serving import Served, differences, load_served, same
-from polystore_adapters.chromadb.held import Held
+from polystore_adapters.chromadb.held import Held, index_name, records_name
 from polystore_adapters.chromadb.items import Item, packed, unpacked, vector_of
 from polystore_adapters.chromadb.records import KEYS, by_ids, newest, write_records, write_vectors
 from polystore_adapters.chromadb.server import Document, Server
@@ -54,6 +54,18 @@ async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> Non
 def meta_name(server: Server) -> str:
     """Of the collection that tells which tenants there are, and whose id names the data."""
     return f"{server.options.prefix}meta"
+
+
+async def clear(server: Server, etype: str) -> None:
+    """See `SupportsRebuild.clear`. The vectors go first: the collection of records knows of theirs."""
+    name = records_name(server, etype)
+    there = await server.collection(name)
+    if there is None:
+        return
+    served = (there.get("metadata") or {}).get("served")
+    for field, spec in load_served(served).vectors.items() if served else ():
+        await server.drop(index_name(server, etype, field, spec))
+    await server.drop(name)
 
 
 class _Preparation:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final
 from polystore.errors import UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
-from polystore.protocols import Layout, SupportsSchema, SupportsVectorSearch
+from polystore.protocols import Layout, SupportsRebuild, SupportsSchema, SupportsVectorSearch
 from polystore_adapters.chromadb import records, vectors
 from polystore_adapters.chromadb.held import AllHeld, Held
-from polystore_adapters.chromadb.prepare import meta_name, prepare
+from polystore_adapters.chromadb.prepare import clear, meta_name, prepare
 from polystore_adapters.chromadb.server import Server
 
 PURGE_S: Final = 600.0
@@ -19,9 +19,9 @@ PURGE_S: Final = 600.0
 
 
 class ChromadbRepository:
-    """One process at a time writes to an entity type; any number may read. `client` is the `httpx.AsyncClient`."""
+    """One process at a time writes to an entity type; any number may read. `client` is that of the server."""
 
-    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsVectorSearch})
+    capabilities: frozenset[type] = frozenset({SupportsRebuild, SupportsSchema, SupportsVectorSearch})
     limits: Limits = Limits(guarded=False)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
@@ -37,11 +37,8 @@ class ChromadbRepository:
         await self._server.aclose()
 
     async def ping(self) -> Instance:
-        """The server tells nothing of its run: that of the database stands for it."""
-        version = await self._server.ask("GET", "/api/v2/version")
-        database = await self._server.ask("GET", self._server.database)
         meta = await self._server.collection(meta_name(self._server))
-        return Instance("chromadb", str(version), str(database["id"]), "" if meta is None else str(meta["id"]))
+        return await self._server.instance("" if meta is None else str(meta["id"]))
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         others = [layout.entity.name for layout in layouts if layout.kind != "record"]
@@ -50,6 +47,10 @@ class ChromadbRepository:
         types = [Held(self._server, layout) for layout in layouts]
         await prepare(self._server, types, create=create)
         self._types.update({one.etype: one for one in types})
+
+    async def clear(self, etype: str) -> None:
+        await clear(self._server, etype)
+        self._types.pop(etype, None)
 
     # -- records ----------------------------------------------------------------------------------------------
 

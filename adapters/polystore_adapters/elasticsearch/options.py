@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,7 +13,8 @@ from polystore.errors import ConfigurationError
 class Options(msgspec.Struct, frozen=True):
     """prefix: of the names of all indexes. shards, replicas: of the indexes that `prepare` makes. tombstone_ttl_s: how
     long a deleted record's version is kept against older changes. timeout_s: of one request. client: one of the
-    application's, which stays open; the URL is then not used."""
+    application's, which stays open; the URL is then not used. place: 2 for the indexes beside, where copies are built
+    anew."""
 
     prefix: str = "ps-"
     shards: int = 1
@@ -21,6 +22,7 @@ class Options(msgspec.Struct, frozen=True):
     tombstone_ttl_s: float = 7 * 86_400.0
     timeout_s: float = 30.0
     client: Any = None
+    place: Literal[1, 2] = 1
 
 
 def parse(options: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
@@ -35,4 +37,6 @@ def parse(options: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         raise ConfigurationError("options of an elasticsearch: store: prefix is small letters, digits and -, not first")
     if known.shards < 1 or known.replicas < 0 or known.timeout_s <= 0 or known.tombstone_ttl_s <= 0:
         raise ConfigurationError("options of an elasticsearch: store: shards, timeout_s, tombstone_ttl_s are above 0")
+    if known.place == 2:
+        known = msgspec.structs.replace(known, prefix=f"{prefix}2-")
     return known, {name: value for name, value in options.items() if name not in ours}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from polystore.errors import Unavailable, UnsupportedOperation
+from polystore.errors import SchemaMismatch, Unavailable, UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Line, Match, Outcome, Page, Record, Windows
 from polystore.protocols import (
     Layout,
     SupportsCounts,
     SupportsLog,
+    SupportsRebuild,
     SupportsRefresh,
     SupportsSchema,
     SupportsTextSearch,
@@ -32,7 +33,7 @@ class ElasticsearchRepository:
     """Any number of processes may share the indexes. `client` is the driver's own object."""
 
     capabilities: frozenset[type] = frozenset(
-        {SupportsCounts, SupportsLog, SupportsRefresh, SupportsSchema, SupportsTextSearch}
+        {SupportsCounts, SupportsLog, SupportsRebuild, SupportsRefresh, SupportsSchema, SupportsTextSearch}
     )
     limits: Limits = Limits()
 
@@ -64,6 +65,14 @@ class ElasticsearchRepository:
         types = [Held(self._server, layout) for layout in layouts]
         await prepare(self._server, types, create=create)
         self._types.update({one.etype: one for one in types})
+
+    async def clear(self, etype: str) -> None:
+        try:
+            (index,) = await self._server.ask("GET", f"/{self._server.name(etype)}/_alias")
+        except SchemaMismatch:  # there is none
+            return
+        await self._server.ask("DELETE", f"/{index}")
+        self._types.pop(etype, None)
 
     # -- records ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,9 +28,10 @@ CACHE_BYTES_MIN = 1 << 16
 
 class _Options(msgspec.Struct, forbid_unknown_fields=True):
     """`cache_bytes`: the room for cached values, of the server's first connection; an eighth as much is for what is
-    known about them."""
+    known about them. place: 2 for what is built anew beside the first."""
 
     cache_bytes: Annotated[int, msgspec.Meta(ge=CACHE_BYTES_MIN)] = CACHE_BYTES
+    place: Literal[1, 2] = 1
 
 
 async def connect(url: str, options: Mapping[str, Any], env: Env) -> MemoryRepository:
@@ -45,7 +46,7 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> MemoryRepos
         known = msgspec.convert(dict(options), _Options)
     except msgspec.ValidationError as e:
         raise ConfigurationError(f"a memory store has the option cache_bytes, from {CACHE_BYTES_MIN} up: {e}") from None
-    name = match[1]
+    name = match[1] and match[1] + "~" * (known.place - 1)
     server = _servers.get(name) or MemoryServer(env, cache_bytes=known.cache_bytes)
     if name:
         _servers[name] = server

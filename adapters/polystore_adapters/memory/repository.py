@@ -45,6 +45,7 @@ from polystore.protocols import (
     SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
+    SupportsRebuild,
     SupportsSchema,
     SupportsSpill,
     SupportsState,
@@ -76,6 +77,7 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
     capabilities: frozenset[type] = frozenset(
         {
             SupportsSchema,
+            SupportsRebuild,
             SupportsCommit,
             SupportsEpoch,
             SupportsJournal,
@@ -128,6 +130,9 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         await self._call(self.server.prepare, layouts, create=create)
+
+    async def clear(self, etype: str) -> None:
+        await self._call(self.server.clear, etype)
 
     # -- records ----------------------------------------------------------------------------------------------
 

@@ -37,6 +37,16 @@ class Schema(Tables):
                 self.layouts[layout.entity.name] = layout
                 self._schemas.setdefault(layout.entity.name, describe(layout.entity))
 
+    def clear(self, etype: str) -> None:
+        """See `SupportsRebuild.clear`."""
+        if etype in self.layouts:
+            for tenant, part in self.parts(etype):
+                for id in list(part.rows):
+                    self.remove(Key(tenant, etype, id))
+                del self._parts[etype, tenant]
+            for known in (self.layouts, self._schemas, self._newest, self.retired):
+                known.pop(etype, None)
+
     def _planned(self, layout: Layout, *, create: bool) -> Migration | None:
         """What the layout changes about stored records; None when there are none, or nothing changes."""
         etype = layout.entity.name

@@ -52,8 +52,12 @@ class Held:
         return {name: {**one, "name": name} for name, one in {**theirs, **found}.items()}
 
     def newest_id(self) -> str:
-        """The document of `META` with the newest version among tombstones, which the server removes one day."""
-        return f"newest {self.etype}"
+        return newest_id(self.etype)
+
+
+def newest_id(etype: str) -> str:
+    """The document of `META` with the newest version among tombstones, which the server removes one day."""
+    return f"newest {etype}"
 
 
 class AllHeld(dict[str, Held]):

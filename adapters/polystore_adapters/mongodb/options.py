@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -41,7 +41,7 @@ class Options(msgspec.Struct, frozen=True):
     """client: the program's own AsyncMongoClient or motor client, which stays open. database: instead of the URL's.
     pool_size: most connections to a server at once. connect_timeout_s: how long a call waits for a server that can
     take it. tombstone_ttl_s: after this time the server removes what is left of a deleted record. collections: entity
-    name -> how its collection is made."""
+    name -> how its collection is made. place: 2 for the database beside, where copies are built anew."""
 
     client: Any = None
     database: str | None = None
@@ -49,6 +49,7 @@ class Options(msgspec.Struct, frozen=True):
     connect_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     tombstone_ttl_s: Annotated[float, msgspec.Meta(gt=0)] = 7 * 86_400.0
     collections: dict[str, CollectionOptions] = {}
+    place: Literal[1, 2] = 1
 
 
 def parse(options: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:

@@ -23,7 +23,7 @@ from polystore.relational.serving import Served, differences, load_served
 from polystore_adapters.mongodb.documents import micros_field
 from polystore_adapters.mongodb.driver import RAW, Document, each, listed, packed
 from polystore_adapters.mongodb.errors import COLLECTION_EXISTS, NO_SUCH_COMMAND
-from polystore_adapters.mongodb.held import META, Held, differs
+from polystore_adapters.mongodb.held import META, Held, differs, newest_id
 from polystore_adapters.mongodb.server import Server
 
 PAGE = 200
@@ -50,6 +50,13 @@ async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> Non
         one.held.retired = one.retired
 
 
+async def clear(server: Server, etype: str) -> None:
+    """See `SupportsRebuild.clear`. What is known of it goes last."""
+    await server.database.drop_collection(etype)
+    for name in (newest_id(etype), schema_id(etype)):
+        await server.collection(META).delete_one({"_id": name})
+
+
 class _Preparation:
     """One entity type in one database."""
 
@@ -65,7 +72,7 @@ class _Preparation:
 
     @classmethod
     async def of(cls, server: Server, held: Held) -> _Preparation:
-        kept: Document | None = await server.collection(META).find_one({"_id": _schema_id(held)})
+        kept: Document | None = await server.collection(META).find_one({"_id": schema_id(held.etype)})
         names: list[str] = await server.database.list_collection_names(filter={"name": held.etype})
         there: dict[str, Document] | None = None
         if names:
@@ -94,7 +101,7 @@ class _Preparation:
             await self._documents(migration)
         schema = describe(held.entity) if migration is None else migration.schema
         kept = {"schema": schema.json(), "served": msgspec.json.encode(self._serves).decode()}
-        await self._server.collection(META).replace_one({"_id": _schema_id(held)}, kept, upsert=True)
+        await self._server.collection(META).replace_one({"_id": schema_id(held.etype)}, kept, upsert=True)
 
     def _made_of_other(self, migration: Migration) -> bool:
         """Whether what is in the documents, or made of their fields, was made of something else."""
@@ -177,5 +184,5 @@ class _Preparation:
         return [*fields, *times]
 
 
-def _schema_id(held: Held) -> str:
-    return f"schema {held.etype}"
+def schema_id(etype: str) -> str:
+    return f"schema {etype}"

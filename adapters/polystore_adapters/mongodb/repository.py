@@ -11,7 +11,7 @@ from polystore.env import Env
 from polystore.errors import UnsupportedOperation
 from polystore.filters import Checked, Sort, predicate
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
-from polystore.protocols import Layout, SupportsFilter, SupportsSchema, SupportsTextSearch
+from polystore.protocols import Layout, SupportsFilter, SupportsRebuild, SupportsSchema, SupportsTextSearch
 from polystore.text import Phrase
 from polystore_adapters.mongodb import records
 from polystore_adapters.mongodb.conditions import Query, query, sorting
@@ -19,7 +19,7 @@ from polystore_adapters.mongodb.documents import DOCUMENT_BYTES_MAX
 from polystore_adapters.mongodb.driver import Client, Document, each, listed
 from polystore_adapters.mongodb.full_text import holds, score
 from polystore_adapters.mongodb.held import META, AllHeld, Held
-from polystore_adapters.mongodb.prepare import DATA, prepare
+from polystore_adapters.mongodb.prepare import DATA, clear, prepare
 from polystore_adapters.mongodb.server import Server
 
 SAMPLE = 1_000
@@ -39,7 +39,7 @@ class _Size(NamedTuple):
 class MongoRepository:
     """Any number of processes may share a database. `client` is the driver's own object."""
 
-    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsFilter, SupportsTextSearch})
+    capabilities: frozenset[type] = frozenset({SupportsRebuild, SupportsSchema, SupportsFilter, SupportsTextSearch})
     limits: Limits = Limits(value_bytes_max=DOCUMENT_BYTES_MAX - (1 << 10))
 
     def __init__(self, server: Server, env: Env) -> None:
@@ -81,6 +81,11 @@ class MongoRepository:
         with self._server.speaking():
             await prepare(self._server, types, create=create)
         self._types.update({one.etype: one for one in types})
+
+    async def clear(self, etype: str) -> None:
+        with self._server.speaking(sent=True):
+            await clear(self._server, etype)
+        self._types.pop(etype, None)
 
     # -- records ----------------------------------------------------------------------------------------------
 

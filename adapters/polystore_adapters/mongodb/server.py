@@ -49,7 +49,7 @@ class Server:
         self._owned = known.client is None
         self._closed = False
         self.client: Client = _made(url, known, theirs) if known.client is None else known.client
-        name = known.database or _database_of(self.client)
+        name = (known.database or _database_of(self.client)) + ("_2" if known.place == 2 else "")
         self.place = f"mongodb {name}"
         self.options = known
         self.clock = Clock(env)

@@ -19,9 +19,11 @@ __all__ = ["connect"]
 
 async def connect(url: str, options: Mapping[str, Any], env: Env) -> MysqlRepository:
     """The database of the URL. Its query part may have `unix_socket`, `ssl_ca`, `ssl_cert` and `ssl_key`, or `ssl=true`
-    for TLS with the system's certificates. Options: see `Options`. Nothing is sent before the first call. Raises
-    ConfigurationError."""
+    for TLS with the system's certificates. Options: see `Options`. Nothing is sent before the first call, but for the
+    database of place 2, which is made where it is missing. Raises ConfigurationError, and what making it raises."""
     from polystore_adapters.mysql.options import parse
     from polystore_adapters.mysql.repository import MysqlRepository  # imports asyncmy and SQLAlchemy
 
-    return MysqlRepository(url, parse(options), env)
+    repository = MysqlRepository(url, parse(options), env)
+    await repository.open()
+    return repository

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -16,12 +16,14 @@ from polystore.errors import ConfigurationError
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """pool_size: most connections at once. connect_timeout_s: for one connection. lock_timeout_s: how long a write
     waits for another one of the same record. exact_vectors_max: most vectors of one field and
-    tenant that a search compares one by one."""
+    tenant that a search compares one by one. place: 2 for the database beside, of the name with _2 behind it, where
+    copies are built anew."""
 
     pool_size: int = 10
     connect_timeout_s: float = 5.0
     lock_timeout_s: int = 10
     exact_vectors_max: int = 1_000_000
+    place: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
         if min(self.pool_size, self.lock_timeout_s) < 1 or self.connect_timeout_s <= 0:
@@ -44,7 +46,7 @@ class Address(msgspec.Struct, frozen=True):
     arguments: Mapping[str, Any]
 
 
-def address(url: str) -> Address:
+def address(url: str, place: int = 1) -> Address:
     """Raises ConfigurationError."""
     try:
         parts = sa.make_url(url)
@@ -52,28 +54,29 @@ def address(url: str) -> Address:
         raise ConfigurationError(
             "the URL of a mysql: store cannot be read; mysql://user:password@host/database"
         ) from None
-    place = f"mysql {parts.host or 'localhost'}:{parts.port or 3306}/{parts.database or ''}"
+    where = f"mysql {parts.host or 'localhost'}:{parts.port or 3306}/{parts.database or ''}"
     if not parts.database:
-        raise ConfigurationError(f"{place}: the URL names no database; mysql://user:password@host/database")
+        raise ConfigurationError(f"{where}: the URL names no database; mysql://user:password@host/database")
+    database = parts.database if place == 1 else f"{parts.database}_{place}"
     query = {name: str(value) for name, value in parts.query.items()}
     arguments: dict[str, Any] = {
         "host": parts.host or "localhost",
         "port": parts.port or 3306,
         "user": parts.username,
         "password": parts.password or "",
-        "database": parts.database,
+        "database": database,
     }
     if "unix_socket" in query:
         arguments["unix_socket"] = query.pop("unix_socket")
     files: dict[str, str] = {name: query.pop(name) for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in query}
     if query.pop("ssl", "") == "true" or files:
-        arguments["ssl"] = _tls(place, files)
+        arguments["ssl"] = _tls(where, files)
     if query:
         raise ConfigurationError(
-            f"{place}: the URL has unknown parameters: {', '.join(sorted(query))}; known: unix_socket, ssl, ssl_ca, "
+            f"{where}: the URL has unknown parameters: {', '.join(sorted(query))}; known: unix_socket, ssl, ssl_ca, "
             "ssl_cert, ssl_key"
         )
-    return Address(place, arguments)
+    return Address(where, arguments)
 
 
 def _tls(place: str, files: Mapping[str, str]) -> ssl.SSLContext:

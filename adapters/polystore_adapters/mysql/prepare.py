@@ -41,6 +41,15 @@ async def prepare(db: Session, place: str, tables: Sequence[RecordTable]) -> Non
         await (await _of(db, place, table)).carry_out()
 
 
+async def clear(db: Session, place: str, etype: str) -> None:
+    """See `SupportsRebuild.clear`. What is known of it goes last."""
+    if await check_database(db, place):
+        await db.run(f"DROP TABLE IF EXISTS {ident('ps_edge', etype)}, {ident(etype)}")
+        await db.run("DELETE FROM ps_tombstone WHERE etype = %s", etype)
+        names = tuple(f"{name}:{etype}" for name in ("schema", "served", "newest"))
+        await db.run("DELETE FROM ps_meta WHERE k IN %s", names)
+
+
 async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str:
     """What `prepare` would have to do, with the names of the types; "" for nothing."""
     if not await check_database(db, place):

@@ -31,6 +31,7 @@ from polystore.protocols import (
     SupportsJournal,
     SupportsKeptBodies,
     SupportsLog,
+    SupportsRebuild,
     SupportsSchema,
     SupportsSpill,
     SupportsTextSearch,
@@ -49,7 +50,7 @@ from polystore_adapters.mysql.journal_calls import JournalCalls
 from polystore_adapters.mysql.log import LogTable, LogTables
 from polystore_adapters.mysql.options import Options, address
 from polystore_adapters.mysql.pool import Clock, Pool, Session
-from polystore_adapters.mysql.prepare import compare, prepare
+from polystore_adapters.mysql.prepare import clear, compare, prepare
 from polystore_adapters.mysql.records import Tables
 from polystore_adapters.mysql.schema import check_database, lock, run_id_of, unlock
 from polystore_adapters.mysql.table import RecordTable
@@ -63,6 +64,7 @@ class MysqlRepository(JournalCalls, FactCalls):
 
     capabilities: frozenset[type] = frozenset(
         {
+            SupportsRebuild,
             SupportsSchema,
             SupportsCommit,
             SupportsJournal,
@@ -84,7 +86,8 @@ class MysqlRepository(JournalCalls, FactCalls):
     def __init__(self, url: str, options: Options, env: Env) -> None:
         self._options = options
         self._env = env
-        self._pool = Pool(address(url), options, env)
+        self._url = url
+        self._pool = Pool(address(url, options.place), options, env)
         self._tables = Tables()
         self._logs = LogTables()
 
@@ -108,6 +111,16 @@ class MysqlRepository(JournalCalls, FactCalls):
         return self._pool.client
 
     # -- life -------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make the database of place 2 where it is missing. Raises PermissionDenied, Unavailable."""
+        if self._options.place == 2:
+            first = Pool(address(self._url), self._options, self._env)
+            try:
+                name = str(address(self._url, 2).arguments["database"])
+                await first.run(f"CREATE DATABASE IF NOT EXISTS {ident(name)}")
+            finally:
+                await first.aclose()
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -142,6 +155,16 @@ class MysqlRepository(JournalCalls, FactCalls):
                         await unlock(db)
         self._tables.update({table.etype: table for table in tables})
         self._logs.update({log.table.etype: log for log in logs})
+
+    async def clear(self, etype: str) -> None:
+        async with self._pool.session(sent=True) as db:
+            await lock(db, self.place)
+            try:
+                await clear(db, self.place, etype)
+            finally:
+                if db.connection.connected:
+                    await unlock(db)
+        self._tables.pop(etype, None)
 
     async def _check_writable(self, db: Session, *, home: bool) -> None:
         if home and await db.value("SELECT @@read_only"):

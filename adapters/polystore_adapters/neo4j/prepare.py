@@ -92,6 +92,27 @@ async def _keep_first(server: Server, name: str, value: str) -> None:
         await rows(tx, merge, name=name, value=value)
 
 
+async def clear(server: Server, etype: str) -> None:
+    """See `SupportsRebuild.clear`. Nodes that edges of other types lead to stay as the ends of these."""
+    label = quoted(server.label)
+    own = f"MATCH (n:{label}) WHERE n.ps_etype = $etype AND n.ps_version IS NOT NULL WITH n LIMIT $page"
+    gone = 1
+    while gone:
+        async with server.writing() as tx:
+            await rows(tx, f"{own} MATCH (n)-[e]->() DELETE e", etype=etype, page=PAGE)
+            bare = "REMOVE n.ps_record, n.ps_version, n.ps_h, n.ps_updated_us, n.ps_live, n.ps_lock"
+            (row,) = await rows(tx, f"{own} {bare} RETURN count(n) AS n", etype=etype, page=PAGE)
+            gone = row["n"]
+    gone = 1
+    while gone:
+        async with server.writing() as tx:
+            stubs = f"MATCH (n:{label}) WHERE n.ps_etype = $etype AND NOT (n)--() WITH n LIMIT $page DELETE n"
+            (row,) = await rows(tx, f"{stubs} RETURN count(*) AS n", etype=etype, page=PAGE)
+            gone = row["n"]
+    async with server.writing() as tx:
+        await rows(tx, f"MATCH (n:{_meta(server)} {{name: $name}}) DELETE n", name=f"schema {etype}")
+
+
 class _Preparation:
     """One entity type."""
 

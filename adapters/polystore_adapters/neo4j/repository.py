@@ -9,13 +9,13 @@ from polystore.env import Env
 from polystore.errors import UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, Direction, HashSpan, Instance, Key, Limits, Link, Outcome, Page, Reached, Record
-from polystore.protocols import Layout, SupportsSchema, SupportsTraversal
+from polystore.protocols import Layout, SupportsRebuild, SupportsSchema, SupportsTraversal
 from polystore.relational import edges
 from polystore_adapters.neo4j import records
 from polystore_adapters.neo4j.graph import around
 from polystore_adapters.neo4j.held import AllHeld, Held
 from polystore_adapters.neo4j.lane import Lane
-from polystore_adapters.neo4j.prepare import DATA, meta, prepare
+from polystore_adapters.neo4j.prepare import DATA, clear, meta, prepare
 from polystore_adapters.neo4j.server import Server
 
 PURGE_S: Final = 600.0
@@ -27,7 +27,7 @@ TOMBSTONE_US: Final = 7 * 86_400_000_000
 class Neo4jRepository:
     """Any number of processes may share a database. `client` is the driver's own object."""
 
-    capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsTraversal})
+    capabilities: frozenset[type] = frozenset({SupportsRebuild, SupportsSchema, SupportsTraversal})
     limits: Limits = Limits()
 
     def __init__(self, server: Server, env: Env) -> None:
@@ -58,6 +58,10 @@ class Neo4jRepository:
         types = [Held(self._server, layout) for layout in layouts]
         await prepare(self._server, types, create=create)
         self._types.update({one.etype: one for one in types})
+
+    async def clear(self, etype: str) -> None:
+        await clear(self._server, etype)
+        self._types.pop(etype, None)
 
     # -- records ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
@@ -34,12 +34,14 @@ Row = dict[str, Any]
 
 class Options(msgspec.Struct, frozen=True):
     """label: of all nodes that are polystore's, a word. pool_size: connections at most. connect_timeout_s. client: an
-    `AsyncDriver` of the application, which stays open; of the URL only the database is used then."""
+    `AsyncDriver` of the application, which stays open; of the URL only the database is used then. place: 2 for
+    the nodes beside, with another label, where copies are built anew."""
 
     label: str = "PsEntity"
     pool_size: int = 16
     connect_timeout_s: float = 5.0
     client: Any = None
+    place: Literal[1, 2] = 1
 
 
 class Place(NamedTuple):
@@ -84,7 +86,7 @@ class Server:
         known = place.options
         self._owned, self._closed = known.client is None, False
         self._database = place.database
-        self.label = known.label
+        self.label = known.label + ("_2" if known.place == 2 else "")
         self.client: Any = _made(place) if known.client is None else known.client
         self._writing = asyncio.Lock()
         self._bookmarks: frozenset[str] = frozenset()

@@ -13,7 +13,8 @@ from polystore.errors import ConfigurationError
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """pool_size: most connections at once. connect_timeout_s: for one connection. pooler: "transaction" behind a pooler
     that gives a server connection for one transaction only, such as PgBouncer: then statements are not prepared, and
-    each call is a transaction. schema: where the tables are, the first of the search path by default.
+    each call is a transaction. schema: where the tables are, the first of the search path by default. place: 2 for
+    the schema beside, where copies are built anew: of the name with _2 behind it, ps_place_2 without one.
 
     vectors: "pgvector" keeps them in columns of that extension, "bytes" in plain ones, "auto" as they are kept, and new
     ones with pgvector where the database has it. exact_vectors_max: most vectors of one field and tenant that a search
@@ -25,6 +26,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout_s: float = 5.0
     pooler: Literal["none", "transaction"] = "none"
     schema: str | None = None
+    place: Literal[1, 2] = 1
     exact_vectors_max: int = 1_000_000
     vectors: Literal["auto", "pgvector", "bytes"] = "auto"
     vector_index: Literal["none", "hnsw", "hnsw_half"] = "none"
@@ -40,14 +42,17 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("hnsw_m is 2 to 100, and hnsw_ef_construction twice that to 1000, as pgvector has it")
         if not 1 <= self.hnsw_ef_search <= 1_000 or self.approximate_min < 0:
             raise ValueError("hnsw_ef_search is 1 to 1000, and approximate_min not less than 0")
-        if self.schema is not None and self.pooler == "transaction":
+        if (self.schema is not None or self.place == 2) and self.pooler == "transaction":
             raise ValueError("schema is a setting of a session, which a pooler does not keep; set it for the user")
 
 
 def parse(options: Mapping[str, Any]) -> Options:
     """Raises ConfigurationError for an unknown option or a value of another type."""
     try:
-        return msgspec.convert(dict(options), Options)
+        known = msgspec.convert(dict(options), Options)
     except msgspec.ValidationError as e:
-        known = ", ".join(Options.__struct_fields__)
-        raise ConfigurationError(f"options of a postgresql: store: {e}; known: {known}") from None
+        names = ", ".join(Options.__struct_fields__)
+        raise ConfigurationError(f"options of a postgresql: store: {e}; known: {names}") from None
+    if known.place == 2:
+        return msgspec.structs.replace(known, schema=f"{known.schema}_2" if known.schema else "ps_place_2")
+    return known

@@ -31,7 +31,7 @@ from polystore_adapters.postgresql.pgvector import (
     load_kept,
     make_extension,
 )
-from polystore_adapters.postgresql.pool import Session
+from polystore_adapters.postgresql.pool import Pool, Session
 from polystore_adapters.postgresql.schema import LEASES, PREPARE_LOCK, check_database, create_tables, exists
 from polystore_adapters.postgresql.table import RecordTable, sent, vector_column
 
@@ -78,6 +78,22 @@ async def described(
         kept = chosen(options, before, specs, there, place, etype) if specs else BYTES
         tables.append(table_of(layout, kept, there or ""))
     return tables
+
+
+async def make_schema(pool: Pool, name: str) -> None:
+    """Where it is missing."""
+    async with pool.transaction() as db:
+        await db.run(PREPARE_LOCK)
+        await db.run(f"CREATE SCHEMA IF NOT EXISTS {ident(name)}")
+
+
+async def clear(db: Session, place: str, etype: str) -> None:
+    """See `SupportsRebuild.clear`."""
+    if await check_database(db, place):
+        await db.run(f"DROP TABLE IF EXISTS {ident(etype)}, {ident('ps_edge', etype)}")
+        await db.run("DELETE FROM ps_tombstone WHERE etype = $1", etype)
+        names = [f"{name}:{etype}" for name in ("schema", "served", "vectors", "newest")]
+        await db.run("DELETE FROM ps_meta WHERE k = ANY($1::text[])", names)
 
 
 async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str:

@@ -33,6 +33,7 @@ from polystore.protocols import (
     SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
+    SupportsRebuild,
     SupportsSchema,
     SupportsSpill,
     SupportsState,
@@ -56,7 +57,7 @@ from polystore_adapters.postgresql.options import Options
 from polystore_adapters.postgresql.partitions import Partitions
 from polystore_adapters.postgresql.placeholders import shifted
 from polystore_adapters.postgresql.pool import Pool, Session
-from polystore_adapters.postgresql.prepare import compare, described, prepare
+from polystore_adapters.postgresql.prepare import clear, compare, described, make_schema, prepare
 from polystore_adapters.postgresql.quick import Quick
 from polystore_adapters.postgresql.records import Tables
 from polystore_adapters.postgresql.schema import PREPARE_LOCK
@@ -75,6 +76,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
 
     capabilities: frozenset[type] = frozenset(
         {
+            SupportsRebuild,
             SupportsSchema,
             SupportsApplicationTables,
             SupportsCommit,
@@ -128,6 +130,8 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
         wanted = [layout for layout in layouts if layout.kind == "record"]
         logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
+        if create and self._options.place == 2:
+            await make_schema(self._pool, str(self._options.schema))
         async with self._pool.transaction() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
             tables = await described(db, self.place, self._options, wanted, make=create)
@@ -150,6 +154,12 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             await epoch.note(self._pool)
         self._tables.update({table.etype: table for table in tables})
         self._logs.update({log.table.etype: log for log in logs})
+
+    async def clear(self, etype: str) -> None:
+        async with self._pool.transaction() as db:
+            await db.run(PREPARE_LOCK)
+            await clear(db, self.place, etype)
+        self._tables.pop(etype, None)
 
     async def _check_writable(self, db: Session, *, home: bool) -> None:
         if home and await db.value("SELECT current_setting('transaction_read_only')") == "on":

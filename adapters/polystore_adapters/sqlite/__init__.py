@@ -36,7 +36,8 @@ async def connect(url: str, options: Mapping[str, Any], env: Env) -> SqliteRepos
     from polystore_adapters.sqlite.options import parse
     from polystore_adapters.sqlite.repository import SqliteRepository  # imports SQLAlchemy
 
-    repository = SqliteRepository(_path(url, "sqlite"), parse(options), env)
+    known = parse(options)
+    repository = SqliteRepository(_path(url, "sqlite") + ("~2" if known.place == 2 else ""), known, env)
     await repository.open()
     return repository
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,11 +14,13 @@ CACHE_BYTES = 256 << 20
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """page_limit: most pages of 4 KiB that the file may have; none by default. vector_cache_bytes: memory for vectors
-    of one entity type that are compared at once; beyond it they are read in parts. readers: threads that read."""
+    of one entity type that are compared at once; beyond it they are read in parts. readers: threads that read.
+    place: 2 for the file beside, where a copy is built anew."""
 
     page_limit: int | None = None
     vector_cache_bytes: int = CACHE_BYTES
     readers: int = 2
+    place: Literal[1, 2] = 1
 
 
 def parse(options: Mapping[str, Any]) -> Options:

@@ -48,6 +48,17 @@ def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) ->
         _Preparation(db, table).carry_out()
 
 
+def clear(db: sqlite3.Connection, path: str, etype: str) -> None:
+    """See `SupportsRebuild.clear`."""
+    if not check_file(db, path):
+        return
+    for prefix in ("", "ps_text_", "ps_vec_", "ps_edge_"):
+        db.execute(f'DROP TABLE IF EXISTS "{prefix}{etype}"')
+    db.execute("DELETE FROM ps_tombstone WHERE etype = ?", (etype,))
+    known = [(f"{name}:{etype}",) for name in ("schema", "served", "newest")]
+    db.executemany("DELETE FROM ps_meta WHERE k = ?", known)
+
+
 def compare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
     """Raises SchemaMismatch when `prepare` would have something to do."""
     ready = check_file(db, path)

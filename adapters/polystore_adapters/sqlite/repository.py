@@ -44,6 +44,7 @@ from polystore.protocols import (
     SupportsKeptBodies,
     SupportsLog,
     SupportsObjects,
+    SupportsRebuild,
     SupportsSchema,
     SupportsSpill,
     SupportsState,
@@ -67,7 +68,7 @@ from polystore_adapters.sqlite.liveness import Liveness
 from polystore_adapters.sqlite.log import LogTables
 from polystore_adapters.sqlite.object_calls import ObjectCalls
 from polystore_adapters.sqlite.options import Options
-from polystore_adapters.sqlite.prepare import compare, prepare
+from polystore_adapters.sqlite.prepare import clear, compare, prepare
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.schema import data_id_of
 from polystore_adapters.sqlite.serving import check_serves
@@ -84,6 +85,7 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
 
     capabilities: frozenset[type] = frozenset(
         {
+            SupportsRebuild,
             SupportsSchema,
             SupportsApplicationTables,
             SupportsCommit,
@@ -163,6 +165,11 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
         await self._prepare_facts(layouts, create=create)
         for table in tables:
             self._tables[table.etype] = table
+
+    async def clear(self, etype: str) -> None:
+        if self._db.is_open or self._closed:
+            await self._db.write_one(lambda db, name: clear(db, self.path, name), etype)
+            self._tables.pop(etype, None)
 
     def _differs(self, db: sqlite3.Connection, tables: Sequence[RecordTable]) -> bool:
         try:

@@ -22,6 +22,7 @@ from polystore.consistency import facts, retries
 from polystore.consistency.delivery import Delivery
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.facts import Facts
+from polystore.consistency.filling import Filling
 from polystore.consistency.leases import Leases
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Job, Mender
@@ -303,7 +304,7 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "vector_of_another_text": ((Embedders, "complete", _any_vector), 50),
     "op_forgotten": ((MemoryServer, "_done_before", _forgotten), 50),
     "pending_ignores_retries": ((MemoryServer, "pending", _outbox_only), 50),
-    "leftovers_stay": ((Line, "_leftovers", _left_out), 600),
+    "leftovers_stay": ((Filling, "_leftovers", _left_out), 600),
     "lease_ignored_at_fill": ((cache, "filled", _taken_without_lease), 50),
     "invalidation_dropped_when_down": ((CacheStore, "deliver", _dropped_when_down), 50),
     "leased_read_joins": ((Store, "get", _joins), 100),

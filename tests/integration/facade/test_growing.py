@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
+import pytest
+
+from polystore import ConfigurationError
 from polystore.protocols import SupportsJournal
 from tests.growing import Tree, busy, differences, found, gone_over, opening, over, stores, until
 
@@ -66,5 +70,50 @@ def test_nobody_goes_over_while_a_process_runs_that_does_not_know_the_new_store(
                 await straggler.close()
                 await gone_over(one, "words")
                 assert await found(one) == ({"a"}, "words")
+
+    asyncio.run(main())
+
+
+def test_a_copy_is_rebuilt_beside_itself_while_all_goes_on_and_there_is_a_way_back(tmp_path: Path) -> None:
+    config = stores(tmp_path, main=["home"], words=["full_text", "vector"])
+
+    async def main() -> None:
+        async with opening(config) as one, opening(config) as two:
+            trees = one.collection(Tree)
+            await trees.put_many([Tree(id=f"t{i}", text=f"나무 {i}") for i in range(200)])
+            await one.settle(30)
+            with sqlite3.connect(tmp_path / "words.db") as db:  # what nobody knows of: the rebuilt copy has it right
+                db.execute("UPDATE tree SET text = '풀' WHERE id = 't7'")
+            async with busy(one):
+                steps: list[str] = []
+                task = asyncio.create_task(one.rebuild_copies("words", progress=lambda now: steps.append(now.step)))
+                while not task.done():
+                    assert len((await found(two))[0]) >= 199
+                    await asyncio.sleep(0.005)
+                assert await task == {"tree": "words~2"}
+                assert steps[-1] == "done"
+                await gone_over(two, "words~2")
+                assert (await found(two))[1] == "words~2"
+            assert await differences(one) == []
+            assert "t7" in (await found(one))[0]
+        async with opening(config) as one, opening(config) as two:
+            assert (await found(one))[1] == "words~2"
+            await one.collection(Tree).delete("t0")
+            await one.collection(Tree).put(Tree(id="new", text="새 나무"))
+            async with busy(two):
+                assert await one.rebuild_copies("words", rollback=True, rate_per_s=2000) == {"tree": "words"}
+                await gone_over(two, "words")
+            assert await differences(two) == []
+            ids = (await found(two))[0]
+            assert "t0" not in ids
+            assert "new" in ids
+            assert await one.rebuild_copies("words") == {"tree": "words~2"}
+            await gone_over(two, "words~2")
+            assert await differences(two) == []
+            assert await two.discard_copies("words") == ["words"]
+            with pytest.raises(ConfigurationError, match="nothing to go back to"):
+                await two.rebuild_copies("words", rollback=True)
+            with pytest.raises(ConfigurationError, match="'main' serves no copy"):
+                await two.rebuild_copies("main")
 
     asyncio.run(main())

@@ -1,0 +1,185 @@
+"""Rebuild: a copy is built anew in its other place on the same server, beside the one that serves, and moves there.
+
+The move is that of `moving.py`: filled by the guarded path, compared, gone over to by every process. The place that
+served before is kept, delivered nothing, for a way back: a move like any other, so that it is brought up to date before
+it serves. The next rebuild, or `discard`, empties it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from polystore.consistency.line import Line
+from polystore.consistency.moving import Mover
+from polystore.env import Env
+from polystore.errors import ConfigurationError, Unavailable
+from polystore.model import Placement
+from polystore.protocols import Repository, SupportsFilter, SupportsRebuild
+from polystore.selection.moves import origin, other_place
+from polystore.store import Store
+
+POLL_S = 0.05
+
+
+class RenewProgress(msgspec.Struct, frozen=True):
+    """How far the rebuild of one entity's copy is: `done` of about `total` records are in the place that is filled, as
+    far as this process brings them there; then both sides are compared."""
+
+    entity: str
+    step: Literal["filling", "comparing", "done"]
+    done: int
+    total: int
+
+
+class _Manager(Protocol):
+    """What is used of the consistency manager."""
+
+    env: Env
+    stores: Mapping[str, Store]
+    placements: dict[str, Placement]
+    mover: Mover
+
+    def line(self, etype: str) -> Line: ...
+
+
+class Renewer:
+    """Rebuilds the copies of one architecture."""
+
+    def __init__(self, manager: _Manager) -> None:
+        self._manager = manager
+
+    def copied(self, store: str) -> dict[str, frozenset[str]]:
+        """Entity -> the facets of which this configured store serves a copy, in either of its places."""
+        found: dict[str, frozenset[str]] = {}
+        for etype, one in sorted(self._manager.placements.items()):
+            facets = {f for f, name in one.facets.items() if origin(name) == store != one.authority}
+            if facets and store != one.home:
+                found[etype] = frozenset(facets)
+        return found
+
+    async def rebuild(
+        self, store: str, progress: Callable[[RenewProgress], None], *, rate_per_s: float = 0.0, back: bool = False
+    ) -> dict[str, str]:
+        """Build the copies in a store anew, or move `back` to what served before the last rebuild. Returns which place
+        serves each entity now. May be cancelled or killed at any moment and called again: it goes on, and so does every
+        process that has the store. `rate_per_s`: records that are filled in; 0: as fast as it goes.
+
+        Raises ConfigurationError, before anything is begun, for a store that has no copies, whose adapter has no second
+        place, or that has nothing to go `back` to; Unavailable when it does not answer; and what stores raise.
+        """
+        copied = self._checked(store)
+        if back and not any(self._kept(etype, facets) or self._going(etype) for etype, facets in copied.items()):
+            raise ConfigurationError(
+                f"{store!r} has nothing to go back to: it was not rebuilt, or what served before was discarded"
+            )
+        for etype, facets in copied.items():
+            await self._until_over(etype, lambda p: not p.leaving)
+            await self._begin(etype, facets, rate_per_s, back=back)
+        for etype in copied:
+            await self._watch(etype, progress)
+        placements = self._manager.placements
+        return {etype: placements[etype].facets[min(facets)] for etype, facets in copied.items()}
+
+    async def discard(self, store: str) -> list[str]:
+        """Remove what a rebuild has left behind; returns the places that were emptied. Raises as `rebuild`."""
+        emptied: list[str] = []
+        for etype, facets in self._checked(store).items():
+            await self._until_over(etype, lambda p: not p.leaving)
+            for name in sorted(set(self._kept(etype, facets).values())):
+                await self._empty(etype, name)
+                emptied.append(name)
+        return emptied
+
+    # -- one entity -----------------------------------------------------------------------------------------------
+
+    def _checked(self, store: str) -> dict[str, frozenset[str]]:
+        copied, one = self.copied(store), self._manager.stores.get(store)
+        if not copied:
+            raise ConfigurationError(
+                f"{store!r} serves no copy: what is at home there is the source of truth, and is never rebuilt"
+            )
+        if one is None:
+            raise Unavailable("it has not answered since this architecture was opened", store=store)
+        if not one.supports(SupportsRebuild):
+            raise ConfigurationError(f"{store!r} cannot be rebuilt: its adapter has no second place on the server")
+        return copied
+
+    def _kept(self, etype: str, facets: frozenset[str]) -> dict[str, str]:
+        previous = self._manager.placements[etype].previous
+        return {facet: name for facet, name in previous.items() if facet in facets}
+
+    def _going(self, etype: str) -> dict[str, str]:
+        """The facets that a rebuild moves at this moment."""
+        one = self._manager.placements[etype]
+        return {f: name for f, name in one.upcoming.items() if origin(name) == origin(one.facets[f])}
+
+    async def _begin(self, etype: str, facets: frozenset[str], rate_per_s: float, *, back: bool) -> None:
+        """Let the other place be upcoming, emptied first; unless it is: then somebody has begun before."""
+        placement, going = self._manager.placements[etype], self._going(etype)
+        if back and going.keys() & facets and not self._kept(etype, facets):
+            left = {f: name for f, name in placement.upcoming.items() if f not in facets}
+            await self._remember(replace(placement, upcoming=left, rates={}))  # it has not served: nobody moves
+            return
+        if going.keys() & facets or (back and not self._kept(etype, facets)):
+            return
+        other = {facet: other_place(placement.facets[facet]) for facet in facets}
+        if not back:
+            for name in sorted(set(other.values())):
+                await self._empty(etype, name)
+            self._manager.env.crashpoint("rebuild.emptied")
+        placement = self._manager.placements[etype]
+        previous = {f: name for f, name in placement.previous.items() if f not in facets}
+        rates = dict.fromkeys(facets, rate_per_s) if rate_per_s else {}
+        await self._remember(
+            replace(placement, upcoming={**placement.upcoming, **other}, previous=previous, rates=rates)
+        )
+
+    async def _empty(self, etype: str, name: str) -> None:
+        """Nobody goes back to this place any more; then what it holds goes."""
+        manager = self._manager
+        placement = manager.placements[etype]
+        if name in placement.previous.values():
+            kept = {facet: one for facet, one in placement.previous.items() if one != name}
+            await self._remember(replace(placement, previous=kept))
+        await manager.mover.reach(name)
+        store = manager.stores.get(name)
+        if store is None:
+            raise Unavailable("it does not answer", store=name, operation="clear")
+        await store.call(SupportsRebuild.clear, etype)
+
+    async def _remember(self, now: Placement) -> None:
+        """Raises ConfigurationError when another process moves the same facets at this moment."""
+        line = self._manager.line(now.etype)
+        if not await self._manager.mover.remember(line, now):
+            await line.delivery.follow()
+            raise ConfigurationError(f"another process has moved {now.etype} at this moment; look, and say it again")
+
+    async def _until_over(self, etype: str, over: Callable[[Placement], bool]) -> None:
+        while not over(self._manager.placements[etype]):
+            self._manager.line(etype).wake()
+            await asyncio.sleep(POLL_S)
+
+    async def _watch(self, etype: str, progress: Callable[[RenewProgress], None]) -> None:
+        """Return when every process has gone over."""
+        line = self._manager.line(etype)
+        going = sorted(set(self._going(etype).values()))
+        total = await self._count(line, etype) if going else 0
+        while self._manager.placements[etype].upcoming or self._manager.placements[etype].leaving:
+            rows = {row.name: row for row in line.targets.rows(etype)}
+            filling = [name for name in going if name in rows and rows[name].status == "backfilling"]
+            owed = sum(line.backlog.retry.get(name, 0) for name in going)
+            brought = min((line.filling.owed.get((etype, name), 0) for name in filling), default=total + owed) - owed
+            step: Literal["filling", "comparing"] = "filling" if filling else "comparing"
+            progress(RenewProgress(etype, step, min(total, max(0, brought)), total))
+            line.wake()
+            await asyncio.sleep(POLL_S)
+        progress(RenewProgress(etype, "done", total, total))
+
+    async def _count(self, line: Line, etype: str) -> int:
+        tenants = await line.home.call(Repository.tenants, etype)
+        return sum([await line.home.call(SupportsFilter.count, etype, tenant, None) for tenant in tenants])
