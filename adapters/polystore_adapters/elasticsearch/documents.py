@@ -32,6 +32,7 @@ from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData
 from polystore.model import Body, Change, Key, Line, Record, key_hash
 from polystore.text import terms
+from polystore_adapters.elasticsearch import nori
 from polystore_adapters.elasticsearch.server import Document
 
 ID_BYTES_MAX = 512
@@ -97,11 +98,10 @@ class Codec:
     def __init__(self, entity: EntityType[Any], full_text: bool, fact: bool = False) -> None:
         self._entity = entity
         self._fact = fact
-        self._texts = entity.full_text if full_text else ()
+        self.texts = tuple(entity.full_text) if full_text else ()
         self.kinds = {name: spec.kind for name, spec in entity.fields.items()}
 
-    @property
-    def mapping(self) -> Document:
+    def mapping(self, by_nori: bool = False) -> Document:
         """The properties of the index."""
         number = {"type": "long"}
         plain = {"type": "keyword"}
@@ -122,6 +122,8 @@ class Codec:
             found[AT] = number
         for name, kind in self.kinds.items():
             found[name] = _MAPPINGS.get(kind.name, {"type": "object", "enabled": False})
+        for name in self.texts if by_nori else ():
+            found[name] = nori.mapping(found[name])
         return found
 
     def live(self, change: Change, body: Body) -> Document:
@@ -134,11 +136,11 @@ class Codec:
         """What the fields of a document are made into."""
         long = [name for name in self.kinds if isinstance(text := fields.get(name), str) and len(text) > TEXT_MAX]
         of_lines = {AT: microseconds(body["at"])} if self._fact else {}
-        return {"ps_long": long} | ({"ps_terms": self.terms(body)} if self._texts else {}) | of_lines
+        return {"ps_long": long} | ({"ps_terms": self.terms(body)} if self.texts else {}) | of_lines
 
     def terms(self, body: Body) -> str:
         """Of all full-text fields together, as `polystore.text` has them."""
-        return " ".join(terms("\n".join(body.get(field) or "" for field in self._texts)))
+        return " ".join(terms("\n".join(body.get(field) or "" for field in self.texts)))
 
     def tombstone(self, change: Change, purge_us: int) -> Document:
         return _own(change) | {"ps_deleted": True, "ps_purge_us": purge_us}

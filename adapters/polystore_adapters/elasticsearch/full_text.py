@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from polystore.filters import Checked, predicate
 from polystore.model import Body, Match
 from polystore.text import Phrase
+from polystore_adapters.elasticsearch import nori
 from polystore_adapters.elasticsearch.conditions import query
 from polystore_adapters.elasticsearch.held import Held
 from polystore_adapters.elasticsearch.server import Document, Server
@@ -43,6 +44,8 @@ async def search(
     meant = None if asked.exact or where is None else predicate(where)
     live = held.live(tenant, server.env.now_us(), *([] if asked.find is None else [asked.find]))
     live["bool"]["must"] = [clause(phrase) for phrase in phrases]
+    if held.by_nori:
+        live["bool"]["should"] = [nori.ranking(held.codec.texts, phrases)]
     body: Document = {
         "query": live,
         "sort": [{"_score": "desc"}, {"ps_id": "asc"}],

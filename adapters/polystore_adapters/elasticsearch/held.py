@@ -21,6 +21,8 @@ class Held:
         self.full_text = (self.fact or "full_text" in layout.facets) and bool(layout.entity.full_text)
         self.codec = Codec(layout.entity, self.full_text, self.fact)
         self.index = server.name(self.etype)
+        self.by_nori = False
+        """Whether the index has the texts by the analyzer nori, too."""
         self.retired: Sequence[str] = ()
         """Fields that the class has no more, whose values stay in the documents."""
 

@@ -18,6 +18,7 @@ import msgspec
 from polystore.errors import ConfigurationError, InvalidData, SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.relational.serving import Served, differences, load_served
+from polystore_adapters.elasticsearch import nori
 from polystore_adapters.elasticsearch.held import Held
 from polystore_adapters.elasticsearch.records import PAGE, bulk_action, outcome
 from polystore_adapters.elasticsearch.server import Document, Server
@@ -31,7 +32,8 @@ async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> Non
                 f"{held.etype}: an elasticsearch: store holds logs, and copies of records that are found by words"
             )
     plans = [_Preparation(server, held) for held in types]
-    told = await at_once(one.difference() for one in plans)
+    by_nori = create and any(held.full_text for held in types) and await nori.installed(server)
+    told = await at_once(one.difference(by_nori) for one in plans)
     for one, difference in zip(plans, told, strict=True):
         if difference and not create:
             raise SchemaMismatch(
@@ -91,17 +93,25 @@ class _Preparation:
         self._schema: StoredSchema | None = None
         self._served: Served | None = None
         self._migration: Migration | None = None
+        self._new_to_nori = False
 
-    async def difference(self) -> str:
-        """What is not as declared; empty when everything is."""
+    async def difference(self, by_nori: bool) -> str:
+        """What is not as declared; empty when everything is. With `by_nori` the texts are wanted by this analyzer, too;
+        without, they are where the index has them."""
         self._there = await self._mapping()
+        texts = self.held.codec.texts
+        there: Document = (self._there or {}).get("properties", {})
+        self._new_to_nori = by_nori and bool(texts) and not nori.mapped(there, texts)
+        self.held.by_nori = self._new_to_nori or nori.mapped(there, texts)
         kept: Document | None = (self._there or {}).get("_meta")
         if kept is not None:
             self._schema, self._served = load(kept["schema"]), load_served(kept["served"])
             self._migration = plan(self._schema, self.held.entity)
         told = differences(self._migration, self._served, self._serves)
-        missing = self.held.codec.mapping.keys() - (self._there or {}).get("properties", {}).keys()
-        return told or (f"not mapped: {', '.join(sorted(missing))}" if missing else "")
+        missing = self.held.codec.mapping().keys() - there.keys()
+        if missing or self._new_to_nori:
+            return told or f"not mapped: {', '.join(sorted(missing)) or 'texts by nori'}"
+        return told
 
     async def _mapping(self) -> Document | None:
         """The mapping of the index; None when there is none."""
@@ -125,7 +135,11 @@ class _Preparation:
             held, options = self.held, self._server.options
             body: Document = {
                 "settings": {"number_of_shards": options.shards, "number_of_replicas": options.replicas},
-                "mappings": {"dynamic": False, "_meta": self._note(data_id), "properties": held.codec.mapping},
+                "mappings": {
+                    "dynamic": False,
+                    "_meta": self._note(data_id),
+                    "properties": held.codec.mapping(held.by_nori),
+                },
                 "aliases": {held.index: {}},
             }
             await _create(self._server, self._server.index(held.etype), body)
@@ -136,9 +150,11 @@ class _Preparation:
         if there is None:
             return
         mapped = there.get("properties", {})
-        new = {name: one for name, one in held.codec.mapping.items() if name not in mapped}
+        new = {name: one for name, one in held.codec.mapping(held.by_nori).items() if name not in mapped}
+        if self._new_to_nori:
+            new |= {name: nori.mapping(mapped[name]) for name in held.codec.texts if name in mapped}
         await self._server.ask("PUT", f"/{held.index}/_mapping", {"properties": new})
-        if migration is not None and self._made_of_other(migration):
+        if migration is not None and (self._new_to_nori or self._made_of_other(migration)):
             await self._documents(migration)
         await self._server.ask("PUT", f"/{held.index}/_mapping", {"_meta": self._note(data_id)})
 
