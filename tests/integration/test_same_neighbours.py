@@ -95,7 +95,9 @@ def nearest(question: Question, bodies: Mapping[str, Body]) -> dict[str, float]:
     holds: Callable[[Body], bool] = (lambda body: True) if where is None else predicate(where)
     meant = {id: body[question.field] for id, body in bodies.items() if body[question.field] and holds(body)}
     packed = [pack(one) for one in meant.values()]
-    scores = scores_by_numpy(METRICS[question.field], pack(question.to), packed) if packed else []
+    if not packed:
+        return {}
+    scores = scores_by_numpy(METRICS[question.field], pack(question.to), packed)
     return dict(sorted(zip(meant, scores, strict=True), key=lambda one: -one[1]))
 
 

@@ -1,9 +1,11 @@
-"""ChromaDB: a prefix for each test, whose collections are removed after it."""
+"""ChromaDB: a prefix for each test, whose collections are removed after it; in this process, a folder of its own."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +37,17 @@ def own_prefix(url: str) -> Generator[str]:
             client.delete(f"{path}/{name}").raise_for_status()
 
 
+@contextmanager
+def _folder(url: str) -> Generator[Place]:
+    path = Path(url.partition(":")[2]) / fresh_name()
+    yield Place(f"chromadb:{path}", {})
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def places(url: str) -> Places:
+    if "://" not in url:
+        return lambda: _folder(url)
+
     @contextmanager
     def made() -> Generator[Place]:
         with own_prefix(url) as prefix:

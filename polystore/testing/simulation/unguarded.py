@@ -25,15 +25,16 @@ BETWEEN_S = 0.1
 class UnguardedRepository(SimRepository):
     """One write at a time of this process. `home` knows who has the lease."""
 
-    def __init__(self, home: SimServer, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, home: SimServer, server: SimServer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(server, *args, **kwargs)
         self.limits = replace(self.limits, guarded=False)
         self._home = home
+        self._copy = server
         self._lane = asyncio.Lock()
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         async with self._lane:
-            standing = await self._call(self.server.versions, [change.key for change in changes])
+            standing = await self._call(self._copy.versions, [change.key for change in changes])
             await asyncio.sleep(self._env.random.expovariate(1 / BETWEEN_S))
             newer = [i for i, change in enumerate(changes) if change.replaces(standing[i])]
             told = await super().apply([changes[i] for i in newer]) if newer else []
@@ -42,11 +43,11 @@ class UnguardedRepository(SimRepository):
 
     async def _call(self, method: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         def told(*args: Any, **kwargs: Any) -> R:
-            self.server.late = self._late()
+            self._copy.late = self._late()
             try:
                 return method(*args, **kwargs)
             finally:
-                self.server.late = ""
+                self._copy.late = ""
 
         told.__name__ = method.__name__
         return await super()._call(told, *args, **kwargs)
