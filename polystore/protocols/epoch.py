@@ -16,5 +16,7 @@ class SupportsEpoch(Protocol):
         (`TargetRow.status` "backfilling"): so what copies have of the lost state is overwritten, or deleted by the look
         that ends a filling. Commits under way end before, later ones begin in the new epoch.
 
-        Records whose home is another store (`SupportsKeptBodies`) stay as they are, unless their bodies are here."""
+        Records whose home is another store (`SupportsKeptBodies`) stay as they are, unless their bodies are here. Their
+        tombstones are raised like all others: what the home holds of the lost state is older then, and `repair` deletes
+        it."""
         ...

@@ -30,12 +30,16 @@ class Epochs(Home):
 
     def _raise(self, part: Part) -> None:
         part.rows = {id: msgspec.structs.replace(row, version=self._version) for id, row in part.rows.items()}
+        self._raise_tombstones(part)
+
+    def _raise_tombstones(self, part: Part) -> None:
         part.tombstones = {
             id: msgspec.structs.replace(one, version=self._version) for id, one in part.tombstones.items()
         }
 
     def _raise_bodies(self, part: Part) -> None:
         """The home held them at the versions before."""
+        self._raise_tombstones(part)
         for id, row in part.rows.items():
             if row.body[JOURNAL_BODY] is not None:
                 body = {**row.body, JOURNAL_HELD: None}

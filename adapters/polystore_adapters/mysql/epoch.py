@@ -29,6 +29,7 @@ async def begin(pool: Pool) -> int:
             if etype in kept:
                 change = f"ps_version = %s, {JOURNAL_HELD} = NULL"  # the home held the body at the version before
                 db.later(f"UPDATE {ident(etype)} SET {change} WHERE {JOURNAL_BODY} IS NOT NULL", version)
+                db.later("UPDATE ps_tombstone SET version = %s WHERE etype = %s", version, etype)
                 continue
             db.later(f"UPDATE {ident(etype)} SET ps_version = %s", version)
             db.later("UPDATE ps_tombstone SET version = %s WHERE etype = %s", version, etype)

@@ -99,8 +99,9 @@ async def begin(pool: Pool, *, always: bool = False) -> int:
         version = (number << EPOCH_BITS) + 1
         await db.value("SELECT setval('ps_version', $1)", version)
         await db.run(_SET_SQL, str(number))
-        homes = [etype for etype in await _homes(db) if await _renew(db, etype, version)]
-        await db.run("UPDATE ps_tombstone SET version = $1 WHERE etype = ANY($2::text[])", version, homes)
+        types = await _homes(db)
+        homes = [etype for etype in types if await _renew(db, etype, version)]
+        await db.run("UPDATE ps_tombstone SET version = $1 WHERE etype = ANY($2::text[])", version, types)
         await db.run(
             "UPDATE ps_target SET status = 'backfilling', cursor = NULL WHERE status <> 'off' AND etype = ANY($1)",
             homes,

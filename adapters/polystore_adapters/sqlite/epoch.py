@@ -32,6 +32,7 @@ def begin(db: sqlite3.Connection) -> int:
             # The home held the body at the version before.
             change = f'UPDATE "{etype}" SET ps_version = ?, {JOURNAL_HELD} = NULL WHERE {JOURNAL_BODY} IS NOT NULL'
             db.execute(change, (version,))
+            db.execute("UPDATE ps_tombstone SET version = ? WHERE etype = ?", (version, etype))
             continue
         if "ps_version" in columns:
             db.execute(f'UPDATE "{etype}" SET ps_version = ?', (version,))

@@ -145,6 +145,18 @@ class KeptBodiesConformance(Conformance):
         assert settled is not None
         assert settled.version == versions[b]
 
+    async def test_a_tombstone_is_of_the_next_epoch_wherever_the_bodies_are(self) -> None:
+        """The home may hold a record that a lost state wrote again after the deletion."""
+        repository, whole, _ = await self.journaled()
+        await _put(whole, put("a"))
+        await whole.commit(Commit([delete(THING, "a")]))
+        lost = await repository.newest(THING.name) + 100
+        await repository.bump_epoch()
+        (gone,) = await repository.get([key_of(THING, "a")])
+        assert gone is not None
+        assert gone.deleted
+        assert gone.version > lost
+
     async def test_no_newer_body_goes_however_writing_and_settling_meet(self) -> None:
         repository, whole, home = await self.journaled()
         keys = [key_of(THING, id) for id in "abcd"]
