@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated
 
 import pytest
 
+from polystore.entity import entity, entity_type
 from polystore.errors import AlreadyExists, IntegrityViolation, InvalidData, NotFound, VersionConflict
+from polystore.facets import Unique
 from polystore.model import Commit, Committed, OpId, Write, Written
 from polystore.testing.conformance.base import (
     account,
@@ -24,6 +29,20 @@ from polystore.testing.conformance.base import (
 from polystore.testing.conformance.entities import ACCOUNT, NUMBERED, THING, Account, Numbered, Thing
 from polystore.testing.conformance.histories import watch
 from polystore.testing.conformance.writes import KEY, Home, WritesConformance
+
+
+@entity(name="kit_priced")
+@dataclass(kw_only=True)
+class Priced:
+    id: str
+    price: Annotated[Decimal, Unique()]
+
+
+PRICED = entity_type(Priced)
+
+
+def priced(id: str, price: str) -> Write:
+    return write("put", PRICED, Priced(id=id, price=Decimal(price)))
 
 
 class CommitConformance(WritesConformance):
@@ -51,6 +70,20 @@ class CommitConformance(WritesConformance):
         await commit(store, account("e", "X@y"), account("f", "x@y "), update(ACCOUNT, "a", {"owner": "me"}))
         await commit(store, delete(ACCOUNT, "a"))
         await commit(store, account("g", "x@y", number=1))
+
+    async def test_equal_decimals_are_one_unique_value_however_they_are_written(self) -> None:
+        store: Home = await self.open(PRICED)
+        await commit(store, priced("a", "1.0"), priced("zero", "0"))
+        for text in ("1.00", "1", "10E-1", "-0.00"):
+            with pytest.raises(IntegrityViolation):
+                await commit(store, priced("b", text))
+        with pytest.raises(IntegrityViolation):
+            await commit(store, priced("c", "2.50"), priced("d", "2.5"))
+        answers = await asyncio.gather(*(store.commit([Commit([priced(text, text)])]) for text in ("3", "3.0", "3.00")))
+        assert [isinstance(one, IntegrityViolation) for (one,) in answers].count(True) == 2
+        await commit(store, priced("a", "1.00"))
+        assert repr((await live(store, key_of(PRICED, "a")))[1]["price"]) == repr(Decimal("1.00"))
+        await commit(store, delete(PRICED, "a"), priced("b", "1"))
 
     async def test_a_unique_value_may_move_to_another_record_in_one_commit(self) -> None:
         store: Home = await self.open()
