@@ -13,6 +13,7 @@ from polystore.testing.conformance import (
     HistoriesConformance,
     LogConformance,
     RecordsConformance,
+    RefreshConformance,
     RepositoryConformance,
     SchemaConformance,
     TextConformance,
@@ -69,6 +70,10 @@ class TestText(BareAndLayered, TextConformance):
 
 
 class TestDurability(Bare, DurabilityConformance):
+    pass
+
+
+class TestRefresh(BareAndLayered, RefreshConformance):
     pass
 
 

@@ -49,7 +49,7 @@ from polystore.testing.conformance.repository import RepositoryConformance  # no
 from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
 from polystore.testing.conformance.spills import SpillConformance  # noqa: E402
 from polystore.testing.conformance.state import StateConformance  # noqa: E402
-from polystore.testing.conformance.text import TextConformance  # noqa: E402
+from polystore.testing.conformance.text import RefreshConformance, TextConformance  # noqa: E402
 from polystore.testing.conformance.traversal import TraversalConformance  # noqa: E402
 from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
@@ -82,6 +82,7 @@ __all__ = [
     "MovableEnv",
     "ObjectsConformance",
     "RecordsConformance",
+    "RefreshConformance",
     "RepositoryConformance",
     "SchemaConformance",
     "SpillConformance",

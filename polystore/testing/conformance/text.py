@@ -10,7 +10,7 @@ from typing import Protocol
 
 from polystore.filters import Checked, F
 from polystore.model import Change, Match
-from polystore.protocols import Repository, SupportsTextSearch
+from polystore.protocols import Repository, SupportsRefresh, SupportsTextSearch
 from polystore.testing.conformance.base import Conformance, change, chunks, key_of, removal
 from polystore.testing.conformance.entities import ARTICLE, NFC, NFD, Article
 from polystore.text import matches, query
@@ -179,16 +179,6 @@ class TextConformance(Conformance):
         assert await self.ids(store, "학교") == ["b", "c"]
         assert await self.ids(store, "공원") == ["a"]
 
-    async def test_what_another_connection_wrote_is_found(self) -> None:
-        store: Searchable = await self.open()
-        other: Searchable = await self.open()
-        await self.write(store, [article("a", 1, "학교")])
-        await self.seen(other, ARTICLE.name)
-        assert await self.ids(other, "학교") == ["a"]
-        await self.write(other, [article("b", 2, "학교")])
-        await self.seen(store, ARTICLE.name)
-        assert await self.ids(store, "학교") == ["a", "b"]
-
     async def test_tenants_do_not_find_each_others_texts(self) -> None:
         store: Searchable = await self.open()
         await self.write(store, [article("a", 1, "학교"), article("b", 2, "공원")])
@@ -254,3 +244,30 @@ class TextConformance(Conformance):
         rest = await store.search(ARTICLE.name, "", query("학교"), where, 100, after)
         assert list(rest) == found[1:]
         assert await self.search(store, "학교", where=ARTICLE.condition(F.stars > 99)) == []
+
+
+class RefreshConformance(Conformance):
+    """`refresh`, of a store that is searched."""
+
+    protocol = SupportsRefresh
+    types = (ARTICLE,)
+
+    async def test_a_search_shows_what_this_connection_wrote_and_after_a_refresh_what_any_wrote(self) -> None:
+        store: Searchable = await self.open()
+        other: Searchable = await self.open()
+        wrote: list[str] = []
+        for i in range(8):
+            here, there = (store, other) if i % 2 else (other, store)
+            wrote.append(f"{i}")
+            await self.write(here, [article(f"{i}", i + 1, "학교")])
+            assert f"{i}" in [m.id for m in await here.search(ARTICLE.name, "", query("학교"), None, 99, None)]
+            await self.seen(there, ARTICLE.name)
+            assert [m.id for m in await there.search(ARTICLE.name, "", query("학교"), None, 99, None)] == wrote
+
+    async def test_by_key_all_is_read_at_once(self) -> None:
+        store: Searchable = await self.open()
+        other: Searchable = await self.open()
+        await self.write(store, [article("a", 1, "학교")])
+        (record,) = await other.get([key_of(ARTICLE, "a")])
+        assert record is not None
+        assert record.version == 1
