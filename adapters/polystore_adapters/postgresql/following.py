@@ -20,6 +20,9 @@ from polystore_adapters.postgresql.records import Tables
 log = logging.getLogger("polystore.postgresql")
 
 GONE, BEHIND = "gone", "behind:"
+EVERYBODY = (1 << 62) - 1
+"""The mask of all copies that a type can have: the bits of those that it has not are passed over."""
+_LEVEL_SQL = "current_setting('transaction_isolation')"
 _KNOWN_SQL = (
     "SELECT id, field, embedder, text_hash, vec FROM ps_vector WHERE tenant = '' AND etype = $1 "
     "AND id = ANY($2::text[]) AND embedder <> $3"
@@ -34,10 +37,12 @@ async def follow(db: Session, table: ApplicationTable, ids: Iterable[str]) -> di
     wanted = sorted(set(ids))
     found, noted = await lock(db, table, wanted)
     rows = {Key("", table.etype, id): body for id, body in (await _bodies(db, table, wanted, found)).items()}
-    same, now, masks = (await db.fetch(f"SELECT {SAME_SQL}, ps_now_us(), {MASKS_SQL}"))[0]
+    same, now, masks, level = (await db.fetch(f"SELECT {SAME_SQL}, ps_now_us(), {MASKS_SQL}, {_LEVEL_SQL}"))[0]
     if not same:
         raise Moved
-    standing = Standing(now, decode_json(masks) if masks else {})
+    # A transaction that sees the past does not see a copy that has come since: it owes its changes to whoever may be.
+    current = level in ("read committed", "read uncommitted")
+    standing = Standing(now, (decode_json(masks) if masks else {}) if current else {table.etype: EVERYBODY})
     standing.rows = {Key("", table.etype, id): row for id, row in noted.items()}
     todo = changed(table, standing, rows)
     if table.vectors and todo:
