@@ -1,4 +1,4 @@
-"""The kit's class for stores that show late what others wrote: passed by one that does so, failed by one that forgets."""
+"""The kit's class for stores that show late what others wrote, tried on one that keeps its word and one that does not."""
 
 from __future__ import annotations
 
