@@ -30,6 +30,8 @@ class Held:
         """Id of the collection of tenants."""
         self.known: set[str] = set()
         """Tenants that are noted there."""
+        self.tenants_seen: tuple[float, frozenset[str]] | None = None
+        """When a search last looked which tenants are noted, and which they were."""
         self.retired: Sequence[str] = ()
         """Fields that the class has no more, whose values stay in the bodies."""
 

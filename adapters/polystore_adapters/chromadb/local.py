@@ -93,7 +93,7 @@ class Local(Server):
         answer = await self._call(lambda api: api._get(_uuid(id), include=list(include), **asked))
         return rows(answer["ids"], {name: answer[name] for name in include})
 
-    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document) -> list[Document]:
+    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
         found = await self._call(lambda api: api._query(_uuid(id), [vector], None, count, where, None, ["metadatas"]))
         return rows(found["ids"][0], {"metadatas": found["metadatas"][0]})
 
@@ -157,9 +157,7 @@ def _uuid(id: str) -> UUID:
 
 def _translated(error: Exception, path: str) -> PolystoreError:
     if isinstance(error, ImportError):
-        return ConfigurationError(
-            f"chromadb:{path} needs the library, on a POSIX system: pip install chromadb"
-        )
+        return ConfigurationError(f"chromadb:{path} needs the library, on a POSIX system: pip install chromadb")
     if isinstance(error, BlockingIOError):
         return Unavailable("another process has opened this folder; run a ChromaDB server for several processes")
     match getattr(error, "code", lambda: 0)():

@@ -105,8 +105,9 @@ class Remote(Server):
         answer = await self.ask("POST", f"{self.database}/collections/{id}/get", {"include": include, **asked})
         return rows(answer["ids"], {name: answer[name] for name in include})
 
-    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document) -> list[Document]:
-        body = {"query_embeddings": [vector], "n_results": count, "where": where, "include": ["metadatas"]}
+    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
+        body = {"query_embeddings": [vector], "n_results": count, "include": ["metadatas"]}
+        body |= {} if where is None else {"where": where}
         answer = await self.ask("POST", f"{self.database}/collections/{id}/query", body)
         return rows(answer["ids"][0], {"metadatas": answer["metadatas"][0]})
 

@@ -92,7 +92,7 @@ class Server(abc.ABC):
         of `metadatas`, `uris`, `embeddings`."""
 
     @abc.abstractmethod
-    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document) -> list[Document]:
+    async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
         """About the nearest, with their metadata."""
 
     @abc.abstractmethod

@@ -248,6 +248,33 @@ async def prepare_for_texts(url: str, prefix: str) -> None:
 
 
 @in_a_loop
+async def test_a_search_shows_nothing_of_a_tenant_that_has_come_since_the_last_one(chromadb: str, prefix: str) -> None:
+    """While there was one tenant, the server was asked for the nearest of all."""
+    store, other = await prepared(chromadb, prefix, exact_max=0), await prepared(chromadb, prefix, exact_max=0)
+    mine = [change(1, Place(id=f"m{i}", at=[0.1 * i, 1.0, 0.0]), f"m{i}") for i in range(60)]
+    await store.apply(mine)
+    asked: list[Any] = []
+    nearest = store._server.nearest  # pyright: ignore[reportPrivateUsage]
+
+    async def noted(id: str, vector: Any, count: int, where: Any) -> Any:
+        asked.append(where)
+        return await nearest(id, vector, count, where)
+
+    store._server.nearest = noted  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    before = await store.similar(PLACE.name, "", "at", pack(EAST), None, 3)
+    theirs = [change(1, Place(id=f"t{i}", at=EAST), f"t{i}") for i in range(70)]
+    keyed = [msgspec.structs.replace(one, key=Key("acme", PLACE.name, one.key.id)) for one in theirs]
+    await other.apply(keyed)
+    assert await store.similar(PLACE.name, "", "at", pack(EAST), None, 3) == before
+    assert [one.id for one in before] == ["m59", "m58", "m57"]
+    assert asked[0] is None
+    found = await other.similar(PLACE.name, "acme", "at", pack(EAST), None, 99)
+    assert {one.id for one in found} == {one.key.id for one in keyed}
+    await store.aclose()
+    await other.aclose()
+
+
+@in_a_loop
 async def test_scan_tells_what_others_have_changed_there(chromadb: str, prefix: str) -> None:
     store = await prepared(chromadb, prefix)
     await store.apply([change(1, Place(id=id, at=EAST, name="a"), id) for id in "abcd"])
