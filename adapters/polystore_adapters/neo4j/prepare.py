@@ -167,7 +167,8 @@ class _Preparation:
             "WITH n, r WHERE n.ps_version = r.v SET n = r.node RETURN r.key AS key"
         )
         done = {row["key"] for row in await rows(tx, same, rows=given)}
-        await replace_edges(tx, held, [change for change, node in carried if node["ps_key"] in done])
+        written = [change for change, node in carried if node["ps_key"] in done]
+        await replace_edges(tx, held, written, written)
 
     def _carried(self, node: Row, migration: Migration) -> tuple[Change, Row] | None:
         """`Migration.carry_out`, on a body whose values are plain, and the node that is made of it; None when it was

@@ -119,28 +119,27 @@ async def _write(tx: Any, held: Held, some: Sequence[tuple[int, Row]], changes: 
     ]
     guard = (
         f"UNWIND $rows AS r MERGE (n:{held.all} {{ps_key: r.key}}) SET n.ps_lock = true "
-        "WITH n, r WHERE coalesce(n.ps_version, -1) < r.v "
-        f"SET n = r.node, n:{quoted(held.etype)} RETURN r.i AS i"
+        "WITH n, r, n.ps_version IS NOT NULL AS stood WHERE coalesce(n.ps_version, -1) < r.v "
+        f"SET n = r.node, n:{quoted(held.etype)} RETURN r.i AS i, stood"
     )
-    newer: list[int] = [row["i"] for row in await rows(tx, guard, rows=given)]
-    await rows(
-        tx,
-        f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}}) REMOVE n.ps_lock",
-        keys=[row["key"] for row in given],
-    )
-    done = set(newer)
-    await replace_edges(tx, held, [changes[i] for i, _ in some if i in done])
-    return newer
+    newer: dict[int, bool] = {row["i"]: row["stood"] for row in await rows(tx, guard, rows=given)}
+    locked = [row["key"] for row in given if row["i"] not in newer]  # of the others the node is all that there is
+    if locked:
+        unlock = f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}}) REMOVE n.ps_lock"
+        await rows(tx, unlock, keys=locked)
+    stood = [changes[i] for i, _ in some if newer.get(i)]
+    await replace_edges(tx, held, [changes[i] for i, _ in some if i in newer], stood)
+    return list(newer)
 
 
-async def replace_edges(tx: Any, held: Held, changes: Sequence[Change]) -> None:
-    """Give each record the relationships of its body, in the transaction that has written it."""
-    if not changes:
-        return
-    keys = [key_of(one.key.tenant, (one.key.etype, one.key.id)) for one in changes]
-    own = f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}})"
-    await rows(tx, f"{own}-[e]->() WHERE e.ps_properties IS NOT NULL DELETE e", keys=keys)
-    if "graph" not in held.layout.facets:
+async def replace_edges(tx: Any, held: Held, changes: Sequence[Change], stood: Sequence[Change]) -> None:
+    """Give each record the relationships of its body, in the transaction that has written it. `stood`: those of them
+    that may have some, of an older version."""
+    if stood:
+        keys = [key_of(one.key.tenant, (one.key.etype, one.key.id)) for one in stood]
+        own = f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}})"
+        await rows(tx, f"{own}-[e]->() WHERE e.ps_properties IS NOT NULL DELETE e", keys=keys)
+    if not changes or "graph" not in held.layout.facets:
         return
     for (kind, to), ends in _edges(held, changes).items():
         made = (
