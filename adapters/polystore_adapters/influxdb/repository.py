@@ -85,6 +85,8 @@ class InfluxRepository:
 
     def _translated(self, status: int | None) -> PolystoreError:
         match status:
+            case 400:
+                return InvalidData("the server cannot take what was sent: a time or a value that it has no form for")
             case 401 | 403:
                 return PermissionDenied(f"the server refuses this token on the bucket {self._bucket!r}; give it rights")
             case 404:

@@ -232,7 +232,10 @@ class Bucket:
                 if done == PAGE:
                     return True
                 done += 1
-                key = bytes(await (await obstore.get_async(self.data, one["path"])).bytes_async()).decode()
+                try:
+                    key = bytes(await (await obstore.get_async(self.data, one["path"])).bytes_async()).decode()
+                except FileNotFoundError:
+                    continue  # somebody else has just discarded it, or finished it
                 self._sending.pop(upload_id, None)
                 await self._drop(self._parts(Upload(key, upload_id)), key)
                 await self._forget_pending(upload_id)

@@ -94,6 +94,18 @@ async def test_hostile_names_and_values_are_data(bucket: str) -> None:
 
 
 @in_a_loop
+async def test_a_point_at_a_time_that_the_server_does_not_know_is_refused_and_not_tried_again(bucket: str) -> None:
+    store = await prepared(bucket)
+    series = Series("", "thing", "mood", "a")
+    with pytest.raises(InvalidData) as caught:
+        await store.append_points([PointRow(series, 1 << 60, 12345.0)])
+    assert not caught.value.retryable
+    assert "12345" not in str(caught.value)
+    assert await store.points(series, Span(-(1 << 50), None), 10, newest_first=False) == []
+    await store.aclose()
+
+
+@in_a_loop
 async def test_a_point_older_than_the_bucket_keeps_is_refused(bucket: str) -> None:
     store = await prepared(bucket, retention_s=3600)
     with pytest.raises(InvalidData, match="retention"):

@@ -1,15 +1,15 @@
-"""Parts whose sending fails in the middle."""
+"""Parts whose sending fails in the middle, and parts that several processes discard."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
 import obstore
 import pytest
-from polystore_adapters.s3 import connect
+from polystore_adapters.s3 import connect, objects
 from polystore_adapters.s3.options import read_options
 
 from polystore import Unavailable
@@ -65,3 +65,31 @@ async def test_a_part_that_is_sent_again_brings_the_first_along(
         await store.remove_objects([upload.key])
     finally:
         await store.aclose()
+
+
+@in_a_loop
+async def test_an_upload_that_somebody_else_discards_first_is_passed_over(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = Env()
+    stores: list[Any] = [await connect(place, {"part_mb": 5}, env) for _ in range(2)]
+    try:
+        await stores[0].prepare([], create=True)
+        upload = Upload(f"k/{uuid4()}", str(env.uuid7()))
+        await stores[0].put_part(upload, 0, bytes(PART))
+        await stores[0].put_part(upload, 1, b"more")
+        listed, found = objects.listed, list[str]()
+
+        async def overtaken(*args: Any, **given: Any) -> AsyncIterator[Any]:
+            async for chunk in listed(*args, **given):
+                monkeypatch.setattr(objects, "listed", listed)
+                found.extend(one["path"] for one in chunk)
+                assert not await stores[1].discard_parts(-60_000_000)
+                yield chunk
+
+        monkeypatch.setattr(objects, "listed", overtaken)
+        assert not await stores[0].discard_parts(-60_000_000)
+        assert len(found) == 1
+    finally:
+        for store in stores:
+            await store.aclose()
