@@ -124,6 +124,7 @@ def status(context: typer.Context) -> None:
         async with state.opened() as hda:
             answer: dict[str, Any] = {"homes": [], "copies": [], "vectors": _vectors(hda), "kept": await _kept(hda)}
             answer["compared"] = await _compared(hda)
+            answer["moves"] = _moves(hda)
             for home in homes_of(hda):
                 backlog = await home.call(SupportsJournal.backlog)
                 live = await home.call(SupportsJournal.beat, hda.manager.worker)
@@ -153,6 +154,8 @@ def status(context: typer.Context) -> None:
             for row in answer["copies"]:
                 row["entities"] = ", ".join(f"{name}: {status}" for name, status in row["entities"].items())
             state.show(answer["copies"], empty="no copies: the homes serve everything themselves")
+            if answer["moves"]:
+                state.show(answer["moves"])
             if answer["kept"]:
                 state.show(answer["kept"])
             if answer["compared"]:
@@ -162,6 +165,22 @@ def status(context: typer.Context) -> None:
                 state.say("polystore rebuild makes the vectors with what is configured")
 
     run(state, command)
+
+
+def _moves(hda: HybridDataArchitecture) -> list[dict[str, str]]:
+    """Facets that change their store: who serves, who will, and how far that is; what a rebuild has left behind."""
+    rows: list[dict[str, str]] = []
+    for etype, one in sorted(hda.manager.placements.items()):
+        status = {row.name: row.status for row in hda.manager.line(etype).targets.rows(etype)}
+        for facet, serves in one.facets.items():
+            row = {"entity": etype, "facet": facet, "serves": serves, "to serve": "", "how far": "", "kept": ""}
+            if (name := one.upcoming.get(facet)) is not None:
+                how_far = "filled, to be compared" if status.get(name) == "active" else "is being filled"
+                rows.append(row | {"to serve": name, "how far": how_far})
+            elif facet in one.leaving or facet in one.previous:
+                how_far = f"{one.leaving[facet]} is still delivered to" if facet in one.leaving else ""
+                rows.append(row | {"how far": how_far, "kept": one.previous.get(facet, "")})
+    return rows
 
 
 async def _compared(hda: HybridDataArchitecture) -> list[dict[str, Any]]:

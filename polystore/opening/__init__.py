@@ -58,8 +58,8 @@ async def open_all(
     later = await exits.enter_async_context(AsyncExitStack())
     stores, absent = await _connect(exits, loaded, env)
     journals = await stored_placements(stores, types, records)
-    for name, one in with_places(loaded.stores, journals.values()).items():
-        await _connect_one(exits, name, one, env, stores, absent)
+    for name, place in with_places(loaded.stores, journals.values()).items():
+        await _connect_one(exits, name, place, env, stores, absent)
     remembered = await placed(loaded, types, records, stores, journals, known_embedders)
     alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
     placements = {etype: one.placement for etype, one in remembered.items() if etype in records}

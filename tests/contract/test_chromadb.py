@@ -10,6 +10,7 @@ from polystore.testing.conformance import (
     CopyExpiryConformance,
     DurabilityConformance,
     HistoriesConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -35,6 +36,10 @@ class BareAndLayered(Bare):
         with own_prefix(chromadb) as prefix:
             bare = connecting(chromadb, prefix)
             yield bare if request.param == "bare" else layered(bare)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

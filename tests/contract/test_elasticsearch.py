@@ -12,6 +12,7 @@ from polystore.testing.conformance import (
     DurabilityConformance,
     HistoriesConformance,
     LogConformance,
+    RebuildConformance,
     RecordsConformance,
     RefreshConformance,
     RepositoryConformance,
@@ -39,6 +40,10 @@ class BareAndLayered(Bare):
         with own_prefix(elasticsearch) as prefix:
             bare = connecting(elasticsearch, prefix)
             yield bare if request.param == "bare" else layered(bare)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(Bare, RepositoryConformance):

@@ -21,11 +21,28 @@ from tests.contract.broken import (
     journals,
     objects,
     queries,
+    rebuild,
     state,
 )
 from tests.contract.broken.registry import CASES, Case
 
-MODULES = (bodies, cache, copies, counts, ends, epochs, expiry, facts, graphs, homes, journals, objects, queries, state)
+MODULES = (
+    bodies,
+    cache,
+    copies,
+    counts,
+    ends,
+    epochs,
+    expiry,
+    facts,
+    graphs,
+    homes,
+    journals,
+    objects,
+    queries,
+    rebuild,
+    state,
+)
 
 
 def connection(broken: type[MemoryServer | MemoryRepository]) -> Connect:

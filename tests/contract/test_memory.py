@@ -32,6 +32,7 @@ from polystore.testing.conformance import (
     LimitConformance,
     LogConformance,
     ObjectsConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -61,6 +62,10 @@ class BareAndLayered:
 
 def memory(env: Env) -> Awaitable[Repository]:
     return connect_memory("memory:kit", {}, env)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

@@ -11,6 +11,7 @@ from polystore.testing.conformance import (
     DurabilityConformance,
     FilterConformance,
     HistoriesConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -42,6 +43,10 @@ class BareAndLayered(Bare):
     def connect(self, request: pytest.FixtureRequest) -> Generator[Connect]:
         with fresh_database() as url:
             yield connecting(url) if request.param == "bare" else layered(connecting(url))
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

@@ -21,6 +21,7 @@ from polystore.testing.conformance import (
     JournalConformance,
     KeptBodiesConformance,
     LogConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -61,6 +62,10 @@ class BareAndLayered(Bare):
     def connect(self, room: Room, request: pytest.FixtureRequest) -> Generator[Connect]:
         with room.taken() as url:
             yield connecting(url) if request.param == "bare" else layered(connecting(url))
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

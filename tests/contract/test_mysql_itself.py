@@ -15,6 +15,7 @@ from polystore.testing.conformance import (
     JournalConformance,
     KeptBodiesConformance,
     LogConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -40,6 +41,10 @@ class OnMySQL:
     def connect(self, room: Room) -> Generator[Connect]:
         with room.taken() as url:
             yield connecting(url)
+
+
+class TestRebuild(OnMySQL, RebuildConformance):
+    pass
 
 
 class TestRepository(OnMySQL, RepositoryConformance):

@@ -10,6 +10,7 @@ from polystore.testing.conformance import (
     CopyExpiryConformance,
     DurabilityConformance,
     HistoriesConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -42,6 +43,10 @@ class BareAndLayered(Bare):
         with own_label(neo4j) as label:
             bare = connecting(neo4j, label)
             yield bare if request.param == "bare" else layered(bare)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(Bare, RepositoryConformance):

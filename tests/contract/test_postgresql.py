@@ -27,6 +27,7 @@ from polystore.testing.conformance import (
     LimitConformance,
     LogConformance,
     ObjectsConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -74,6 +75,10 @@ class BareAndLayered(Bare):
                 return connected(env, path)
 
             yield connecting if request.param == "bare" else layered(connecting)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

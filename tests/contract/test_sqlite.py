@@ -30,6 +30,7 @@ from polystore.testing.conformance import (
     LimitConformance,
     LogConformance,
     ObjectsConformance,
+    RebuildConformance,
     RecordsConformance,
     RepositoryConformance,
     SchemaConformance,
@@ -59,6 +60,10 @@ class BareAndLayered(Bare):
             return connect_sqlite(f"sqlite:{tmp_path}/kit.db", {}, env)
 
         return connected if request.param == "bare" else layered(connected)
+
+
+class TestRebuild(Bare, RebuildConformance):
+    pass
 
 
 class TestRepository(BareAndLayered, RepositoryConformance):

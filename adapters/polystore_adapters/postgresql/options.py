@@ -54,5 +54,6 @@ def parse(options: Mapping[str, Any]) -> Options:
         names = ", ".join(Options.__struct_fields__)
         raise ConfigurationError(f"options of a postgresql: store: {e}; known: {names}") from None
     if known.place == 2:
-        return msgspec.structs.replace(known, schema=f"{known.schema}_2" if known.schema else "ps_place_2")
+        first, *others = known.schema.split(",") if known.schema else ["ps_place"]
+        return msgspec.structs.replace(known, schema=",".join((f"{first.strip()}_2", *others)))
     return known

@@ -131,7 +131,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         wanted = [layout for layout in layouts if layout.kind == "record"]
         logs = [LogTable(layout) for layout in layouts if layout.kind == "fact"]
         if create and self._options.place == 2:
-            await make_schema(self._pool, str(self._options.schema))
+            await make_schema(self._pool, str(self._options.schema).partition(",")[0])
         async with self._pool.transaction() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
             tables = await described(db, self.place, self._options, wanted, make=create)

@@ -44,6 +44,7 @@ from polystore.testing.conformance.layered import layered  # noqa: E402
 from polystore.testing.conformance.limits import ChannelConformance, LimitConformance  # noqa: E402
 from polystore.testing.conformance.logs import LogConformance  # noqa: E402
 from polystore.testing.conformance.objects import FileClaimsConformance, ObjectsConformance  # noqa: E402
+from polystore.testing.conformance.rebuild import RebuildConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
 from polystore.testing.conformance.schema import SchemaConformance  # noqa: E402
@@ -81,6 +82,7 @@ __all__ = [
     "LogConformance",
     "MovableEnv",
     "ObjectsConformance",
+    "RebuildConformance",
     "RecordsConformance",
     "RefreshConformance",
     "RepositoryConformance",

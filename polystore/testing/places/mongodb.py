@@ -25,7 +25,8 @@ def fresh_database(url: str) -> Generator[str]:
         yield named(url, name)
     finally:
         with MongoClient[dict[str, Any]](url) as client:
-            client.drop_database(name)
+            for one in (name, f"{name}_2"):
+                client.drop_database(one)
 
 
 def places(url: str) -> Places:

@@ -45,7 +45,7 @@ def fresh_database(url: str) -> Generator[str]:
     try:
         yield parts.set(database=name).render_as_string(hide_password=False)
     finally:
-        run(plain, f"DROP DATABASE {name}")
+        run(plain, f"DROP DATABASE {name}", f"DROP DATABASE IF EXISTS {name}_2")
 
 
 def follow_clock(env: Env, repository: Any) -> None:

@@ -30,14 +30,15 @@ def _driver(url: str) -> Any:
 
 def _empty(driver: Any, label: str) -> None:
     with driver.session() as session:
-        session.run(f"MATCH (n) WHERE n:{label} OR n:{label}Meta DETACH DELETE n").consume()
+        for one in (label, f"{label}_2"):
+            session.run(f"MATCH (n) WHERE n:{one} OR n:{one}Meta DETACH DELETE n").consume()
 
 
 def _forget(driver: Any, label: str) -> None:
     with driver.session() as session:
         for kind in ("CONSTRAINT", "INDEX"):
             for row in session.run(f"SHOW {kind} YIELD name RETURN name").data():
-                if row["name"].endswith(label):
+                if row["name"].endswith((label, f"{label}_2")):
                     session.run(f"DROP {kind} {row['name']} IF EXISTS").consume()
 
 

@@ -76,7 +76,7 @@ def fresh_schema(url: str) -> Generator[str]:
     try:
         yield f"{name},pg_catalog"
     finally:
-        statements(url).run(f"DROP SCHEMA {name} CASCADE")
+        statements(url).run(f"DROP SCHEMA {name} CASCADE; DROP SCHEMA IF EXISTS {name}_2 CASCADE")
 
 
 def follow_clock(env: Env, url: str, search_path: str) -> None:
