@@ -9,8 +9,9 @@ from typing import Final
 from polystore.errors import PolystoreError
 from polystore.model import Change, Outcome
 
-CHANGES_MAX: Final = 2_000
-"""Of one transaction, unless a call alone has more."""
+CHANGES_MAX: Final = 500
+"""Of one transaction, unless a call alone has more: with 2,000 all that came together ran into its deadline at once, and
+was sent again."""
 Apply = Callable[[Sequence[Change]], Awaitable[list[Outcome]]]
 
 
