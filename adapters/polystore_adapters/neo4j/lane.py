@@ -10,8 +10,8 @@ from polystore.errors import PolystoreError
 from polystore.model import Change, Outcome
 
 CHANGES_MAX: Final = 500
-"""Of one transaction, unless a call alone has more: with 2,000 all that came together ran into its deadline at once, and
-was sent again."""
+"""Of one transaction, unless a call alone has more. With 2,000 all that came together ran into its deadline at once,
+and was sent again."""
 Apply = Callable[[Sequence[Change]], Awaitable[list[Outcome]]]
 
 
