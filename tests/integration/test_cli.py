@@ -267,6 +267,20 @@ def test_verify_finds_what_somebody_changed_by_hand(cli: Cli, tmp_path: Path) ->
     assert "3 differences" in cli("verify", code=1).stdout
 
 
+def test_repair_mends_what_somebody_changed_by_hand(cli: Cli, tmp_path: Path) -> None:
+    cli("import", "note", "notes.jsonl")
+    by_hand(tmp_path / "data/vector.db", "UPDATE note SET text = 'other' WHERE id = 'a'")
+    by_hand(tmp_path / "data/graph.db", "DELETE FROM note WHERE id = 'c'")
+    looked = answer(cli("repair", "--dry-run", "--json", code=1))
+    assert (looked["left"], looked["mended"], len(looked["shown"])) == (2, {}, 2)
+    assert "0 repaired" in cli("repair", "note", "full_text").stdout
+    assert "2 repaired (1 content, 1 missing), 0 left" in cli("repair", "note").stdout
+    assert answer(cli("--json", "verify"))["differences"] == 0
+    by_hand(tmp_path / "data/graph.db", "UPDATE note SET ps_version = ps_version + 1 WHERE id = 'a'")
+    assert "epoch bump" in answer(cli("repair", "graph", "--json", code=1))["shown"][0]["detail"]
+    assert "did you mean 'graph'" in cli("repair", "grahp", code=2).stderr
+
+
 def by_hand(path: Path, statement: str) -> None:
     db = sqlite3.connect(path)
     db.create_collation("ps_decimal", lambda a, b: (a > b) - (a < b))
