@@ -19,9 +19,8 @@ test: $(VENV)/.dev ## run all tests, on the servers that can be started; what la
 check: $(VENV)/.dev ## ruff, mypy strict, pyright strict, the import order
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
-	$(RUN) -m pyright
 	$(VENV)/bin/lint-imports
+	$(RUN) -m mypy & mypy=$$!; $(RUN) -m pyright; pyright=$$?; wait $$mypy && exit $$pyright
 
 up: $(VENV)/.dev ## start the servers [S=postgres,redis, default all] [STACK=docker or native, default docker where it answers]
 	@$(RUN) -m compose up $(S)

@@ -7,7 +7,7 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 
 import pytest
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Connect = Callable[[Env], Awaitable[Repository]]
 """A new connection to the data of one test, which is empty at first and shared with no other test."""
 
-TEST_LIMIT_S = 60.0
+TEST_LIMIT_S = 120.0
 """A single test takes far less; a store that never answers must not hold up the whole suite."""
 _Facet = Literal["full_text", "vector", "graph"]
 _FACETS: Mapping[_Facet, type] = {
@@ -299,6 +299,15 @@ async def live(repository: Repository, key: Key) -> tuple[int, Body]:
     if record is None or record.body is None:
         fail(f"{key} is not there: {record}")
     return record.version, record.body
+
+
+def turns(most: int, least: int) -> Iterator[int]:
+    """0, 1, 2...: as many as a store takes in two seconds, but `least` and no more than `most`."""
+    until = time.monotonic() + 2
+    for turn in range(most):
+        if turn >= least and time.monotonic() > until:
+            return
+        yield turn
 
 
 def chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

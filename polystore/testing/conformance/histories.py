@@ -11,7 +11,7 @@ import pytest
 
 from polystore.model import EVERYTHING, Change, Key, Stamp
 from polystore.protocols import Repository
-from polystore.testing.conformance.base import Conformance, change, key_of, removal
+from polystore.testing.conformance.base import Conformance, change, key_of, removal, turns
 from polystore.testing.conformance.entities import THING, WORDS, Thing
 
 APPLIERS = 8
@@ -66,7 +66,7 @@ class HistoriesConformance(Conformance):
     @pytest.mark.parametrize("seed", range(6))
     async def test_many_appliers_end_at_the_newest_version_and_no_version_drops(self, seed: int) -> None:
         stores: list[Repository] = [await self.open(), await self.open()]
-        given = history(seed, batch_max=min(20, stores[0].limits.batch_max))
+        given = history(seed, size=200, batch_max=min(20, stores[0].limits.batch_max))
         waiting = list(reversed(given.batches))
 
         async def applier(store: Repository) -> None:
@@ -96,7 +96,7 @@ class HistoriesConformance(Conformance):
         """Batches of one: in a larger batch a lost insert race hides behind its neighbours."""
         stores: list[Repository] = [await self.open(), await self.open()]
         r = random.Random(5)
-        for turn in range(60):
+        for turn in turns(60, 15):
             key = key_of(THING, f"fresh-{turn}")
             versions: list[Change] = [
                 removal(key, v) if v == removed else change(THING, Thing(id=key.id, number=v), v) for v in (1, 2, 3, 4)
@@ -113,7 +113,7 @@ class HistoriesConformance(Conformance):
         """Cancelling a call does not stop what was sent: the server may carry it out whenever it comes to it."""
         stores: list[Repository] = [await self.open(), await self.open()]
         wanted: dict[Key, int] = {}
-        for turn in range(36):
+        for turn in turns(36, 12):
             key = key_of(THING, f"late-{turn}")
             old = asyncio.create_task(stores[0].apply([change(THING, Thing(id=key.id, number=1), 1)]))
             for _ in range(turn % 12):
