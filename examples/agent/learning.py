@@ -19,6 +19,8 @@ CARD_EVERY = 100
 """One of so many messages of a file comes with a card, made here, so that there are files to keep."""
 TOGETHER = 50
 """Files that are saved at the same time."""
+PATIENCE_S = 600
+"""How long a store that is down is waited for at the end. What it is owed is not lost after that, either."""
 
 
 class Learner:
@@ -55,7 +57,7 @@ class Learner:
             await self._messages.delete(_id(name, position))
             await self._attachments.delete(_id(name, position))
         await self._acquaint()
-        await self._hda.settle()
+        await self._hda.settle(PATIENCE_S)
         await self._sources.update(name, {"messages": len(lines), "complete": True})
         return report
 

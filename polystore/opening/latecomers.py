@@ -13,7 +13,7 @@ from polystore.consistency import DataConsistencyManager
 from polystore.consistency.copies import register
 from polystore.entity import EntityType
 from polystore.env import Env
-from polystore.errors import PolystoreError
+from polystore.errors import PolystoreError, SchemaMismatch
 from polystore.model import Change, Placement
 from polystore.opening.preparing import prepare
 from polystore.protocols import Repository, SupportsJournal
@@ -27,6 +27,8 @@ async def answering(name: str, config: StoreConfig, env: Env) -> Store:
     store = await open_store(name, config, env)
     try:
         await store.call(Repository.ping)
+    except SchemaMismatch:
+        pass  # it answers; what it lacks is made when it is prepared
     except BaseException:
         await store.aclose()
         raise
@@ -46,7 +48,7 @@ class Known(NamedTuple):
 class Latecomers:
     """What is placed is what was placed at `open`: a store that comes late takes up what it had, and gets nothing new.
 
-    `exits` closes those that have come.
+    `exits` closes those that have come, `came` is told of them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Latecomers:
         placements: Mapping[str, Placement],
         known: Known,
         exits: AsyncExitStack,
+        came: Callable[[str], None],
     ) -> None:
         self._env = env
         self._manager = manager
@@ -64,6 +67,7 @@ class Latecomers:
         self._placements = placements
         self._known = known
         self._exits = exits
+        self._came = came
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, absent: Mapping[str, StoreConfig], *, create: bool) -> None:
@@ -117,3 +121,4 @@ class Latecomers:
             await line.home.call(SupportsJournal.awaken, name, None, 0)
             line.retries.wake(name)
             line.wake()
+        self._came(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-ROWS_MAX = 250
+ROWS_MAX = 500
 """Rows of one statement. `executemany` gives the interpreter lock away and takes it back with every row; here other
 threads run while SQLite is at work on all of them."""
 PARAMETERS_MAX = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
