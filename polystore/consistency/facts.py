@@ -68,9 +68,17 @@ class Facts:
         if journal is None or not able or store is None or (journal.name, name) in self._spillways:
             return
         manager = self._manager
-        self._spillways[journal.name, name] = Spillway(
+        spillway = self._spillways[journal.name, name] = Spillway(
             self._env, manager.settings, manager.report, self._types, manager.erasures.measures, journal, store
         )
+        if self._task is not None:
+            spillway.start()
+
+    def came(self, name: str) -> None:
+        """A store that did not answer at the start is there: what is kept for it is delivered."""
+        for etype, (store, keeper) in {**self._measured, **self._logs}.items():
+            if store == name:
+                self._add_spillway(etype, name, keeper)
 
     # -- start and stop ---------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ async def open_all(
     await _look_at_models(stores, remembered, manager, create)
     live_state = live_state_store(loaded, stores)
     files = await open_files(exits, env, stores, placements, manager, journal)
-    late = Latecomers(env, manager, types, {**placements, **alone}, known, later)
+    late = Latecomers(env, manager, types, {**placements, **alone}, known, later, facts.came)
     exits.push_async_callback(late.stop)
     late.start(absent, create=create)
     wiring = Wiring(
