@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -16,19 +17,30 @@ from agent.moods import valence
 from agent.portraits import Portraits
 from polystore import Allowance, HybridDataArchitecture, WriteResult
 
+Written = Sequence[tuple[str, WriteResult]]
+"""What was written, and what became of it."""
 REMINDED = 6
 """Messages of the chat that a language model is told again."""
 
 
+class Remembered(msgspec.Struct):
+    """What became of a part of a turn: `at` when it had reached these stores, `ms` after it was sent."""
+
+    what: str
+    result: WriteResult
+    at: datetime
+    ms: float
+
+
 class Answer(msgspec.Struct):
     """What the agent says. `model`: of which language model, "" when it is what was recalled. `trouble`: why the model
-    did not answer. `written`: what became of the turn, by what it is."""
+    did not answer. `written`: what became of the turn."""
 
     text: str
     recalled: Recalled
     model: str
     trouble: str
-    written: Sequence[tuple[str, WriteResult]]
+    written: Sequence[Remembered]
 
 
 class Agent:
@@ -64,19 +76,25 @@ class Agent:
         written = await self._remember(text, said if model or recalled.memory else None, ms)
         return Answer(said, recalled, model, trouble, written)
 
-    async def _remember(self, text: str, answer: str | None, ms: float) -> Sequence[tuple[str, WriteResult]]:
+    async def _remember(self, text: str, answer: str | None, ms: float) -> Sequence[Remembered]:
         topics = await self.memory.about(text)
-        messages = await self.memory.remember(text, answer, topics)
+        messages = await _timed(self._messages(text, answer, topics))
         did = f"answered “{text}”" if answer else f"knew nothing about “{text}”"
         language = "Korean" if korean(text) else "English"
         points, line, _ = await asyncio.gather(
-            self.feelings.note(text, answer, ms),
-            self.company.did(did, ms),
+            _timed(self.feelings.note(text, answer, ms)),
+            _timed(self._did(did, ms)),
             self.company.note(valence(text), topics[0] if topics else None, language),
         )
         if answer is not None:
             await self.learner.answered()
-        return [*(("message", one) for one in messages), *points, ("log", line)]
+        return [*messages, *points, *line]
+
+    async def _messages(self, text: str, answer: str | None, topics: Sequence[str]) -> Written:
+        return [("message", one) for one in await self.memory.remember(text, answer, topics)]
+
+    async def _did(self, what: str, ms: float) -> Written:
+        return [("log", await self.company.did(what, ms))]
 
     async def _prompt(self, text: str, recalled: Recalled) -> Sequence[Said]:
         """Who it is, whom it talks to, what it remembers of this, and what was just said."""
@@ -91,3 +109,10 @@ class Agent:
             *(Said("assistant" if one.speaker == AGENT else "user", one.text) for one in last),
             Said("user", text),
         ]
+
+
+async def _timed(writing: Awaitable[Written]) -> Sequence[Remembered]:
+    started = time.perf_counter()
+    written = await writing
+    at, ms = datetime.now().astimezone(), (time.perf_counter() - started) * 1000
+    return [Remembered(what, result, at, ms) for what, result in written]

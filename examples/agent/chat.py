@@ -195,10 +195,12 @@ class Chat:
         if memory := answer.recalled.memory:
             found, now = memory.match_version, memory.version
             self._console.print(f"answered from {memory.value.id}, found at version {found}, now at {now}")
-        for what, result in answer.written:
+        for one in answer.written:
+            result = one.result
             reached = ", ".join(f"{store} {status}" for store, status in result.stores.items())
             version = "" if result.version is None else f", version {result.version}"
-            self._console.print(f"remembered {what} as {result.key}{version}: {reached}")
+            when = f"{one.at:%H:%M:%S}, after {one.ms:.1f} ms"
+            self._console.print(f"remembered {one.what} as {result.key}{version}: {reached} at {when}")
 
     async def _log(self, words: str) -> None:
         deeds = await self._agent.company.deeds(words, LINES)
