@@ -30,6 +30,7 @@ from tests.contract import (
     test_neo4j,
     test_postgresql,
     test_redis,
+    test_refresh_catches,
     test_s3,
     test_sqlite,
 )
@@ -61,5 +62,6 @@ def test_every_class_of_the_kit_and_every_claim_is_run(module: ModuleType, repos
 
 
 def test_every_class_of_the_kit_is_run() -> None:
-    run = [one for module in (test_memory, test_sqlite) for one in vars(module).values() if isinstance(one, type)]
+    modules = (test_memory, test_sqlite, test_refresh_catches)
+    run = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
     assert {base for one in run for base in one.__mro__} >= KIT

@@ -1,4 +1,4 @@
-"""The kit's class for stores that show late what others wrote, tried on one that keeps its word and one that does not."""
+"""The kit's class for stores that show late what others wrote, on one that keeps its word, and one that does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polystore.env import Env
 from polystore.filters import Checked
 from polystore.model import Change, Match, Outcome
 from polystore.protocols import Repository, SupportsRefresh
-from polystore.testing.conformance import RefreshConformance
+from polystore.testing.conformance import Connect, RefreshConformance
 from polystore.text import Phrase
 
 SHOWN = "test_a_search_shows_what_this_connection_wrote_and_after_a_refresh_what_any_wrote"
@@ -51,8 +51,7 @@ class Forgetful(Late):
         """Does nothing."""
 
 
-@pytest.mark.parametrize(("store", "passes"), [(Late, True), (Forgetful, False)])
-def test_a_store_that_is_refreshed_in_vain_fails(store: type[Late], passes: bool) -> None:
+def connecting(store: type[Late]) -> Connect:
     servers: list[MemoryServer] = []
 
     async def connected(env: Env) -> Repository:
@@ -60,11 +59,17 @@ def test_a_store_that_is_refreshed_in_vain_fails(store: type[Late], passes: bool
             servers.append(MemoryServer(env))
         return store(servers[0], env)
 
+    return connected
+
+
+class TestRefresh(RefreshConformance):
+    @pytest.fixture
+    def connect(self) -> Connect:
+        return connecting(Late)
+
+
+def test_a_store_that_is_refreshed_in_vain_fails() -> None:
     kit = RefreshConformance()
-    kit.use(connected)
-    test = getattr(kit, SHOWN)
-    if passes:
-        test()
-    else:
-        with pytest.raises(AssertionError):
-            test()
+    kit.use(connecting(Forgetful))
+    with pytest.raises(AssertionError):
+        getattr(kit, SHOWN)()

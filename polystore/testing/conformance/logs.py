@@ -62,7 +62,8 @@ class LogConformance(Conformance):
     async def open(self, *more: EntityType[Any]) -> Any:
         store = await self.connection()
         assert SupportsLog in store.capabilities
-        layouts = [Layout(one, True, frozenset(), kind="fact") for one in (EVENT, TRACE, *more)]
+        types: list[EntityType[Any]] = [EVENT, TRACE, *more]
+        layouts = [Layout(one, True, frozenset(), kind="fact") for one in types]
         await cast(SupportsSchema, store).prepare(layouts, create=True)
         return store
 

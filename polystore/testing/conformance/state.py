@@ -53,12 +53,13 @@ class LiveConformance(Conformance):
     def unit_us(self, units: float = 1.0) -> int:
         return int(units * self.unit_s * 1e6)
 
-    async def open(self) -> SupportsState:
+    async def open(self, *more: EntityType[Any]) -> SupportsState:
         repository = await self.connection()
         assert SupportsState in repository.capabilities, "the repository does not claim SupportsState"
         if SupportsSchema in repository.capabilities:
-            layout = Layout(SESSION, True, frozenset(), kind="state")
-            await cast(SupportsSchema, repository).prepare([layout], create=True)
+            types: list[EntityType[Any]] = [SESSION, *more]
+            layouts = [Layout(one, True, frozenset(), kind="state") for one in types]
+            await cast(SupportsSchema, repository).prepare(layouts, create=True)
         return cast(SupportsState, repository)
 
 
