@@ -32,7 +32,7 @@ def on_postgresql(main: Settings) -> None:
 
 
 def on_mysql(main: Settings) -> None:
-    name = urlsplit(main["url"]).path.strip("/")
+    name = urlsplit(str(main["url"])).path.strip("/")
     mysql.run(main["url"], f"DROP TABLE {name}.ps_lease")
 
 

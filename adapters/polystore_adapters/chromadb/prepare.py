@@ -62,7 +62,8 @@ async def clear(server: Server, etype: str) -> None:
     there = await server.collection(name)
     if there is None:
         return
-    served = (there.get("metadata") or {}).get("served")
+    about: Document = there.get("metadata") or {}
+    served: str | None = about.get("served")
     for field, spec in load_served(served).vectors.items() if served else ():
         await server.drop(index_name(server, etype, field, spec))
     await server.drop(name)

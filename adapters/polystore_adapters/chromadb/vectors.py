@@ -60,7 +60,7 @@ async def _filter(server: Server, held: Held, tenant: str) -> Document | None:
         noted = await server.items(held.tenants, "metadatas", where={"etype": held.etype})
         held.tenants_seen = now, frozenset(one["metadatas"]["tenant"] for one in noted)
     mine = quote(tenant, safe="")
-    return None if held.tenants_seen[1] == {mine} else {"ps_tenant": mine}
+    return None if held.tenants_seen[1] == frozenset((mine,)) else {"ps_tenant": mine}
 
 
 def _best(found: Sequence[Match], limit: int) -> list[Match]:
