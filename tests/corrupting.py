@@ -46,10 +46,15 @@ def h_of(id: str) -> int:
 class Corruptor(Protocol):
     """Makes one copy wrong. `extra`: a record that is only there, made of that of another id."""
 
-    store: Mapping[str, Any]
-    """How the store is configured."""
-    kinds: Sequence[str]
-    """Ways to corrupt a record, each named as `verify` tells of it, but for what stands behind a blank."""
+    @property
+    def store(self) -> Mapping[str, Any]:
+        """How the store is configured."""
+        ...
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Ways to corrupt a record, each named as `verify` tells of it, but for what stands behind a blank."""
+        ...
 
     def corrupt(self, kind: str, id: str) -> None: ...
     def close(self) -> None: ...
@@ -70,7 +75,8 @@ class Sqlite:
                 db.execute("DELETE FROM memo WHERE id = ?", (id,))
             case "extra":
                 new = f"{id}-extra"
-                columns = [row[1] for row in db.execute("PRAGMA table_info(memo)") if row[1] != "ps_rid"]
+                names = [str(row[1]) for row in db.execute("PRAGMA table_info(memo)")]
+                columns = [one for one in names if one != "ps_rid"]
                 taken = ", ".join({"id": "?1", "ps_h": "?2"}.get(one, one) for one in columns)
                 sql = f"INSERT INTO memo ({', '.join(columns)}) SELECT {taken} FROM memo WHERE id = ?3"
                 db.execute(sql, (new, h_of(new), id))

@@ -8,7 +8,7 @@ process at a time does so for a type, under a lease of the home's journal, which
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -59,7 +59,6 @@ class _Manager(Protocol):
     settings: Settings
     placements: dict[str, Placement]
     mender: Mender
-    lines: Mapping[str, Line]
 
     def line(self, etype: str) -> Line: ...
     def report(self, problem: str) -> None: ...

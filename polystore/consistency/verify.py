@@ -124,19 +124,19 @@ class Verifier:
         low, size = span.low, PAGE
         while low < span.high:
             rest = HashSpan(low, span.high)
-            pages = [await _page(store, side, rest, size) for store in (side.home, side.copy)]
-            high = min([span.high, *(page.stamps[-1].h for page in pages if page.cursor is not None)])
+            pages: list[Page] = [await _page(store, side, rest, size) for store in (side.home, side.copy)]
+            high = min(span.high, *[_end(page, span) for page in pages])
             if high == low:  # more records have this one hash
                 size *= 2
                 continue
-            here, there = ({one.id: one for one in page.stamps if one.h < high} for page in pages)
+            here, there = [_by_id(page, high) for page in pages]
             yield Window(HashSpan(low, high), here, there)
             low, size = high, PAGE
 
     async def window(self, side: Side, span: HashSpan) -> Window:
         """The same records once more."""
         here, there = [await _page(store, side, span, None) for store in (side.home, side.copy)]
-        return Window(span, {one.id: one for one in here.stamps}, {one.id: one for one in there.stamps})
+        return Window(span, _by_id(here, span.high), _by_id(there, span.high))
 
     async def judged(self, side: Side, window: Window) -> list[Difference]:
         """The differences of a window, in the order of their hashes."""
@@ -199,6 +199,15 @@ async def _lost(journal: Store, difference: Difference) -> Difference:
     (kept,) = await journal.call(Repository.get, [difference.key])
     gone = kept is not None and kept.body is not None and kept.body[JOURNAL_BODY] is None
     return msgspec.structs.replace(difference, problem="lost") if gone else difference
+
+
+def _end(page: Page, span: HashSpan) -> int:
+    """The hash below which the page has everything."""
+    return span.high if page.cursor is None else page.stamps[-1].h
+
+
+def _by_id(page: Page, high: int) -> dict[str, Stamp]:
+    return {one.id: one for one in page.stamps if one.h < high}
 
 
 async def _page(store: Store, side: Side, span: HashSpan, size: int | None) -> Page:

@@ -116,10 +116,9 @@ def corrupting(store: str, folder: Path) -> Generator[Corruptor]:
     if store == "sqlite":
         yield Sqlite(folder)
         return
-    place, cls = {"elasticsearch": (elasticsearch, Elasticsearch), "chromadb": (chromadb, Chromadb)}[store]
-    url = url_of(store)
+    url, place = url_of(store), elasticsearch if store == "elasticsearch" else chromadb
     with place.own_prefix(url) as prefix:
-        corruptor = cls(url, prefix)
+        corruptor = Elasticsearch(url, prefix) if store == "elasticsearch" else Chromadb(url, prefix)
         try:
             yield corruptor
         finally:

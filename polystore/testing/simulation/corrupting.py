@@ -15,8 +15,8 @@ from polystore.testing.simulation.history import History, State
 from polystore.testing.simulation.servers import SimServer
 
 KINDS = ("missing", "extra", "older", "content", "vector")
-PERIODS = {"reconcile_s": 2.0, "reconcile_full_s": 4.0}
-"""How often a corrupted seed compares."""
+RECONCILE_S, ROUND_S = 2.0, 4.0
+"""How often a corrupted seed compares, and how long a round takes."""
 _PAUSE_S = 2.0
 
 

@@ -18,7 +18,7 @@ from polystore.store import Settings as StoreSettings
 from polystore.store import Store
 from polystore.testing.simloop import SimLoop, current_process
 from polystore.testing.simulation.caching import CACHE, CacheReader, SimCacheServer
-from polystore.testing.simulation.corrupting import PERIODS
+from polystore.testing.simulation.corrupting import RECONCILE_S, ROUND_S
 from polystore.testing.simulation.history import HOME, History
 from polystore.testing.simulation.network import Link, Network, SimRepository
 from polystore.testing.simulation.scenario import Scenario
@@ -117,7 +117,8 @@ class Node:
             backfill_chunk=4,
             embed_timeout_s=3.0,
             kept_s=2.0,
-            **(PERIODS if scenario.corrupted else {"reconcile_s": 0.0}),
+            reconcile_s=RECONCILE_S if scenario.corrupted else 0.0,
+            reconcile_full_s=ROUND_S,
         )
         lend(self.env, stores, TYPES, self._placements)
         embedders = {"default": self._embedder}

@@ -28,7 +28,7 @@ def test_a_home_that_lost_many_records_is_waited_for_once() -> None:
         journal = Store("journal", MemoryRepository(server, env), env=env)
         home = Store("home", Documents(MemoryRepository(documents, env)), env=env)
         journal.bodies = LentBodies(env, "journal", {"note": Lent(JournalEntity(NOTE), home, [])})
-        writes = []
+        writes: list[Write] = []
         for i in range(64):
             body = {"id": str(i), "text": "t"}
             key = Key("", "note", str(i))
