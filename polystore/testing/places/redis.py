@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from polystore_adapters.redis import RedisRepository, connect
-from polystore_adapters.redis.urls import make_client
+from polystore_adapters.redis.urls import PLAIN, make_client
 from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -64,7 +64,8 @@ class Prefix(Place):
             first = pool.sentinel_manager.sentinels[0].connection_pool.connection_kwargs
             sentinel = drivers.Sentinel([(first["host"], first["port"])], sentinel_kwargs=secret, **secret)
             return sentinel.master_for(pool.service_name)
-        return drivers.Redis.from_url(self.url)
+        scheme, _, rest = self.url.partition(":")
+        return drivers.Redis.from_url(f"{PLAIN.get(scheme, scheme)}:{rest}")
 
     def keys(self) -> list[bytes]:
         return sorted(self.client.scan_iter(match=f"{self.prefix}:*", count=10_000))
