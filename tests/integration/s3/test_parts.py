@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import obstore
 import pytest
-from polystore_adapters.s3 import connect, objects
+from polystore_adapters.s3 import connect, driver, objects
 from polystore_adapters.s3.options import read_options
 
 from polystore import Unavailable
@@ -78,7 +78,7 @@ async def test_an_upload_that_somebody_else_discards_first_is_passed_over(
         upload = Upload(f"k/{uuid4()}", str(env.uuid7()))
         await stores[0].put_part(upload, 0, bytes(PART))
         await stores[0].put_part(upload, 1, b"more")
-        listed, found = objects.listed, list[str]()
+        listed, found = driver.listed, list[str]()
 
         async def overtaken(*args: Any, **given: Any) -> AsyncIterator[Any]:
             async for chunk in listed(*args, **given):
