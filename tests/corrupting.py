@@ -98,7 +98,7 @@ class Elasticsearch:
     """It knows no vectors here, but when it was written to past polystore: "content by update" and "missing by delete"
     count up the server's own version of the document."""
 
-    kinds = ("missing", "extra", "older", "content", "content by update", "fault")
+    kinds = ("missing", "extra", "older", "content", "content by update", "fault", "content unreadable")
 
     def __init__(self, url: str, prefix: str) -> None:
         self.store = {"url": url, "roles": ["full_text"], "options": {"prefix": prefix}}
@@ -125,6 +125,8 @@ class Elasticsearch:
                 self.ask("PUT", f"/_doc/%2F{id}", source | {"ps_version": source["ps_version"] - 1}, **version)
             case "content":
                 self.ask("PUT", f"/_doc/%2F{id}", source | {"number": -1}, **version)
+            case "content unreadable":
+                self.ask("PUT", f"/_doc/%2F{id}", source | {"at": "wrong"}, **version)
             case "content by update":
                 self.ask("POST", f"/_update/%2F{id}", {"doc": {"number": -1}})
             case _:
@@ -135,7 +137,7 @@ class Elasticsearch:
 
 
 class Chromadb:
-    kinds = ("missing", "extra", "older", "content", "vector", "fault")
+    kinds = ("missing", "extra", "older", "content", "vector", "fault", "content unreadable")
 
     def __init__(self, url: str, prefix: str) -> None:
         self.store = {"url": url, "roles": ["vector"], "options": {"prefix": prefix}}
@@ -171,6 +173,8 @@ class Chromadb:
                 body = MEMO.encode(memo(id, -1))
                 uri = f"data:application/msgpack;base64,{b64encode(msgspec.msgpack.encode(body)).decode()}"
                 self._ask("records", "update", item | {"uris": [uri]})
+            case "content unreadable":
+                self._ask("records", "update", item | {"uris": ["data:,"]})
             case "vector":
                 beside = {"ps_vector": b64encode(pack(WRONG)).decode()}
                 self._ask("v", "update", item | {"metadatas": [beside], "embeddings": [WRONG]})

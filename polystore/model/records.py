@@ -125,6 +125,8 @@ class Stamp(Value, frozen=True, gc=False):
     fault: str = ""
 
 
+UNREADABLE = "what is stored cannot be read"
+"""The fault of a record that is there, and not as it was written."""
 CALLER = "caller"
 """The embedder name of stored vectors that the application gave with a write."""
 

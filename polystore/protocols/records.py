@@ -48,7 +48,8 @@ class Repository(Protocol):
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
         """Stamps of the live records whose hash is in the span, sorted by (h, id), recomputed from what is stored.
-        `cursor` is the last page's."""
+        `cursor` is the last page's. One that cannot be read any more has the hash b"" and the fault UNREADABLE, where
+        the store knows its key and version all the same."""
         ...
 
     async def tenants(self, etype: str) -> list[str]:

@@ -19,5 +19,5 @@ def test_what_a_driver_corrupted_is_repaired_and_nothing_else_is(
     if store != "sqlite":
         request.getfixturevalue(store)
     with corrupting(store, tmp_path) as corruptor:
-        seen = asyncio.run(run(tmp_path, corruptor, 60, 6, 20))
-    assert sum(seen["mended"].values()) == 6
+        seen = asyncio.run(run(tmp_path, corruptor, 60, 7, 20))
+    assert sum(seen["mended"].values()) == 7

@@ -15,8 +15,20 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from polystore.embedding import unpack as components
-from polystore.errors import InvalidData, PolystoreError
-from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp, vector_digest
+from polystore.errors import DecodeError, InvalidData, PolystoreError
+from polystore.model import (
+    APPLIED,
+    STALE,
+    UNREADABLE,
+    Change,
+    HashSpan,
+    Key,
+    Outcome,
+    Page,
+    Record,
+    Stamp,
+    vector_digest,
+)
 from polystore_adapters.chromadb.conditions import both
 from polystore_adapters.chromadb.held import AllHeld, Held
 from polystore_adapters.chromadb.items import (
@@ -111,7 +123,10 @@ async def _stamps(server: Server, held: Held, found: Sequence[tuple[int, str, Do
 
 def _stamp(held: Held, item: Document, vectors: Mapping[str, Document]) -> Stamp:
     about: Document = item["metadatas"]
-    body = held.codec.decode(about["ps_id"], item["uris"])
+    try:
+        body = held.codec.decode(about["ps_id"], item["uris"])
+    except DecodeError:
+        return Stamp(about["ps_id"], about["ps_h"], about["ps_version"], b"", fault=UNREADABLE)
     shown = held.codec.shown(body)
     fault = "" if _tells(about, shown) else "the metadata are not those of the stored record"
     for field, one in vectors.items():

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from polystore.errors import InvalidData, PolystoreError, Unavailable
-from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
+from polystore.errors import DecodeError, InvalidData, PolystoreError, Unavailable
+from polystore.model import APPLIED, STALE, UNREADABLE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.elasticsearch.documents import id_of
 from polystore_adapters.elasticsearch.held import AllHeld, Held
 from polystore_adapters.elasticsearch.server import Document, Server, by_status
@@ -72,7 +72,10 @@ async def scan(server: Server, held: Held, tenant: str, span: HashSpan, cursor: 
 
 
 def _stamp(held: Held, source: Document) -> Stamp:
-    body = held.codec.decode(source)
+    try:
+        body = held.codec.decode(source)
+    except DecodeError:
+        return Stamp(source["ps_id"], source["ps_h"], source["ps_version"], b"", fault=UNREADABLE)
     fault = ""
     if held.full_text and source.get("ps_terms") != held.codec.terms(body):
         fault = "the full text is not that of the stored fields"

@@ -10,8 +10,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
-from polystore.errors import IntegrityViolation, OutcomeUnknown, PolystoreError, Unavailable
-from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
+from polystore.errors import DecodeError, IntegrityViolation, OutcomeUnknown, PolystoreError, Unavailable
+from polystore.model import APPLIED, STALE, UNREADABLE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.mongodb.documents import id_of
 from polystore_adapters.mongodb.driver import Document, listed
 from polystore_adapters.mongodb.errors import DUPLICATE, by_code, details
@@ -70,7 +70,10 @@ async def scan(server: Server, held: Held, tenant: str, span: HashSpan, cursor: 
 
 
 def _stamp(held: Held, document: Document) -> Stamp:
-    body = held.codec.decode(document)
+    try:
+        body = held.codec.decode(document)
+    except DecodeError:
+        return Stamp(document["_id"]["id"], document["ps_h"], document["ps_version"], b"", fault=UNREADABLE)
     fault = "" if held.full_text is None else held.full_text.fault(document, body)
     content = held.entity.content_hash(body)
     return Stamp(document["_id"]["id"], document["ps_h"], document["ps_version"], content, fault=fault)

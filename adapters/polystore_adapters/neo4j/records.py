@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from polystore.errors import PolystoreError
-from polystore.model import APPLIED, STALE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
+from polystore.errors import DecodeError, PolystoreError
+from polystore.model import APPLIED, STALE, UNREADABLE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore.relational import edges
 from polystore_adapters.neo4j.held import AllHeld, Held
 from polystore_adapters.neo4j.nodes import edge_properties, key_of, opened, unpacked
@@ -66,7 +66,10 @@ def _stamp(held: Held, row: Row) -> Stamp | None:
     found = opened(bytes(row["record"]), id)
     if found.body is None:  # deleted while the server looked
         return None
-    body = held.codec.decode(id, found.body)
+    try:
+        body = held.codec.decode(id, found.body)
+    except DecodeError:
+        return Stamp(id, row["h"], found.version, b"", fault=UNREADABLE)
     fault = ""
     if "graph" in held.layout.facets:
         fault = edges.fault(held.entity, body, [tuple(edge) for edge in row["edges"]])
