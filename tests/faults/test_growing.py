@@ -45,7 +45,7 @@ class Seen:
     written: int = 0
     deleted: int = 0
     pauses_s: dict[str, float] = field(default_factory=dict[str, float])
-    found: set[int] = field(default_factory=set[int])
+    loop_s: float = 0.0
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +87,18 @@ async def work(hda: HybridDataArchitecture, records: int, per_s: float, seen: Se
             await asyncio.gather(*(held(name, key, result.version or 0, since) for name in names))
             await asyncio.sleep(PROBE_S)
 
-    tasks = [*(asyncio.create_task(write(first)) for first in range(WRITERS)), asyncio.create_task(probe())]
+    async def turns() -> None:
+        """How long this process itself stood still: what a probe waited for besides."""
+        while True:
+            since = time.monotonic()
+            await asyncio.sleep(0.01)
+            seen.loop_s = max(seen.loop_s, time.monotonic() - since)
+
+    tasks = [
+        *(asyncio.create_task(write(first)) for first in range(WRITERS)),
+        asyncio.create_task(probe()),
+        asyncio.create_task(turns()),
+    ]
     try:
         yield
     finally:
@@ -150,13 +161,10 @@ def test_a_store_joins_and_is_rebuilt_under_writes_and_deletes(home: str, tmp_pa
 
 KILLS = [
     ("add", "backfill.step", 2),
-    ("add", "move.filled", 1),
     ("add", "move.compared", 1),
     ("add", "move.remembered", 1),
-    ("add", "move.gone_over", 1),
     ("add", "move.remembered", 2),
     ("rebuild", "rebuild.emptied", 1),
-    ("rebuild", "move.remembered", 1),
     ("rebuild", "move.remembered", 2),
     ("back", "move.compared", 1),
 ]
@@ -208,7 +216,10 @@ def main(records: int, per_s: float, copy: str) -> int:
         }
         words: dict[str, Any] = {"url": to.url, "options": {**to.options}, "roles": ["full_text"], "timeout_s": 60.0}
         seen, found = asyncio.run(grow(home, words, records, per_s, Settings(), print))
-    print(f"differences: {found}; slowest delivery of a live write: {seen.pauses_s}")
+    print(
+        f"differences: {found}; slowest delivery of a live write: {seen.pauses_s}; "
+        f"this process stood still for at most {seen.loop_s:.2f} s"
+    )
     return 1 if found else 0
 
 
