@@ -15,4 +15,5 @@ def declared(name: str, facets: Sequence[str]) -> type[Any]:
     text: Any = Annotated[(str, *of_text)] if of_text else str
     follows: Any = Annotated[list[str], Relation(f"NEXT_{name}", to=name)] if "graph" in facets else list[str]
     fields: list[Any] = [("id", str), ("text", text), ("follows", follows, dataclasses.field(default_factory=list))]
-    return entity(name=name)(dataclasses.make_dataclass(name, fields, kw_only=True))
+    made: type[Any] = dataclasses.make_dataclass(name, fields, kw_only=True)
+    return entity(name=name)(made)

@@ -87,7 +87,7 @@ def pairs() -> dict[tuple[str, str], tuple[Role, ...]]:
     found: dict[tuple[str, str], tuple[Role, ...]] = {}
     for home in ADAPTERS:
         for copy in ADAPTERS:
-            able = tuple(facet for facet in ALL if can({"home": home, facet: copy}, (facet,)))
+            able: tuple[Role, ...] = tuple(facet for facet in ALL if can({"home": home, facet: copy}, (facet,)))
             forgets = copy == "memory" and home != copy  # `open` refuses what dies before its home
             if able and not forgets:
                 found[home, copy] = able
@@ -151,7 +151,8 @@ def in_mongodb(at: Place, etype: str) -> Texts:
 
 
 def in_redis(at: Place, etype: str) -> Texts:
-    client: Any = Redis.from_url(at.url)
+    redis: Any = Redis  # says no types
+    client = redis.from_url(at.url)
     entries = [client.get(key) for key in client.scan_iter(match=f"{at.options['prefix']}:r:{{/{etype}/*", count=1000)]
     client.close()
     bodies = [json.loads(entry[DIGITS:]).get("body") for entry in entries]

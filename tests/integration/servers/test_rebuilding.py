@@ -15,7 +15,8 @@ from polystore.consistency import Settings
 from polystore.consistency.verify import Verifier
 from polystore.testing.places import places
 from tests.growing import until
-from tests.integration.servers.test_pairs import COPIES, declared
+from tests.integration.servers.declared import declared
+from tests.integration.servers.test_pairs import COPIES
 from tests.stack import url_of
 
 PROMPT = Settings(poll_s=0.05, call_timeout_s=1.0, batch_deadline_s=1.5, worker_dead_s=2.0)
@@ -23,7 +24,7 @@ PROMPT = Settings(poll_s=0.05, call_timeout_s=1.0, batch_deadline_s=1.5, worker_
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_on_its_own_server_is_rebuilt_and_goes_back(copy: str, tmp_path: Path) -> None:
-    facets: tuple[Role, ...] = COPIES[copy]  # type: ignore[assignment]
+    facets: tuple[Role, ...] = COPIES[copy]
     cls: Any = declared("leaf", facets)
     url = f"sqlite:{tmp_path}/{{}}.db" if copy == "sqlite" else url_of(copy)
 
