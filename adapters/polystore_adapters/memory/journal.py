@@ -22,7 +22,7 @@ from polystore.model import (
 )
 
 from .bodies import KeptBodies
-from .tables import with_vectors
+from .tables import Row, Tombstone, with_vectors
 
 ALIVE_US = 5_000_000
 """A worker that was heard of less than this ago lives (consistency.md 3.3)."""
@@ -249,13 +249,11 @@ class Journal(KeptBodies):
         return self._targets[row.etype, row.name]
 
     def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:
-        rows = [
-            OutboxRow(one.version, Key(tenant, etype, id), one.h, 0)
-            for tenant, part in self.parts(etype)
-            for id, one in (*part.rows.items(), *part.tombstones.items())
-            if one.version >= version
-        ]
-        return sorted(rows, key=lambda row: row.version)[:limit]
+        rows: list[OutboxRow] = []
+        for tenant, part in self.parts(etype):
+            standing: dict[str, Row | Tombstone] = {**part.tombstones, **part.rows}
+            rows += [OutboxRow(one.version, Key(tenant, etype, id), one.h, 0) for id, one in standing.items()]
+        return sorted((row for row in rows if row.version >= version), key=lambda row: row.version)[:limit]
 
     def mark(self, name: str) -> str | None:
         return self.marks.get(name)
