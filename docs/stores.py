@@ -27,7 +27,7 @@ READMES = {"README.md": ("store", "server", "tests passed"), "README.ko.md": ("ì
 BEGIN, END = "<!-- made by docs/stores.py -->", "<!-- end -->"
 ORDER = (
     *("memory", "sqlite", "file", "postgresql", "mariadb", "mysql", "mongodb", "redis", "valkey", "elasticsearch"),
-    *("neo4j", "influxdb", "s3"),
+    *("neo4j", "chromadb", "influxdb", "s3"),
 )
 HEAD = """# What the stores can do
 
@@ -40,6 +40,7 @@ WORDS = {
     "SupportsEpoch": "goes on above versions that were lost",
     "SupportsKeptBodies": "journal of homes that cannot commit",
     "SupportsSchema": "tables made, compared, carried along",
+    "SupportsRebuild": "copies built anew beside those that serve",
     "SupportsFilter": "conditions and orders",
     "SupportsTextSearch": "full text",
     "SupportsCounts": "counts by value and by time",

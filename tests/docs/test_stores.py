@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from polystore_adapters.chromadb.repository import ChromadbRepository
 from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore_adapters.file.repository import FileRepository
 from polystore_adapters.influxdb import InfluxRepository
@@ -33,6 +34,7 @@ ADAPTERS: dict[str, Any] = {
     "valkey": RedisRepository,
     "elasticsearch": ElasticsearchRepository,
     "neo4j": Neo4jRepository,
+    "chromadb": ChromadbRepository,
     "influxdb": InfluxRepository,
     "s3": S3Repository,
 }

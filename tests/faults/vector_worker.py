@@ -29,7 +29,7 @@ def stores(home: str, url: str, prefix: str) -> Mapping[str, Any]:
     return {
         "stores": {
             "home": {"url": home, "roles": ["home", "journal"]},
-            "near": {"url": url, "roles": ["vector"], "options": {"prefix": prefix}},
+            "near": {"url": url, "roles": ["vector"], "options": {"prefix": prefix}, "timeout_s": 60},
         }
     }
 

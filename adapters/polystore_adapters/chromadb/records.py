@@ -47,6 +47,8 @@ KEYS = 500
 WRITE_BYTES = 8_000_000
 """Of the records of one request, unless one alone has more: the server takes 40 MB as it comes."""
 BUCKETS = 1 << BUCKET_BITS
+SAMPLE = 20
+"""So many of the newer ones are looked at, of which the newest leaves few above it."""
 _PLACEHOLDER = [0.0]
 
 
@@ -164,14 +166,16 @@ async def tenants(server: Server, held: Held) -> list[str]:
 
 
 async def newest(server: Server, held: Held) -> int:
-    """See `Repository.newest`. The server has no maximum: it is found by halves."""
+    """See `Repository.newest`. The server has no maximum: some that are newer than the newest that is known are asked
+    for, further and further on, until there are none, and then between."""
     there: Document = await server.collection(held.name) or {}
     about: Document = there.get("metadata") or {}
-    low, high = int(about.get("newest", 0)), 1 << 53
+    low, high, step = int(about.get("newest", 0)), 1 << 53, 1
     while low + 1 < high:
-        middle = (low + high) // 2
-        newer = await server.items(held.id, "metadatas", where={"ps_version": {"$gte": middle}}, limit=1)
-        low, high = (newer[0]["metadatas"]["ps_version"], high) if newer else (low, middle)
+        middle = min(low + step, (low + high) // 2)
+        newer = await server.items(held.id, "metadatas", where={"ps_version": {"$gte": middle}}, limit=SAMPLE)
+        low, high = (max(one["metadatas"]["ps_version"] for one in newer), high) if newer else (low, middle)
+        step = 2 * step if newer else high
     return low
 
 
