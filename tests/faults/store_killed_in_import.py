@@ -8,7 +8,6 @@ By hand, once for each server (or "none", for comparison), PAIRS of a file of on
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from agent.reading import read
@@ -52,6 +50,14 @@ SELECT json_build_object(
         GROUP BY name) AS oldest))"""
 
 
+class Owed(msgspec.Struct):
+    """What the journal says: the newest version, how many dead letters, the oldest version that each store is owed."""
+
+    newest: int
+    parked: int
+    owed: dict[str, int] | None
+
+
 class Lags(threading.Thread):
     """How late each store is, as the journal tells an observer: the age of the oldest version that it is owed. That is
     never less than how late it is, since what a batch has brought is noted when its slowest store has ended."""
@@ -72,16 +78,16 @@ class Lags(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(LOOK_S):
             try:
-                found: dict[str, Any] = json.loads(self._journal.value(self._sql))
+                found = msgspec.json.decode(self._journal.value(self._sql), type=Owed)
             except Exception:  # noqa: BLE001 -- it is down, or has no tables yet
                 continue
             self._note(found, time.monotonic())
 
-    def _note(self, found: dict[str, Any], now: float) -> None:
-        self.parked = max(self.parked, found["parked"])
-        if not self._seen or found["newest"] > self._seen[-1][0]:
-            self._seen.append((found["newest"], now))
-        for name, version in (found["owed"] or {}).items():
+    def _note(self, found: Owed, now: float) -> None:
+        self.parked = max(self.parked, found.parked)
+        if not self._seen or found.newest > self._seen[-1][0]:
+            self._seen.append((found.newest, now))
+        for name, version in (found.owed or {}).items():
             self.last[name] = now
             committed = next((at for newest, at in self._seen if newest >= version), now)
             self.worst_s[name] = max(self.worst_s.get(name, 0.0), now - committed)
