@@ -153,7 +153,7 @@ async def _each(asked: Sequence[T], ask: Callable[[T], Awaitable[object]]) -> tu
 
 def _word(text: str, rng: random.Random) -> str:
     """Two syllables in a row."""
-    words = re.findall(r"[가-힣]{2,}", text) or [text]
+    words: list[str] = re.findall(r"[가-힣]{2,}", text) or [text]
     word = rng.choice(words)
     at = rng.randrange(max(1, len(word) - 1))
     return word[at : at + 2]

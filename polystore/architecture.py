@@ -301,8 +301,8 @@ class HybridDataArchitecture:
         rate_per_s: float | None = None,
         progress: Callable[[RepairReport], None] | None = None,
     ) -> RepairReport:
-        """Compare copies with their homes, both ways, and bring them what they lack or hold wrongly, by the way of every
-        change; what only they have is deleted there. names: entities (classes or names) and stores, meaning these
+        """Compare copies with their homes, both ways, and bring them what they lack or hold wrongly, by the way of
+        every change; what only they have is deleted there. names: entities (classes or names) and stores, meaning these
         copies of these entities; none of a kind: all. dry_run: change nothing, what would be repaired is `left`.
         rate_per_s: the most records that are compared a second.
 
@@ -312,7 +312,8 @@ class HybridDataArchitecture:
         and what stores raise.
         """
         mender = self._wiring.manager.mender
-        types, copies = mender.named([name if isinstance(name, str) else self._wiring.entity(name).name for name in names])
+        wanted = [name if isinstance(name, str) else self._wiring.entity(name).name for name in names]
+        types, copies = mender.named(wanted)
         job = Steady(self._wiring.env, dry_run=dry_run, rate_per_s=rate_per_s, progress=progress)
         for etype in types:
             await mender.mend(etype, job, copies)

@@ -72,9 +72,9 @@ class Neo4jRepository:
         outcomes = await self._lane.ask(changes)
         now = self._env.monotonic()
         for etype in {change.key.etype for change in changes}:
-            if now - self._purged.setdefault(etype, now) >= PURGE_S:
-                if await self.forget_tombstones(etype, TOMBSTONE_US) < records.KEYS:
-                    self._purged[etype] = now
+            due = now - self._purged.setdefault(etype, now) >= PURGE_S
+            if due and await self.forget_tombstones(etype, TOMBSTONE_US) < records.KEYS:
+                self._purged[etype] = now
         return outcomes
 
     async def forget_tombstones(self, etype: str, age_us: int) -> int:

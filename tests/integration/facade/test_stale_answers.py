@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from polystore import F, HybridDataArchitecture, InvalidData, NotFound, Unavailable
+from polystore import Edge, F, HybridDataArchitecture, InvalidData, NotFound, Unavailable
 from polystore.protocols import SupportsJournal
-from tests.integration.facade.world import About, Edge, Memory, Person, behind, down, remember, split
+from tests.integration.facade.world import About, Memory, Person, behind, down, remember, split
 
 
 @split

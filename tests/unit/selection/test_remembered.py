@@ -93,8 +93,8 @@ def test_a_home_never_moves_because_a_better_store_appeared() -> None:
     assert not remembered.backfill
     assert remembered.advice == (
         "memory lives in 'lite' since its first use and stays there. Today the rule 'otherwise' would choose 'pg'. "
-        "A home does not move because the configuration changed: `polystore transfer` brings everything to the stores of "
-        "another configuration, on 'pg'.",
+        "A home does not move because the configuration changed: `polystore transfer` brings everything to the stores "
+        "of another configuration, on 'pg'.",
     )
 
 
