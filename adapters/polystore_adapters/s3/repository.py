@@ -44,8 +44,8 @@ _MISSING = frozenset({"NoSuchBucket", "404"})
 
 
 class S3Repository:
-    """Blobs in one bucket. `client`: the driver's own object of botocore, for what is not data (policies, replication, tags
-    of objects)."""
+    """Blobs in one bucket. `client`: the driver's own object of botocore, for what is not data (policies, replication,
+    tags of objects)."""
 
     capabilities: frozenset[type] = frozenset({SupportsObjects, SupportsSchema})
 

@@ -227,7 +227,8 @@ def test_an_import_goes_no_faster_than_the_copies() -> None:
 
             async def watched(commits: Sequence[Commit]) -> object:
                 owners.extend(one.owner for one in commits if one.writes)
-                keys.extend([write.key.id for write in one.writes] for one in commits if one.writes)  # others keep a note
+                # Others than the import's keep a note, and write nothing.
+                keys.extend([write.key.id for write in one.writes] for one in commits if one.writes)
                 return await commit(commits)
 
             async def stuck(changes: object) -> object:
