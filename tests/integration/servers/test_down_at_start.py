@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 
 from compose.native.own import OwnServer
-from polystore import FullText, HybridDataArchitecture, Unavailable, entity
+from polystore import ConfigurationError, FullText, HybridDataArchitecture, Unavailable, entity
 from polystore.consistency.verify import Verifier
 from tests.stack import own_server
 
@@ -69,6 +69,33 @@ def test_a_copy_and_a_cache_that_were_down_at_the_start_catch_up_once_they_answe
 
     with own_server("postgresql") as words, own_server("redis") as cache:
         asyncio.run(main(words, cache))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://nobody@127.0.0.1:9/none",
+        "mysql://nobody@127.0.0.1:9/none",
+        "mongodb://127.0.0.1:9/none?serverSelectionTimeoutMS=200",
+        "redis://127.0.0.1:9",
+    ],
+)
+@pytest.mark.parametrize("required", [True, False])
+def test_a_home_that_is_down_at_the_start_is_refused_by_name(url: str, required: bool, tmp_path: Path) -> None:
+    """Also where it was said to be optional."""
+
+    async def main() -> None:
+        journal = {"url": f"sqlite:{tmp_path}/journal.db", "roles": ["journal"]}
+        config = {
+            "stores": {"journal": journal, "main": {"url": url, "required": required, "timeout_s": 1}},
+            "pins": {"page": {"home": "main"}},
+        }
+        refusal: type[Exception] = Unavailable if required else ConfigurationError
+        with pytest.raises(refusal, match="main"):
+            async with HybridDataArchitecture.open(config, entities=[Page]):
+                pass
+
+    asyncio.run(main())
 
 
 async def finds(hda: HybridDataArchitecture, text: str, ids: list[str]) -> bool:

@@ -115,7 +115,7 @@ def bucket() -> Generator[str]:
 @in_a_loop
 async def test_a_bucket_at_its_quota_refuses_content_and_nothing_else(tmp_path: Path) -> None:
     with bucket() as url:
-        stores = {"home": {"url": f"sqlite:{tmp_path}/home.db"}, "files": {"url": url}}
+        stores = {"home": {"url": f"sqlite:{tmp_path}/home.db"}, "files": {"url": url, "required": False}}
         async with HybridDataArchitecture.open({"stores": stores}, entities=[Note], settings=PROMPT) as hda:
             notes = hda.collection(Note)
             quota(url, 1 << 20)
