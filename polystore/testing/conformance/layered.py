@@ -13,7 +13,7 @@ from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.model import Commit, Committed, Key, Record
 from polystore.protocols import Repository
-from polystore.store import Store
+from polystore.store import Settings, Store
 from polystore.testing.conformance.base import Connect
 
 
@@ -30,7 +30,7 @@ def layered(connect: Connect) -> Connect:
 def _shaped(repository: Any, env: Env) -> Repository:
     """A store with the methods of its repository, and with no others. `prepare` is called before there is a store, so
     it stays under no layer."""
-    store = Store("kit", repository, env=env)
+    store = Store("kit", repository, env=env, settings=Settings(timeout_s=60.0))  # a busy machine is no outage
 
     async def get(keys: Sequence[Key]) -> Sequence[Record | None]:
         return await store.get(keys)
