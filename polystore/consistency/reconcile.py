@@ -139,21 +139,23 @@ class Reconciler:
         period_us = int(settings.reconcile_s * 1e6)
         state = await self.state(etype)
         rest_us = state.ended_us + period_us - env.now_us()
-        if rest_us > 0 and not state.whole:
-            self._next[etype] = env.monotonic() + rest_us / 1e6
+        # Not over and over, should a copy be many servers behind one address, each with a run of its own.
+        whole = state.whole and env.now_us() - state.round_us >= period_us // 10
+        if rest_us > 0 and not whole:
+            self._next[etype] = env.monotonic() + min(rest_us, period_us // 10) / 1e6
             return
         parts = max(1, round(settings.reconcile_full_s / settings.reconcile_s))
         due = 1 if not state.ended_us else 1 - rest_us // period_us  # those that nobody was there for, too
-        first, end = (0, parts) if state.whole else (min(state.part, parts - 1), min(state.part + due, parts))
+        first, end = (0, parts) if whole else (min(state.part, parts - 1), min(state.part + due, parts))
         report = await self.compare(etype, span=HashSpan(first * HASH_SPACE // parts, end * HASH_SPACE // parts))
         if report is None:
             return
         state.count(report)
         if report.mended and end - first < parts:
             self._manager.report(f"{etype}: {_told(report)}; all of it is compared now")
-            whole = await self.compare(etype)
-            if whole is not None:
-                state.count(whole)
+            rest = await self.compare(etype)
+            if rest is not None:
+                state.count(rest)
                 end = parts
         state.part, state.ended_us = end, env.now_us()
         if end == parts:
