@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -30,13 +31,16 @@ def prefix(chromadb: str) -> Iterator[str]:
         yield own
 
 
-def start(home: Path, url: str, prefix: str) -> tuple[str, subprocess.Popen[str]]:
+def start(home: Path, url: str, prefix: str, ends: ExitStack) -> tuple[str, subprocess.Popen[str]]:
+    """The worker of a child process, which ends with the block."""
     child = subprocess.Popen(
         [sys.executable, str(SCRIPT), f"sqlite:{home}", url, prefix],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    ends.enter_context(child)
+    ends.callback(child.kill)
     assert child.stdout is not None
     return child.stdout.readline().strip(), child
 
@@ -47,7 +51,7 @@ def acknowledged(child: subprocess.Popen[str], count: int) -> None:
 
 
 def owner(home: Path) -> str:
-    with sqlite3.connect(home) as db:
+    with closing(sqlite3.connect(home)) as db:
         (found,) = db.execute("SELECT owner FROM ps_lease WHERE name = 'copy:near'").fetchone()
     return str(found)
 
@@ -59,22 +63,23 @@ async def differences(hda: HybridDataArchitecture) -> list[object]:
 
 def test_no_version_goes_back_when_the_one_that_writes_is_killed(tmp_path: Path, chromadb: str, prefix: str) -> None:
     home = tmp_path / "home.db"
-    children = dict(start(home, chromadb, prefix) for _ in range(3))
-    for child in children.values():
-        acknowledged(child, 10)
-    writing = owner(home)
-    children[writing].kill()
-    children.pop(writing).communicate()
-    for child in children.values():
-        acknowledged(child, 30)
-    for child in children.values():
-        assert child.stdin is not None
-        child.stdin.close()  # all, before anybody is waited for
-    for child in children.values():
-        assert child.stdout is not None
-        child.stdout.read()
-        child.stdout.close()
-        assert child.wait(60) == 0
+    with ExitStack() as ends:
+        children = dict(start(home, chromadb, prefix, ends) for _ in range(3))
+        for child in children.values():
+            acknowledged(child, 10)
+        writing = owner(home)
+        children[writing].kill()
+        children.pop(writing).communicate()
+        for child in children.values():
+            acknowledged(child, 30)
+        for child in children.values():
+            assert child.stdin is not None
+            child.stdin.close()  # all, before anybody is waited for
+        for child in children.values():
+            assert child.stdout is not None
+            child.stdout.read()
+            child.stdout.close()
+            assert child.wait(60) == 0
     assert owner(home) in children, "another one has taken over"
 
     async def judged() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ Settings = Mapping[str, Any]
 
 
 def on_sqlite(main: Settings) -> None:
-    with sqlite3.connect(main["url"].removeprefix("sqlite:")) as db:
+    with closing(sqlite3.connect(main["url"].removeprefix("sqlite:"), isolation_level=None)) as db:
         db.execute("DROP TABLE ps_lease")
         db.execute("UPDATE ps_meta SET v = 2 WHERE k = 'schema'")
 
