@@ -54,7 +54,7 @@ class Shelf:
 
     def _put(self, change: Change) -> Outcome:
         standing = self._data.get(change.key)
-        if standing is not None and standing.version >= change.version:
+        if standing is not None and not change.replaces(standing.version):
             return STALE
         self._data[change.key] = copy.deepcopy(change)
         return APPLIED
