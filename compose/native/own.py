@@ -68,7 +68,7 @@ def own(recipe: Recipe) -> Generator[OwnServer]:
         raise NotBuilt(f"{', '.join(missing)} not built: make up STACK=native S={recipe.name}")
     home = place.root() / "own"
     with cache.locked(home / "lock"):  # the port is free until it is taken
-        site = Site(home / f"{recipe.name}-{os.getpid()}-{next(NUMBERS)}", free_ports(recipe.ports))
+        site = Site(home / f"{recipe.name}-{os.getpid()}-{next(NUMBERS)}", free_ports(recipe.ports), brief=True)
         mine = OwnServer(recipe, site)
         mine.start()
     try:

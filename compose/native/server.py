@@ -17,10 +17,12 @@ START_S = 180
 
 @dataclass(frozen=True)
 class Site:
-    """One instance of a server: where its data are, and the first of its ports."""
+    """One instance of a server: where its data are, and the first of its ports. brief: it will not run for long, so
+    that what makes it fast in the long run is not worth its start."""
 
     data: Path
     port: int
+    brief: bool = False
 
     @property
     def store(self) -> Path:

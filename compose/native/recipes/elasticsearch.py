@@ -52,7 +52,7 @@ def server(site: Site) -> Process:
         command=[tree() / "bin/elasticsearch"],
         environment={
             "ES_JAVA_HOME": str(maven.java().parent.parent),
-            "ES_JAVA_OPTS": "-Xms512m -Xmx512m",
+            "ES_JAVA_OPTS": "-Xms512m -Xmx512m" + (" -XX:TieredStopAtLevel=1" if site.brief else ""),
             "ES_PATH_CONF": str(site.store / "config"),
             "ES_TMPDIR": str(site.store / "tmp"),
         },

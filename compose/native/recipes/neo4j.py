@@ -13,6 +13,7 @@ NEO4J = Jars(
 )
 USER = "neo4j"  # the only one that a new server knows
 MEMORY = ["-Xms512m", "-Xmx512m", "-XX:+UseG1GC"]
+BRIEF = ["-XX:TieredStopAtLevel=1"]
 OPENED = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in ("java.nio", "java.io", "sun.nio.ch")]
 HANDSHAKE = bytes.fromhex("6060b017 00000405 00000000 00000000 00000000")  # Bolt: the magic number, version 5.4
 
@@ -29,7 +30,9 @@ def create(site: Site) -> None:
     folders = ["conf", "data", "logs", "plugins", "import", "run", "licenses"]
     processes.run(["mkdir", *folders], site.store)
     configure(site)
-    processes.run(java("org.neo4j.cli.AdminTool", "dbms", "set-initial-password", PASSWORD), site.store, **home(site))
+    processes.run(
+        java(*BRIEF, "org.neo4j.cli.AdminTool", "dbms", "set-initial-password", PASSWORD), site.store, **home(site)
+    )
 
 
 def configure(site: Site) -> None:
@@ -52,9 +55,10 @@ def configure(site: Site) -> None:
 
 def server(site: Site) -> Process:
     entry = ["org.neo4j.server.CommunityEntryPoint", f"--home-dir={site.store}", f"--config-dir={site.store / 'conf'}"]
+    options = [*MEMORY, *BRIEF] if site.brief else MEMORY
     return Process(
         name="neo4j",
-        command=java(*MEMORY, *OPENED, "-Dio.netty.tryReflectionSetAccessible=true", *entry, "--console-mode"),
+        command=java(*options, *OPENED, "-Dio.netty.tryReflectionSetAccessible=true", *entry, "--console-mode"),
         ready=lambda: answers(site.port, HANDSHAKE, bytes.fromhex("00000405")),
     )
 
