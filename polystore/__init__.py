@@ -44,7 +44,19 @@ from polystore.facets import Edge, Embedding, FullText, Index, Measure, Needs, R
 from polystore.filters import Condition, Expr, F, Field, Order
 from polystore.model import Direction, FileRef
 from polystore.rates import Allowance
-from polystore.results import Ack, Explored, Found, Hit, ImportReport, Point, Related, Stored, StoreStatus, Token, WriteResult
+from polystore.results import (
+    Ack,
+    Explored,
+    Found,
+    Hit,
+    ImportReport,
+    Point,
+    Related,
+    Stored,
+    StoreStatus,
+    Token,
+    WriteResult,
+)
 
 if TYPE_CHECKING:
     from polystore.architecture import HybridDataArchitecture, Opening

@@ -49,12 +49,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """In what time all parts are."""
     reconcile_rate_per_s: float = 2_000.0
     """The most records that are compared a second."""
-    reconcile_s: float = 900.0
-    """How often a part of all records is compared with their copies, and repaired; 0: never."""
-    reconcile_full_s: float = 86_400.0
-    """In what time all parts are."""
-    reconcile_rate_per_s: float = 2_000.0
-    """The most records that are compared a second."""
     kept_s: float = 120.0
     """How long a journal keeps a body after a home that is not durable (`Limits.ack_durable`) was seen to hold it, and
     of how much time a copy that was restarted is brought everything once more."""
