@@ -30,7 +30,7 @@ def stores(tmp_path: Path, **roles: list[str]) -> dict[str, Any]:
 
 async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not true():
+        while not true():  # noqa: ASYNC110 -- what is waited for is in several processes
             await asyncio.sleep(0.01)
 
 

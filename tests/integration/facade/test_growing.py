@@ -59,17 +59,16 @@ def test_nobody_goes_over_while_a_process_runs_that_does_not_know_the_new_store(
                 await straggler.collection(Tree).put(Tree(id="a", text="나무"))
                 assert await found(straggler) == ({"a"}, "main")
             assert one.manager.placements["tree"].facets["full_text"] in ("main", "words")
-        async with opening(old) as straggler:
-            async with opening(new) as one:
-                await until(lambda: one.manager.placements["tree"].upcoming == {"full_text": "words"})
-                await one.settle(30)
-                for _ in range(12):
-                    await asyncio.sleep(0.05)
-                    assert await found(straggler) == ({"a"}, "main")
-                    assert await found(one) == ({"a"}, "main")
-                await straggler.close()
-                await gone_over(one, "words")
-                assert await found(one) == ({"a"}, "words")
+        async with opening(old) as straggler, opening(new) as one:
+            await until(lambda: one.manager.placements["tree"].upcoming == {"full_text": "words"})
+            await one.settle(30)
+            for _ in range(12):
+                await asyncio.sleep(0.05)
+                assert await found(straggler) == ({"a"}, "main")
+                assert await found(one) == ({"a"}, "main")
+            await straggler.close()
+            await gone_over(one, "words")
+            assert await found(one) == ({"a"}, "words")
 
     asyncio.run(main())
 
