@@ -15,6 +15,8 @@ from polystore_adapters.influxdb.driver import Client
 
 SCHEMES = {"influxdb": "http", "influxdbs": "https"}
 BUCKET = "polystore"
+RETENTION_MIN_S = 3600
+"""Least retention of a bucket; for less the server answers 500."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +86,16 @@ def read_options(url: str, options: Mapping[str, Any]) -> Place:
         )
     if (given.downsample_s is not None and given.downsample_s < 1) or given.downsample_retention_s < 0:
         raise ConfigurationError("options of an InfluxDB store: downsample_s is from 1, downsample_retention_s from 0")
+    if min(one for one in (given.retention_s, given.downsample_retention_s, RETENTION_MIN_S) if one) < RETENTION_MIN_S:
+        raise ConfigurationError(
+            f"options of an InfluxDB store: retention_s and downsample_retention_s are 0, or from {RETENTION_MIN_S}: "
+            "the server makes no bucket that keeps less than an hour"
+        )
+    place = Place("", "", unquote(bucket) or BUCKET, given)
+    if place.averages == place.bucket:
+        raise ConfigurationError(
+            "options of an InfluxDB store: downsample_bucket is the bucket of the points; averages want another one"
+        )
     if given.token is None and parts.password is not None:
         given = msgspec.structs.replace(given, token=unquote(parts.password))
     if not given.token:

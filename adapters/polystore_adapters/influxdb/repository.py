@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 from polystore.env import Env
 from polystore.errors import (
+    ConfigurationError,
     InvalidData,
     PermissionDenied,
     PolystoreError,
@@ -112,13 +113,15 @@ class InfluxRepository:
         wanted = {self._bucket: self._place.options.retention_s}
         if self._place.options.downsample_s is not None:
             wanted[self._place.averages] = self._place.options.downsample_retention_s
-        there = {row["name"] for row in await self._ask('buckets() |> keep(columns: ["name"])')}
-        for name in wanted.keys() - there:
+        for name in wanted.keys() - await self._buckets():
             if not create:
                 raise SchemaMismatch(f"the bucket {name!r} does not exist; run `polystore init`")
             await self._create(name, wanted[name])
         if self._place.options.downsample_s is not None:
             await self._downsample(create)
+
+    async def _buckets(self) -> set[str]:
+        return {row["name"] for row in await self._ask('buckets() |> keep(columns: ["name"])')}
 
     async def _request(self, path: str, method: str, **given: Any) -> Any:
         """The asynchronous client of the driver has no call for what is no data."""
@@ -131,8 +134,11 @@ class InfluxRepository:
         body = {"orgID": found["orgs"][0]["id"], "name": name, "retentionRules": rules}
         try:
             await self._request("/api/v2/buckets", "POST", body=body)
-        except InvalidData:  # somebody else made it meanwhile
-            return
+        except InvalidData:
+            if name not in await self._buckets():  # else somebody else made it meanwhile
+                raise ConfigurationError(
+                    f"the server makes no bucket {name!r}: its name is none that it takes"
+                ) from None
 
     async def _downsample(self, create: bool) -> None:
         task = await downsampling.standing(self._request, self._place)

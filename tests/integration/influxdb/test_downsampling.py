@@ -106,3 +106,24 @@ async def test_a_task_that_is_not_as_asked_is_told_and_then_changed(bucket: str)
 def test_windows_of_no_width_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="downsample_s"):
         read_options("influxdb://:t@127.0.0.1:1/o/b", {"downsample_s": 0})
+
+
+@pytest.mark.parametrize("name", ["retention_s", "downsample_retention_s"])
+def test_a_bucket_that_keeps_less_than_the_server_can_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="less than an hour"):
+        read_options("influxdb://:t@127.0.0.1:1/o/b", {name: 60})
+
+
+@pytest.mark.parametrize("name", ["b", "polystore"])
+def test_averages_are_never_kept_among_the_points(name: str) -> None:
+    url = "influxdb://:t@127.0.0.1:1/o" + ("/b" if name == "b" else "")
+    with pytest.raises(ConfigurationError, match="want another one"):
+        read_options(url, {"downsample_s": 60, "downsample_bucket": name})
+
+
+@in_a_loop
+async def test_a_bucket_that_the_server_does_not_make_is_told(influxdb: str) -> None:
+    store = await connect(f"{influxdb}/_no", {}, Env())
+    with pytest.raises(ConfigurationError, match="makes no bucket '_no'"):
+        await store.prepare([], create=True)
+    await store.aclose()
