@@ -59,10 +59,11 @@ async def transfer(
     measures, and the lines of logs of the tenants that have records. Both have the same entity classes, and no store
     in common. delete: what the target has and the source has not is deleted.
 
-    The target's records get versions of their own. A record that expires does so at the same time. Vectors that the
-    application gave for texts are made by the target's embedder, points of records that do not exist are not found, and
-    state (sessions, counters, limits) stays behind. progress: called after each page. Cancelled or killed at any
-    moment, call it again. Raises ConfigurationError when the classes differ, and what the stores raise.
+    The target's records get versions of their own. A record that expires does so at the same time; it is written each
+    time. Vectors that the application gave for texts are made by the target's embedder, points of records that do not
+    exist are not found, and state (sessions, counters, limits) stays behind. progress: called after each page.
+    Cancelled or killed at any moment, call it again. Raises ConfigurationError when the classes differ, and what the
+    stores raise.
     """
     missing = sorted(source.types.keys() ^ target.types.keys())
     if missing:
@@ -125,14 +126,20 @@ class _Move:
         if entity.files:
             for ref in itertools.chain.from_iterable(refs_of(entity.files, record.body or {}) for record in records):
                 self.report.files += await self._content(tenant, ref)
-        staying = [entity.decode(record.body) for record in records if record.body and not record.expires_us]
-        report = await collection.import_many(staying)
+        home = self._target.stores[self._target.manager.placements[entity.name].home]
+        there = await home.get([record.key for record in records])
+        # The same content is not written again by an import, whatever its end is there: that is told by a put.
+        ending = {one.key for one in (*records, *there) if one is not None and one.expires_us}
+        report = await collection.import_many(
+            entity.decode(record.body) for record in records if record.body and record.key not in ending
+        )
         self.report.read += len(records)
         self.report.written += report.written
         now_us = self._source.manager.env.now_us()
         for record in records:
-            if record.body and record.expires_us > now_us:
-                await collection.put(entity.decode(record.body), ttl_s=(record.expires_us - now_us) / 1e6)
+            if record.body and record.key in ending and not 0 < record.expires_us <= now_us:
+                ttl_s = (record.expires_us - now_us) / 1e6 if record.expires_us else None
+                await collection.put(entity.decode(record.body), ttl_s=ttl_s)
                 self.report.written += 1
         for record in records if entity.measures else ():
             self.report.points += await self._points(tenant, record.key.id)

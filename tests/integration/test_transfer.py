@@ -171,6 +171,22 @@ async def test_a_transfer_that_was_interrupted_is_repeated(tmp_path: Path) -> No
 
 
 @in_a_loop
+async def test_a_record_ends_there_as_it_does_here(tmp_path: Path) -> None:
+    """Also one whose end alone has changed since."""
+    async with opened(f"sqlite:{tmp_path}/a.db") as before, opened(f"sqlite:{tmp_path}/b.db") as hda:
+        here, there = before.collection(Person), hda.collection(Person)
+        await here.put_many([Person(id="stays"), Person(id="ends", text="하늘")])
+        await here.put(Person(id="stays"), ttl_s=3600)
+        await transfer(before, hda)
+        assert (await there.load("stays")).expires_at is not None
+        await here.put(Person(id="stays"))
+        await here.put(Person(id="ends", text="하늘"), ttl_s=3600)
+        await transfer(before, hda)
+        assert (await there.load("stays")).expires_at is None
+        assert (await there.load("ends")).expires_at is not None
+
+
+@in_a_loop
 async def test_other_classes_and_damaged_content_are_refused(tmp_path: Path) -> None:
     async with opened(f"embedded:{tmp_path}/a") as before:
         other = HybridDataArchitecture.open(f"embedded:{tmp_path}/b", entities=[Person])
