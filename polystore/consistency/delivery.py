@@ -188,14 +188,13 @@ class Delivery:
         """What a call that was left behind has brought is owed no more; the rest is due now."""
         try:
             failures = await attempt
+            brought = [change for key, change in changes.items() if key not in failures]
+            done = [Done(name, change.key, change.version) for change in brought]
+            await self.settle(Settlement((), (), done, self.held(name, brought, ())))
+            if failures:
+                await self.home.call(SupportsJournal.awaken, name, list(failures), 0)
         except Exception as e:  # noqa: BLE001 -- its rows are owed, and due before long
-            self.context.report(f"{name}: {type(e).__name__}: {e}")
-            return
-        brought = [change for key, change in changes.items() if key not in failures]
-        done = [Done(name, change.key, change.version) for change in brought]
-        await self.settle(Settlement((), (), done, self.held(name, brought, ())))
-        if failures:
-            await self.home.call(SupportsJournal.awaken, name, list(failures), 0)
+            self.context.report(f"{name}, which was left behind: {type(e).__name__}: {e}")
         self.wake_retries(name)
 
     def _spill(

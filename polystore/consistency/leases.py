@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
 from polystore.consistency.settings import Settings
@@ -38,6 +39,8 @@ class Leases:
         self._ttl_s = settings.worker_dead_s
         self._until: dict[str, float] = {}
         """Store -> when this process has to take its lease for lost."""
+        self._terms = Counter[str]()
+        """Store -> how often this process took its lease that it had not, or no more."""
         self._asked: dict[str, float] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._unanswered: set[str] = set()
@@ -50,13 +53,14 @@ class Leases:
             return await store.deliver(changes)
         if not await self.held(store):
             raise Unavailable("another process writes to it now and is left this", store=store.name, operation="apply")
+        term = self._terms[store.name]
         try:
             async with self._holding(store):
                 outcomes = await store.deliver(changes)
         except BaseException:
             self._unanswered.add(store.name)
             raise
-        if self._env.monotonic() >= self._until[store.name]:
+        if self._env.monotonic() >= self._until.get(store.name, 0.0) or term != self._terms[store.name]:
             raise Unavailable("it answered after the lease was over", store=store.name, operation="apply")
         return outcomes
 
@@ -71,9 +75,11 @@ class Leases:
             fresh_s = (self._ttl_s - MARGIN_S) / 4 if now < self._until.get(name, 0.0) else REFUSED_S
             if asked is None or now - asked >= fresh_s:
                 has = await self._home.call(SupportsJournal.hold_lease, _lease(name), self._worker, self._ttl_s)
+                if has and self._env.monotonic() >= self._until.get(name, 0.0):
+                    self._terms[name] += 1  # in between it may have been another's
                 self._asked[name] = now
                 self._until[name] = now + self._ttl_s - MARGIN_S if has else 0.0
-        return self._env.monotonic() < self._until[name]
+        return self._env.monotonic() < self._until.get(name, 0.0)
 
     @contextlib.asynccontextmanager
     async def _holding(self, store: Store) -> AsyncGenerator[None]:

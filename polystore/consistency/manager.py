@@ -391,11 +391,12 @@ class DataConsistencyManager:
         while True:
             while gate.closed:
                 await gate.changed()
-            before = self.embedders.times_served[etype]
+            before, placed = self.embedders.times_served[etype], self._placed
             try:
                 answer = await ask()
             except PolystoreError as e:
-                followed = isinstance(e, SchemaMismatch) and await self._follow(self.line(etype))
+                followed = isinstance(e, SchemaMismatch)
+                followed = followed and (await self._follow(self.line(etype)) or placed != self._placed)
                 if self.embedders.times_served[etype] == before and not followed:
                     raise
             else:

@@ -48,6 +48,7 @@ class RepairReport(msgspec.Struct):
 
     @property
     def found(self) -> int:
+        """All differences, whatever became of them."""
         return sum(self.mended.values()) + self.owed + self.left
 
     def leave(self, differences: Collection[Difference]) -> None:
@@ -132,7 +133,8 @@ class Mender:
         has owed is delivered by whoever lives, and what it has not come to is found by the next one. False when `turn`
         ended it. Raises what stores raise."""
         verifier = Verifier(self._manager.stores, self._manager.placements, self._manager.embedders)
-        if span == EVERYTHING:
+        home = self._manager.placements[etype].authority
+        if span == EVERYTHING and (only is None or home in only):  # they are the home's, and no copy's fault
             job.report.leave([one async for one in verifier.strays(etype)])
         able = await self._able(etype, job.report, only)
         async for side in verifier.sides(etype, able):

@@ -75,6 +75,8 @@ class Mover:
         self._since: dict[tuple[str, str], float] = {}
         """(entity, what) -> since when it is so, by the monotonic clock."""
         self._next: dict[str, float] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        """Home -> held by who goes over: on what was read before, nobody goes back."""
 
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
@@ -86,19 +88,28 @@ class Mover:
 
     async def follow(self, line: Line, texts: Mapping[str, str]) -> bool:
         """Go over to what the remembered placements say; False when that is nothing new."""
+        if not self._new(line, texts):
+            return False
         followed = False
-        for etype, text in texts.items():
-            placement = self._manager.placements.get(etype)
-            if placement is None or placement.authority != line.home.name:
-                continue
-            now = read_moves(text, placement)
-            if now != placement:
+        async with self._turn(line):
+            new = self._new(line, await line.home.call(SupportsJournal.placements))
+            for now in new:
                 try:
                     await self._go_over(line, now)
                     followed = True
                 except PolystoreError as e:  # at the next look then: nothing else has to wait for it
-                    self._manager.report(f"{etype} could not be placed as the journal says: {e}")
-        return followed
+                    self._manager.report(f"{now.etype} could not be placed as the journal says: {e}")
+        return followed or not new
+
+    def _new(self, line: Line, texts: Mapping[str, str]) -> list[Placement]:
+        """What is remembered of the types of this home otherwise than it holds here."""
+        known = self._manager.placements
+        mine = {etype: known[etype] for etype in texts if etype in known and known[etype].authority == line.home.name}
+        said = [read_moves(texts[etype], placement) for etype, placement in mine.items()]
+        return [now for now in said if now != mine[now.etype]]
+
+    def _turn(self, line: Line) -> asyncio.Lock:
+        return self._turns.setdefault(line.home.name, asyncio.Lock())
 
     async def _go_over(self, line: Line, now: Placement) -> None:
         """From now on this placement holds in this process. Stores that hold other facets than before are told."""
@@ -126,18 +137,18 @@ class Mover:
             line.retries.wake(name)
         line.wake()
 
-    async def remember(self, line: Line, now: Placement) -> bool:
-        """Remember this placement, and go over to it; False when another process has remembered something else than
-        what holds here, which is to be followed first."""
-        before = self._manager.placements[now.etype]
-        text = (await line.home.call(SupportsJournal.placements))[now.etype]
-        if read_moves(text, before) != before:
-            return False
-        self._manager.env.crashpoint("move.remember")
-        await line.home.call(SupportsJournal.remember, now.etype, write_moves(text, now))
-        self._manager.env.crashpoint("move.remembered")
-        await self._go_over(line, now)
-        self._manager.env.crashpoint("move.gone_over")
+    async def remember(self, line: Line, before: Placement, now: Placement) -> bool:
+        """Remember what follows from the placement `before`, and go over to it; False when that does not hold here any
+        more, or another process has remembered something else, which is to be followed first."""
+        async with self._turn(line):
+            text = (await line.home.call(SupportsJournal.placements))[now.etype]
+            if self._manager.placements[now.etype] != before or read_moves(text, before) != before:
+                return False
+            self._manager.env.crashpoint("move.remember")
+            await line.home.call(SupportsJournal.remember, now.etype, write_moves(text, now))
+            self._manager.env.crashpoint("move.remembered")
+            await self._go_over(line, now)
+            self._manager.env.crashpoint("move.gone_over")
         return True
 
     def pace(self, line: Line) -> None:
@@ -215,9 +226,13 @@ class Mover:
                 left = {facet: placement.facets[facet] for facet in placement.upcoming}
                 facets = {**placement.facets, **placement.upcoming}
                 leaving = {**placement.leaving, **left}
-                await self.remember(line, replace(placement, facets=facets, upcoming={}, leaving=leaving, rates={}))
+                now = replace(placement, facets=facets, upcoming={}, leaving=leaving, rates={})
+                await self.remember(line, placement, now)
         except PolystoreError as e:
             manager.report(f"the move of {etype} is brought on later: {e}")
+        except Exception as e:  # noqa: BLE001 -- nobody waits for this task, who could be told
+            self._next[etype] = manager.env.monotonic() + AGAIN_S
+            manager.report(f"the move of {etype} could not be brought on: {type(e).__name__}: {e}")
         finally:
             if len(self._tasks) <= 1:
                 with contextlib.suppress(PolystoreError):
@@ -247,7 +262,7 @@ class Mover:
         if now - self._since.setdefault((placement.etype, "leaving"), now) < self._manager.settings.worker_dead_s:
             return
         kept = {f: name for f, name in placement.leaving.items() if origin(name) == origin(placement.facets[f])}
-        await self.remember(line, replace(placement, leaving={}, previous={**placement.previous, **kept}))
+        await self.remember(line, placement, replace(placement, leaving={}, previous={**placement.previous, **kept}))
 
     async def _lease(self, line: Line, name: str, ttl_s: float | None = None) -> bool:
         """As long as a worker may be silent, unless it says otherwise; 0 gives it up."""

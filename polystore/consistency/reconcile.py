@@ -138,7 +138,7 @@ class Reconciler:
         settings, env = self._manager.settings, self._manager.env
         period_us = int(settings.reconcile_s * 1e6)
         state = await self.state(etype)
-        rest_us = state.ended_us + period_us - env.now_us()
+        rest_us, asked = state.ended_us + period_us - env.now_us(), state.whole
         # Not over and over, should a copy be many servers behind one address, each with a run of its own.
         whole = state.whole and env.now_us() - state.round_us >= period_us // 10
         if rest_us > 0 and not whole:
@@ -160,6 +160,8 @@ class Reconciler:
         state.part, state.ended_us = end, env.now_us()
         if end == parts:
             state.end_round()
+        if not asked:
+            state.whole = (await self.state(etype)).whole  # perhaps asked for meanwhile
         await self._keep(etype, state)
 
     async def ask(self, store: str) -> None:

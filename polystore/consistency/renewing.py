@@ -123,7 +123,8 @@ class Renewer:
         placement, going = self._manager.placements[etype], self._going(etype)
         if back and going.keys() & facets and not self._kept(etype, facets):
             left = {f: name for f, name in placement.upcoming.items() if f not in facets}
-            await self._remember(replace(placement, upcoming=left, rates={}))  # it has not served: nobody moves
+            # It has not served: nobody moves.
+            await self._remember(placement, replace(placement, upcoming=left, rates={}))
             return
         if going.keys() & facets or (back and not self._kept(etype, facets)):
             return
@@ -135,9 +136,8 @@ class Renewer:
         placement = self._manager.placements[etype]
         previous = {f: name for f, name in placement.previous.items() if f not in facets}
         rates = dict.fromkeys(facets, rate_per_s) if rate_per_s else {}
-        await self._remember(
-            replace(placement, upcoming={**placement.upcoming, **other}, previous=previous, rates=rates)
-        )
+        upcoming = {**placement.upcoming, **other}
+        await self._remember(placement, replace(placement, upcoming=upcoming, previous=previous, rates=rates))
 
     async def _empty(self, etype: str, name: str) -> None:
         """Nobody goes back to this place any more; then what it holds goes."""
@@ -145,17 +145,17 @@ class Renewer:
         placement = manager.placements[etype]
         if name in placement.previous.values():
             kept = {facet: one for facet, one in placement.previous.items() if one != name}
-            await self._remember(replace(placement, previous=kept))
+            await self._remember(placement, replace(placement, previous=kept))
         await manager.mover.reach(name)
         store = manager.stores.get(name)
         if store is None:
             raise Unavailable("it does not answer", store=name, operation="clear")
         await store.call(SupportsRebuild.clear, etype)
 
-    async def _remember(self, now: Placement) -> None:
+    async def _remember(self, before: Placement, now: Placement) -> None:
         """Raises ConfigurationError when another process moves the same facets at this moment."""
         line = self._manager.line(now.etype)
-        if not await self._manager.mover.remember(line, now):
+        if not await self._manager.mover.remember(line, before, now):
             await line.delivery.follow()
             raise ConfigurationError(f"another process has moved {now.etype} at this moment; look, and say it again")
 

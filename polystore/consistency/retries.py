@@ -82,11 +82,12 @@ class Retries:
         while True:
             await self._until_due(event, due)
             try:
-                while await self._round(name):
-                    pass
-            except SchemaMismatch:  # by another process, unless it is something else, which is then said
-                if not await self.delivery.follow():
-                    self.context.report(f"retries for {name} do not fit what the stores are prepared for")
+                try:
+                    while await self._round(name):
+                        pass
+                except SchemaMismatch:  # by another process, unless it is something else, which is then said
+                    if not await self.delivery.follow():
+                        self.context.report(f"retries for {name} do not fit what the stores are prepared for")
             except Exception as e:  # noqa: BLE001 -- the rows are still there; without this loop nobody would look
                 self.context.report(f"retries for {name} could not work: {type(e).__name__}: {e}")
 

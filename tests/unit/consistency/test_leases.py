@@ -118,6 +118,33 @@ def test_a_write_that_ends_after_its_lease_has_failed() -> None:
     simulated(main)
 
 
+def test_a_write_during_which_its_lease_was_over_for_a_while_has_failed() -> None:
+    """Held again when it ends; but in between somebody else may have come and gone."""
+
+    async def main(world: World) -> None:
+        unguarded(world)
+        world.copies["vectors"].stall_s = 9.0
+        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        right = world.home.hold_lease
+
+        async def cut_off(name: str, worker: str, ttl_s: float) -> bool:
+            if worker == "mine" and 0 < world.env.monotonic() - began < 6.5:
+                raise Unavailable("no route")
+            return await right(name, worker, ttl_s)
+
+        cast(Any, world.home).hold_lease = cut_off
+        began = world.env.monotonic()
+        writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
+        await asyncio.sleep(5.5)
+        assert await other.held(copy)
+        await other.give_up()
+        with pytest.raises(Unavailable, match="after the lease was over"):
+            await writing
+        assert await mine.held(copy)
+
+    simulated(main)
+
+
 def test_a_process_that_was_cut_off_in_a_write_keeps_the_lease_when_it_leaves() -> None:
     async def main(world: World) -> None:
         unguarded(world)

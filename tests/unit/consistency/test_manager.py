@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from polystore.errors import (
     Backpressure,
     ConfigurationError,
     InvalidData,
+    SchemaMismatch,
     StalenessTimeout,
     Unavailable,
 )
@@ -200,6 +201,60 @@ def test_a_copy_that_was_left_behind_is_owed_what_it_has_not_brought_yet_and_sen
         await manager.settle(60)
         brought = [id for batch in world.copies["search"].batches for id in batch if id.startswith("n")]
         assert sorted(brought) == [f"n{i}" for i in range(10)]
+
+    simulated(test)
+
+
+def test_a_home_that_is_down_when_a_copy_that_was_left_behind_ends_is_told_of_and_survived() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        for i in range(10):
+            await world.put(manager, f"warm{i}", "하나", ack="applied")
+        search, right, down = world.copies["search"], world.home.awaken, True
+
+        async def awaken(*given: Any) -> int:
+            if down:
+                raise Unavailable("no route")
+            return await right(*given)
+
+        cast(Any, world.home).awaken = awaken
+        search.stall_s = 5.0
+        search.refuses = lambda change: Unavailable("full")
+        await world.put(manager, "a", "둘", ack=["vectors"])
+        await until(lambda: any("left behind" in problem for problem in manager.problems))
+        search.stall_s, down = 0.0, False
+        search.refuses = lambda change: None
+        await manager.settle(120)
+        assert world.text("search", "a") == "둘"
+
+    simulated(test)
+
+
+def test_retries_outlive_a_home_that_is_down_while_they_look_for_what_others_prepared() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        line, search = manager.lines["home"], world.copies["search"]
+        retries: Any = line.retries
+        right, follow = retries._round, line.delivery.follow
+        tried: list[str] = []
+
+        async def unfit(name: str) -> bool:
+            tried.append(name)
+            raise SchemaMismatch("by somebody else")
+
+        async def cut_off() -> bool:
+            raise Unavailable("no route")
+
+        retries._round, line.delivery.follow = unfit, cut_off
+        line.retries.wake("search")
+        await until(lambda: "search" in tried)
+        retries._round, line.delivery.follow = right, follow
+        search.down = Unavailable("gone")
+        await world.put(manager, "a", "둘")
+        await until(lambda: search.calls > 0)
+        search.down = None
+        await manager.settle(120)
+        assert world.text("search", "a") == "둘"
 
     simulated(test)
 

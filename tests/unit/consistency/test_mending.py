@@ -306,6 +306,27 @@ def test_a_copy_that_was_started_again_is_compared_whole_soon() -> None:
     simulated(test)
 
 
+def test_a_copy_that_is_started_again_while_a_part_is_compared_is_compared_whole_all_the_same() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, *(str(i) for i in range(40)), **PERIODS)
+        mender: Any = manager.mender
+        mend = mender.mend
+
+        async def interrupted(*given: object) -> object:
+            mender.mend = mend
+            ended = await mend(*given)
+            for i in range(40):
+                corrupt(world, str(i), older=1)
+            await manager.reconciler.ask("search")
+            return ended
+
+        mender.mend = interrupted
+        await asyncio.sleep(9.0)  # before the second part is due
+        assert {world.text("search", str(i)) for i in range(40)} == {f"of {i}" for i in range(40)}
+
+    simulated(test)
+
+
 def test_nothing_is_compared_when_it_is_switched_off() -> None:
     async def test(world: World) -> None:
         manager = await filled(world, "a")
