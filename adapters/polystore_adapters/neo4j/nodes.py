@@ -138,7 +138,7 @@ def opened(packed: bytes, id: str) -> Packed:
     """Raises DecodeError when it is not what this adapter wrote."""
     try:
         return _packed.decode(packed)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, TypeError):  # also what is no bytes at all
         raise DecodeError(
             f"{id!r}: what is stored is not what was written; repair the record by writing it again, or rebuild this "
             "store from its home"

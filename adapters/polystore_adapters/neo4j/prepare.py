@@ -174,10 +174,10 @@ class _Preparation:
         """`Migration.carry_out`, on a body whose values are plain, and the node that is made of it; None when it was
         deleted at this moment."""
         held, id = self.held, node["ps_id"]
-        packed = opened(bytes(node["ps_record"]), id)
+        packed = opened(node["ps_record"], id)
         if packed.body is None:
             return None
-        out = unpacked(bytes(node["ps_record"]), id)
+        out = unpacked(node["ps_record"], id)
         for old, new in migration.rename:
             if old in out:
                 out[new] = out.pop(old)

@@ -7,6 +7,7 @@ key once: the server reads all of a statement's nodes before it writes the first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ async def get(server: Server, types: AllHeld, keys: Sequence[Key], now_us: int) 
         )
         for row in await server.read(query, keys=places[start : start + KEYS]):
             key = asked[row["key"]]
-            found[key] = types[key.etype].codec.record(key, bytes(row["record"]), now_us)
+            found[key] = types[key.etype].codec.record(key, row["record"], now_us)
     return [found.get(key) for key in keys]
 
 
@@ -49,7 +50,7 @@ async def scan(
     query = (
         f"MATCH (n:{held.all}) WHERE n.ps_tenant = $tenant AND n.ps_etype = $etype AND n.ps_h >= $h AND n.ps_h < $high "
         f"AND {LIVE} {behind}WITH n ORDER BY n.ps_h, n.ps_id LIMIT $limit "
-        f"RETURN n.ps_id AS id, n.ps_h AS h, n.ps_record AS record, [(n)-[e]->(m:{held.all}) "
+        f"RETURN n.ps_id AS id, n.ps_h AS h, n.ps_version AS version, n.ps_record AS record, [(n)-[e]->(m:{held.all}) "
         "WHERE e.ps_properties IS NOT NULL | [type(e), m.ps_etype, m.ps_id, e.ps_properties]] AS edges "
         "ORDER BY n.ps_h, n.ps_id"
     )
@@ -63,13 +64,15 @@ async def scan(
 
 def _stamp(held: Held, row: Row) -> Stamp | None:
     id: str = row["id"]
-    found = opened(bytes(row["record"]), id)
-    if found.body is None:  # deleted while the server looked
+    if row["record"] is None:  # as `get` has it
         return None
     try:
+        found = opened(row["record"], id)
+        if found.body is None:  # deleted while the server looked
+            return None
         body = held.codec.decode(id, found.body)
     except DecodeError:
-        return Stamp(id, row["h"], found.version, b"", fault=UNREADABLE)
+        return Stamp(id, row["h"], row["version"], b"", fault=UNREADABLE)
     fault = ""
     if "graph" in held.layout.facets:
         fault = edges.fault(held.entity, body, [tuple(edge) for edge in row["edges"]])
@@ -177,11 +180,13 @@ async def _kept(server: Server, types: AllHeld, changes: Sequence[Change]) -> Ma
         return {}
     query = f"MATCH (n:{quoted(server.label)}) WHERE n.ps_key IN $keys AND n.ps_live "
     found = await server.read(f"{query} RETURN n.ps_key AS key, n.ps_record AS record", keys=list(asked))
-    bodies = {(key := asked[row["key"]]): unpacked(bytes(row["record"]), key.id) for row in found}
-    return {
-        key: {name: value for name, value in body.items() if name in types[key.etype].retired}
-        for key, body in bodies.items()
-    }
+    kept: dict[Key, dict[str, Any]] = {}
+    for row in found:
+        key = asked[row["key"]]
+        with suppress(DecodeError):  # what is damaged has nothing to keep, and is written again
+            body = unpacked(row["record"], key.id)
+            kept[key] = {name: value for name, value in body.items() if name in types[key.etype].retired}
+    return kept
 
 
 async def purge(server: Server, held: Held, before_us: int, limit: int) -> int:
