@@ -28,7 +28,7 @@ CHAPTERS = {
     "Opening": "HybridDataArchitecture Opening Transaction",
     "Records": "Collection KeyValue Ack Token Direction",
     "Conditions": "F Field Expr Order Condition",
-    "Results": "WriteResult StoreStatus Stored Found Hit Related Explored ImportReport",
+    "Results": "WriteResult StoreStatus Stored Found Hit Related Explored ImportReport RepairReport",
     "Facts": "Point Log",
     "State": "State Limiter Allowance Channel Subscription",
     "Files": "Files SweepReport",
@@ -104,7 +104,7 @@ def members(owner: str, cls: type[Any]) -> list[str]:
 
 def is_plain(cls: type[Any]) -> bool:
     """Values and conditions: methods that explain themselves need no docstring."""
-    return issubclass(cls, (polystore.Field, polystore.Found, polystore.Token))
+    return issubclass(cls, (polystore.Field, polystore.Found, polystore.RepairReport, polystore.Token))
 
 
 def is_async(function: Any) -> bool:

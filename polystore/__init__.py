@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from polystore.collection.files import Files
     from polystore.collection.sweeping import SweepReport
     from polystore.collection.untyped import Parts, Query, ReadResult
+    from polystore.consistency.mending import RepairReport
 
     __version__: str
 
@@ -79,6 +80,7 @@ _LATER = {
     "Parts": "polystore.collection.untyped",
     "Query": "polystore.collection.untyped",
     "ReadResult": "polystore.collection.untyped",
+    "RepairReport": "polystore.consistency.mending",
     "State": "polystore.collection",
     "Subscription": "polystore.collection",
     "SweepReport": "polystore.collection.sweeping",
@@ -138,6 +140,7 @@ __all__ = [
     "ReadResult",
     "Related",
     "Relation",
+    "RepairReport",
     "SchemaMismatch",
     "StalenessTimeout",
     "State",
