@@ -38,9 +38,13 @@ class Local(Server):
 
     @classmethod
     async def opened(cls, place: Place, env: Env) -> Local:
+        opening = asyncio.create_task(asyncio.to_thread(_taken, place.folder))
         try:
-            return cls(await asyncio.to_thread(_taken, place.folder), place, env)
-        except (OSError, ImportError) as error:
+            return cls(await asyncio.shield(opening), place, env)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_given_back)
+            raise
+        except Exception as error:
             raise _translated(error, place.folder) from error
 
     async def aclose(self) -> None:
@@ -126,8 +130,10 @@ class _Folder:
             raise
 
     def close(self) -> None:
-        self._system.stop()
-        os.close(self._lock)
+        try:
+            self._system.stop()
+        finally:
+            os.close(self._lock)
 
 
 _folders: dict[str, _Folder] = {}
@@ -149,6 +155,12 @@ def _left(folder: _Folder) -> None:
         if not folder.users:
             del _folders[folder.path]
             folder.close()
+
+
+def _given_back(opening: asyncio.Task[_Folder]) -> None:
+    """What nobody waited for: its thread went on."""
+    if not opening.cancelled() and opening.exception() is None:
+        _left(opening.result())
 
 
 def _uuid(id: str) -> UUID:

@@ -226,7 +226,10 @@ def _kept(held: Held, there: Document | None) -> Mapping[str, object]:
     """Values of fields that the class has no more."""
     if not held.retired or there is None or there["metadatas"].get("ps_deleted"):
         return {}
-    return {name: value for name, value in unpacked(there["uris"]).items() if name in held.retired}
+    try:
+        return {name: value for name, value in unpacked(there["uris"]).items() if name in held.retired}
+    except (msgspec.DecodeError, TypeError, ValueError):  # what is damaged has nothing to keep, and is written again
+        return {}
 
 
 async def _note_tenants(server: Server, held: Held, names: Iterable[str]) -> None:

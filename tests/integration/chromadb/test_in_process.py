@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from polystore_adapters.chromadb import connect, local
 from polystore_adapters.chromadb.options import parse
 
 from compose.native import cache
 from compose.native.recipes.chromadb import CHROMADB
-from polystore import ConfigurationError
+from polystore import ConfigurationError, StoreCorrupt
+from polystore.env import Env
+from tests.loops import in_a_loop
 from tests.stack import absent
 
 SCRIPT = Path(__file__).with_name("in_process.py")
@@ -83,3 +88,41 @@ except ConfigurationError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install chromadb" in done.stdout
+
+
+@in_a_loop
+async def test_a_folder_that_nobody_waited_for_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Folder:
+        """As the library takes its time to open one."""
+
+        def __init__(self, path: str) -> None:
+            self.path, self.users = path, 0
+            begun.set()
+            assert go_on.wait(30)
+
+        def close(self) -> None:
+            loop.call_soon_threadsafe(closed.set)
+
+    monkeypatch.setattr(local, "_Folder", Folder)
+    connecting = asyncio.create_task(connect(f"chromadb:{tmp_path}", {}, Env()))
+    await asyncio.to_thread(begun.wait, 30)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    go_on.set()
+    await asyncio.wait_for(closed.wait(), 30)
+
+
+@in_a_loop
+async def test_a_folder_that_the_library_cannot_read_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(path: str) -> None:
+        raise RuntimeError(path)
+
+    monkeypatch.setattr(local, "_Folder", damaged)
+    with pytest.raises(StoreCorrupt, match="RuntimeError"):
+        await connect(f"chromadb:{tmp_path}", {}, Env())
