@@ -51,7 +51,7 @@ def _ids(records: Records, etype: str, where: Checked | None) -> list[str] | Non
     for part in where.parts if isinstance(where, All) else (where,):
         if isinstance(part, Compare) and part.path == (entity.key,) and part.op in ("==", "in"):
             values = part.value if part.op == "in" else [part.value]
-            return sorted({entity.key_id(value) for value in values if value is not None})
+            return sorted({entity.key_id(value) for value in values if value not in (None, "")})
     return None
 
 

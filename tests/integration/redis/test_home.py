@@ -118,6 +118,7 @@ def test_a_record_of_real_time_lives_in_redis_as_json_that_any_program_reads(tmp
             assert list(await players.find(F.name == "학교")) == [await players.get("a/b")]
             await players.put_many([Player(id=f"{i}", name="y") for i in range(2)])
             assert (await players.count(), len(await players.find(F.id.in_(["0", "a/b"])))) == (3, 2)
+            assert (await players.count(F.id == ""), len(await players.find(F.id.in_(["", "0"])))) == (0, 1)
             with pytest.raises(UnsupportedOperation, match="find_max"):
                 await players.find(F.name == "y")
             assert await differences(hda) == []
