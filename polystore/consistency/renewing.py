@@ -8,7 +8,8 @@ it serves. The next rebuild, or `discard`, empties it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -19,11 +20,13 @@ from polystore.consistency.moving import Mover
 from polystore.env import Env
 from polystore.errors import ConfigurationError, Unavailable
 from polystore.model import Placement
-from polystore.protocols import Repository, SupportsFilter, SupportsRebuild
+from polystore.protocols import Repository, SupportsFilter, SupportsJournal, SupportsRebuild
 from polystore.selection.moves import origin, other_place
 from polystore.store import Store
 
 POLL_S = 0.05
+TURN_S = 30.0
+"""More than it takes to empty a place; who is killed meanwhile holds others up for so long."""
 
 
 class RenewProgress(msgspec.Struct, frozen=True):
@@ -40,6 +43,7 @@ class _Manager(Protocol):
     """What is used of the consistency manager."""
 
     env: Env
+    worker: str
     stores: Mapping[str, Store]
     placements: dict[str, Placement]
     mover: Mover
@@ -79,7 +83,8 @@ class Renewer:
             )
         for etype, facets in copied.items():
             await self._until_over(etype, lambda p: not p.leaving)
-            await self._begin(etype, facets, rate_per_s, back=back)
+            async with self._turn(etype):
+                await self._begin(etype, facets, rate_per_s, back=back)
         for etype in copied:
             await self._watch(etype, progress)
         placements = self._manager.placements
@@ -90,9 +95,10 @@ class Renewer:
         emptied: list[str] = []
         for etype, facets in self._checked(store).items():
             await self._until_over(etype, lambda p: not p.leaving)
-            for name in sorted(set(self._kept(etype, facets).values())):
-                await self._empty(etype, name)
-                emptied.append(name)
+            async with self._turn(etype):
+                for name in sorted(set(self._kept(etype, facets).values())):
+                    await self._empty(etype, name)
+                    emptied.append(name)
         return emptied
 
     # -- one entity -----------------------------------------------------------------------------------------------
@@ -117,6 +123,20 @@ class Renewer:
         """The facets that a rebuild moves at this moment."""
         one = self._manager.placements[etype]
         return {f: name for f, name in one.upcoming.items() if origin(name) == origin(one.facets[f])}
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, etype: str) -> AsyncGenerator[None]:
+        """One process at a time, and by what is remembered when its turn comes: what one has begun to fill, no other
+        one empties."""
+        line, worker = self._manager.line(etype), self._manager.worker
+        lease = f"rebuild:{etype}"
+        while not await line.home.call(SupportsJournal.hold_lease, lease, worker, TURN_S):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        try:
+            await line.delivery.follow()
+            yield
+        finally:
+            await line.home.call(SupportsJournal.hold_lease, lease, worker, 0.0)
 
     async def _begin(self, etype: str, facets: frozenset[str], rate_per_s: float, *, back: bool) -> None:
         """Let the other place be upcoming, emptied first; unless it is: then somebody has begun before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -114,5 +115,32 @@ def test_a_copy_is_rebuilt_beside_itself_while_all_goes_on_and_there_is_a_way_ba
                 await two.rebuild_copies("words", rollback=True)
             with pytest.raises(ConfigurationError, match="'main' serves no copy"):
                 await two.rebuild_copies("main")
+
+    asyncio.run(main())
+
+
+def test_two_processes_that_rebuild_the_same_copy_at_once_do_so_together(tmp_path: Path) -> None:
+    config = stores(tmp_path, main=["home"], words=["full_text", "vector"])
+
+    async def main() -> None:
+        async with opening(config) as one, opening(config) as two:
+            every = {f"t{i}" for i in range(60)}
+            await one.collection(Tree).put_many([Tree(id=id, text=f"나무 {id}") for id in every])
+            await one.settle(30)
+            mover, placed = two.manager.mover, one.manager.placements
+            right = mover.reach
+
+            async def late(name: str) -> None:
+                await right(name)
+                with contextlib.suppress(TimeoutError):
+                    await until(lambda: bool(placed["tree"].upcoming or placed["tree"].leaving), 0.5)
+
+            mover.reach = late
+            async with asyncio.timeout(30):
+                await asyncio.gather(one.rebuild_copies("words"), two.rebuild_copies("words"))
+            for hda in (one, two):
+                await over(hda)
+                assert (await found(hda))[0] == every
+            assert await differences(two) == []
 
     asyncio.run(main())
