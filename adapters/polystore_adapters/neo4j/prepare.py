@@ -93,15 +93,17 @@ async def _keep_first(server: Server, name: str, value: str) -> None:
 
 
 async def clear(server: Server, etype: str) -> None:
-    """See `SupportsRebuild.clear`. Nodes that edges of other types lead to stay as the ends of these."""
+    """See `SupportsRebuild.clear`. Nodes that other relationships lead to or from stay, as the bare ends of these."""
     label = quoted(server.label)
-    own = f"MATCH (n:{label}) WHERE n.ps_etype = $etype AND n.ps_version IS NOT NULL WITH n LIMIT $page"
+    bare = (
+        f"MATCH (n:{label}) WHERE n.ps_etype = $etype AND n.ps_version IS NOT NULL WITH n LIMIT $page "
+        "OPTIONAL MATCH (n)-[e]->() WHERE e.ps_properties IS NOT NULL DELETE e WITH DISTINCT n "
+        "SET n = {ps_key: n.ps_key, ps_tenant: n.ps_tenant, ps_etype: n.ps_etype, ps_id: n.ps_id} RETURN count(n) AS n"
+    )
     gone = 1
     while gone:
         async with server.writing() as tx:
-            await rows(tx, f"{own} MATCH (n)-[e]->() DELETE e", etype=etype, page=PAGE)
-            bare = "REMOVE n.ps_record, n.ps_version, n.ps_h, n.ps_updated_us, n.ps_live, n.ps_lock"
-            (row,) = await rows(tx, f"{own} {bare} RETURN count(n) AS n", etype=etype, page=PAGE)
+            (row,) = await rows(tx, bare, etype=etype, page=PAGE)
             gone = row["n"]
     gone = 1
     while gone:

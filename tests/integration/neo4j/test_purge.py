@@ -93,6 +93,27 @@ async def test_all_tombstones_are_purged_by_who_writes(neo4j: str, label: str, m
         await store.aclose()
 
 
+@in_a_loop
+async def test_what_is_cleared_keeps_no_value_and_takes_nobodys_relationship(neo4j: str, label: str) -> None:
+    store = await connect(neo4j, {"label": label}, Env())
+    try:
+        await store.prepare([Layout(PERSON, False, frozenset({"graph"}))], create=True)
+        await store.apply([_change(Key("", PERSON.name, id), Person(id=id, name="비밀")) for id in ("a", "b", "c")])
+        ends = f"MATCH (a:{label} {{ps_id: 'a'}}), (b:{label} {{ps_id: 'b'}})"
+        await store.client.execute_query(f"{ends} CREATE (a)-[:OURS {{since: 1}}]->(b)")
+        await store.clear(PERSON.name)
+        found, _, _ = await store.client.execute_query(
+            f"MATCH (n:{label}) WHERE n.ps_id IS NOT NULL OPTIONAL MATCH (n)-[e]->(m) "
+            "RETURN n.ps_id AS id, n.name AS name, type(e) AS type, m.ps_id AS to ORDER BY id"
+        )
+        assert [row.data() for row in found] == [
+            {"id": "a", "name": None, "type": "OURS", "to": "b"},
+            {"id": "b", "name": None, "type": None, "to": None},
+        ]
+    finally:
+        await store.aclose()
+
+
 def _change(key: Key, person: Person, version: int = 7) -> Change:
     body = PERSON.encode(person)
     return Change(key, version, key_hash(key.tenant, key.etype, key.id), body, PERSON.content_hash(body), 0)
