@@ -85,11 +85,14 @@ class Latecomers:
                 store = await answering(name, config, self._env)
             except PolystoreError:
                 continue  # as at `open`, where it was said
+            except Exception as e:  # noqa: BLE001 -- nobody waits for this task, who could be told
+                self._manager.report(f"{name} could not be asked whether it answers: {type(e).__name__}: {e}")
+                continue
             try:
                 await self._join(store, create)
             except BaseException as e:
                 await store.aclose()
-                if not isinstance(e, PolystoreError):
+                if not isinstance(e, Exception):
                     raise
                 self._manager.report(f"{name} answers, and cannot be used: {type(e).__name__}: {e}")
             else:
@@ -114,11 +117,13 @@ class Latecomers:
                 line = manager.line(etype)
                 await line.targets.refresh()
                 await register(line, etype, placement, stores, manager.embedders, manager.detach)
+        for line in manager.lines.values():
+            await line.home.call(SupportsJournal.awaken, name, None, 0)
+        # From here on it is found, and nothing is left that could fail: who cannot join is closed.
         known.stores[name], known.delivered[name] = store, stores[name]
         known.caches.update(caches)
         known.committed.update({etype: cache.committed for etype, cache in caches.items()})
         for line in manager.lines.values():
-            await line.home.call(SupportsJournal.awaken, name, None, 0)
             line.retries.wake(name)
             line.wake()
         self._came(name)
