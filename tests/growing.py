@@ -34,8 +34,8 @@ async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.01)
 
 
-def opening(config: dict[str, Any]) -> Opening:
-    return HybridDataArchitecture.open(config, entities=[Tree], settings=SETTINGS)
+def opening(config: dict[str, Any], settings: Settings = SETTINGS) -> Opening:
+    return HybridDataArchitecture.open(config, entities=[Tree], settings=settings)
 
 
 async def found(hda: HybridDataArchitecture, text: str = "나무") -> tuple[set[str], str]:
