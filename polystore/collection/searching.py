@@ -104,6 +104,11 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 async def search(question: Question[T], text: str, cursor: str | None, after: Token | None) -> Found[Hit[T]]:
     """One page. A cursor names the last match and how many came up to it: scores of all records move with every write,
     so a score is no place to go on from."""
+    manager, etype = question.scope.manager, question.scope.etype
+    return await manager.where_it_is(etype, lambda: _page(question, text, cursor, after))
+
+
+async def _page(question: Question[T], text: str, cursor: str | None, after: Token | None) -> Found[Hit[T]]:
     scope = question.scope
     store = scope.serving("full_text")
     of = fingerprint("search", scope.etype, scope.tenant, text, question.where)

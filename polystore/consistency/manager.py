@@ -403,6 +403,17 @@ class DataConsistencyManager:
                 if self.embedders.times_served[etype] == before:
                     return answer
 
+    async def where_it_is(self, etype: str, ask: Callable[[], Awaitable[R]]) -> R:
+        """The answer to a question to whoever serves it: asked again when it was elsewhere by now, since another
+        process had gone over before this one was told."""
+        placed = self._placed
+        try:
+            return await ask()
+        except SchemaMismatch:
+            if not await self._follow(self.line(etype)) and placed == self._placed:
+                raise
+        return await ask()
+
     # -- state of the whole -----------------------------------------------------------------------------------
 
     async def room(self, etype: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -145,5 +146,24 @@ def test_two_processes_that_rebuild_the_same_copy_at_once_do_so_together(tmp_pat
                 await over(hda)
                 assert (await found(hda))[0] == every
             assert await differences(two) == []
+
+    asyncio.run(main())
+
+
+def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_is_asked(tmp_path: Path) -> None:
+    old = stores(tmp_path, main=["home", "full_text", "vector"])
+    new = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+
+    async def main() -> None:
+        async with opening(old) as hda:
+            await hda.collection(Tree).put(Tree(id="a", text="나무"))
+        async with opening(new) as one, opening(new) as two:
+            relay: Any = two.manager.lines["main"]
+            relay._task.cancel()
+            await gone_over(one, "words")
+            await over(one)
+            assert two.manager.placements["tree"].facets["full_text"] == "main"
+            assert [hit.value.id for hit in await two.collection(Tree).search("나무")] == ["a"]
+            assert two.manager.placements["tree"].facets["full_text"] == "words"
 
     asyncio.run(main())
