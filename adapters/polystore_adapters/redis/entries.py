@@ -15,7 +15,7 @@ import msgspec
 from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData
 from polystore.kinds import TYPES
-from polystore.model import Body, Change, Key, Record
+from polystore.model import UNREADABLE, Body, Change, Key, Record, Stamp
 
 DIGITS = 14
 
@@ -86,6 +86,16 @@ class Codec:
                     raise _damaged(self.entity.name, key.id)
         return Record(key, version, body, hash, entry.updated_us, entry.expires_us)
 
+    def stamp(self, key: Key, h: int, stored: bytes, now_us: int) -> Stamp | None:
+        """What `verify` compares; None of a tombstone."""
+        try:
+            record = self.record(key, stored, now_us)
+        except DecodeError:
+            return Stamp(key.id, h, _version(stored), b"", fault=UNREADABLE)
+        if record.body is None:
+            return None
+        return Stamp(key.id, h, record.version, self.entity.content_hash(record.body))
+
 
 def opened(stored: bytes, etype: str, id: str) -> tuple[bytes, Entry, dict[str, Any] | None]:
     """Version, entry, and body as plain values, whatever the class is. Raises DecodeError."""
@@ -94,6 +104,14 @@ def opened(stored: bytes, etype: str, id: str) -> tuple[bytes, Entry, dict[str, 
         return stored[:DIGITS], entry, None if entry.deleted else _plain.decode(entry.body)
     except msgspec.DecodeError:
         raise _damaged(etype, id) from None
+
+
+def _version(stored: bytes) -> int:
+    """0 where it is damaged, too."""
+    try:
+        return int(stored[:DIGITS], 16)
+    except ValueError:
+        return 0
 
 
 def _damaged(etype: str, id: str) -> DecodeError:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from polystore.entity import EntityType
 from polystore.env import Env
 from polystore.errors import PolystoreError, SchemaMismatch
 from polystore.model import (
@@ -33,9 +32,11 @@ from polystore_adapters.redis.state import milliseconds
 PAGE = 1_000
 """Records of one answer."""
 
+# What has no version is damaged, and yields to any.
 # The record, its index, what expires; version, whether that overwrites itself, entry, id, hash, when it expires or 0.
 PUT = Script("""
 local before = redis.call('GETRANGE', KEYS[1], 0, 13)
+if #before < 14 or string.find(before, '%X') then before = '' end
 if before > ARGV[1] or (before == ARGV[1] and ARGV[2] == '0') then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[5], ARGV[4])
@@ -47,6 +48,7 @@ return 1
 # server without room must carry this out, and once a script has written, it may go on.
 BURY = Script("""
 local before = redis.call('GETRANGE', KEYS[1], 0, 13)
+if #before < 14 or string.find(before, '%X') then before = '' end
 if before > ARGV[1] or (before == ARGV[1] and ARGV[2] == '0') then return 0 end
 redis.call('UNLINK', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[4])
@@ -97,24 +99,27 @@ class Records:
 
     async def _read(self, keys: Sequence[Key], places: Sequence[Place]) -> list[Record | None]:
         codecs = [self.types[key.etype] for key in keys]
+        found = zip(codecs, keys, await self._stored(keys, places), strict=True)
+        now_us = self.env.now_us()
+        return [None if stored is None else codec.record(key, stored, now_us) for codec, key, stored in found]
+
+    async def _stored(self, keys: Sequence[Key], places: Sequence[Place]) -> list[bytes | None]:
         names = [self.server.keys.record(key, place.h)[0] for key, place in zip(keys, places, strict=True)]
         parts = [await self.server.get_all(names[i : i + PAGE]) for i in range(0, len(names), PAGE)]
-        now_us = self.env.now_us()
-        found = zip(codecs, keys, chain(*parts), strict=True)
-        return [None if stored is None else codec.record(key, stored, now_us) for codec, key, stored in found]
+        return list(chain(*parts))
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
         """See `Repository.scan`."""
-        entity: EntityType[object] = self.types[etype].entity
+        codec = self.types[etype]
         after = None if cursor is None else msgspec.json.decode(cursor, type=Place)
         stamps: list[Stamp] = []
         while len(stamps) < limit:
             wanted = limit - len(stamps)
             places = await self.places(etype, tenant, span, after, wanted)
-            records = await self._read([Key(tenant, etype, place.id) for place in places], places)
-            for place, record in zip(places, records, strict=True):
-                if record is not None and record.body is not None:
-                    stamps.append(Stamp(place.id, place.h, record.version, entity.content_hash(record.body)))
+            keys = [Key(tenant, etype, place.id) for place in places]
+            for key, place, stored in zip(keys, places, await self._stored(keys, places), strict=True):
+                stamp = None if stored is None else codec.stamp(key, place.h, stored, self.env.now_us())
+                stamps += [] if stamp is None else [stamp]
             if len(places) < wanted:
                 return Page(stamps, None)
             after = places[-1]

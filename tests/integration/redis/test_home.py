@@ -29,7 +29,8 @@ from polystore import (
 )
 from polystore.consistency import Settings
 from polystore.consistency.verify import Verifier
-from polystore.model import Key, key_hash
+from polystore.model import EVERYTHING, UNREADABLE, Key, key_hash
+from polystore.protocols import Repository
 from tests.redis_servers import Place, cli
 from tests.stack import own_server, url_of
 
@@ -129,6 +130,31 @@ def test_a_record_of_real_time_lives_in_redis_as_json_that_any_program_reads(tmp
 
 def _key(prefix: str, id: str) -> str:
     return Keys(prefix).record(Key("", "player", id), key_hash("", "player", id))[0]
+
+
+def test_damaged_records_are_told_among_the_others_and_repaired(tmp_path: Path) -> None:
+    place = Place(url_of("redis"))
+
+    async def main() -> None:
+        async with opened(tmp_path, place.url, prefix=place.prefix) as hda:
+            players = hda.collection(Player)
+            await players.put_many([Player(id=id, name="n") for id in ("a", "b", "c")])
+            await hda.settle(30)
+            for id, kept in (("a", 14), ("b", 0)):
+                key = _key(place.prefix, id)
+                cli(place.url, "SET", key, cli(place.url, "GET", key)[:kept] + "no record")
+            page = await hda.stores["fast"].call(Repository.scan, "player", "", EVERYTHING, None, 10)
+            assert {one.id: (one.version > 0, one.fault) for one in page.stamps} == {
+                "a": (True, UNREADABLE),
+                "b": (False, UNREADABLE),
+                "c": (True, ""),
+            }
+            assert {id for id, _ in await differences(hda)} == {"a", "b"}
+            await hda.repair(Player)  # the journal still has what was just written
+            assert await differences(hda) == []
+
+    asyncio.run(main())
+    place.clear()
 
 
 def test_a_server_that_would_lose_records_by_its_configuration_is_refused(tmp_path: Path) -> None:
