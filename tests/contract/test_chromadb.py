@@ -80,4 +80,8 @@ class TestDurability(Bare, DurabilityConformance):
 
 
 def test_the_adapter_claims_what_is_tested_here() -> None:
-    assert {one.__name__ for one in ChromadbRepository.capabilities} == {"SupportsSchema", "SupportsVectorSearch"}
+    assert {one.__name__ for one in ChromadbRepository.capabilities} == {
+        "SupportsRebuild",
+        "SupportsSchema",
+        "SupportsVectorSearch",
+    }

@@ -78,4 +78,8 @@ class TestDurability(Bare, DurabilityConformance):
 
 
 def test_the_adapter_claims_what_is_tested_here() -> None:
-    assert {one.__name__ for one in Neo4jRepository.capabilities} == {"SupportsSchema", "SupportsTraversal"}
+    assert {one.__name__ for one in Neo4jRepository.capabilities} == {
+        "SupportsRebuild",
+        "SupportsSchema",
+        "SupportsTraversal",
+    }

@@ -68,10 +68,10 @@ def test_the_command_says_what_was_covered(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_command_prints_how_to_replay_a_failing_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate.main(["--seeds", "1", "--first", "1", "--bug", "no_guard"]) == 1
+    assert simulate.main(["--seeds", "1", "--first", "0", "--bug", "no_guard"]) == 1
     out = capsys.readouterr().out
-    assert "seed 1: monotonic: search" in out
-    assert "replay: python -m polystore.testing.simulate --seeds 1 --first 1 --bug no_guard" in out
+    assert "seed 0: monotonic: search" in out
+    assert "replay: python -m polystore.testing.simulate --seeds 1 --first 0 --bug no_guard" in out
     assert simulate.replay(17) == "make simulate SEEDS=1 FIRST=17"
 
 

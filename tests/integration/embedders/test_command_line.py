@@ -73,7 +73,7 @@ def test_rebuild_changes_over_and_every_command_says_who_made_the_vectors(
     assert "polystore rebuild story" in explained
     assert "text: made by m-1:8 cosine" in explained
     assert {row["store"] for row in answer(cli("--json", "check"))} > {"embed:m-1:8", "embed:m-2:12"}
-    assert answer(cli("--json", "rebuild", "vector")) == {"story": {"embedded": COUNT, "models": {"text": "m-2:12"}}}
+    assert answer(cli("--json", "rebuild", "story")) == {"story": {"embedded": COUNT, "models": {"text": "m-2:12"}}}
     assert "story: 0 texts embedded here; text by m-2:12" in cli("rebuild").output
     assert answer(cli("--json", "status"))["vectors"][0]["configured"] == ""
     assert len(answer(cli("--json", "similar", "story", "3번째 이야기"))) == 10
