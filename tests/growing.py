@@ -39,11 +39,11 @@ def opening(config: dict[str, Any], settings: Settings = SETTINGS) -> Opening:
 
 
 async def found(hda: HybridDataArchitecture, text: str = "나무") -> tuple[set[str], str]:
-    """What a search finds, and which store has answered."""
+    """What a search finds, and which store has answered: the last one that was asked."""
     with hda.trace() as trace:
         hits = await hda.collection(Tree).search(text, limit=500)
-    (store,) = {step.store for step in trace.steps if step.verb == "search"}
-    return {hit.value.id for hit in hits}, store
+    asked = [step.store for step in trace.steps if step.verb == "search"]
+    return {hit.value.id for hit in hits}, asked[-1]
 
 
 async def gone_over(hda: HybridDataArchitecture, store: str) -> None:

@@ -157,9 +157,13 @@ def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_i
     async def main() -> None:
         async with opening(old) as hda:
             await hda.collection(Tree).put(Tree(id="a", text="나무"))
+            journal = hda.stores["main"]
+            await journal.call(SupportsJournal.hold_lease, "without:words", "somebody", 60.0)  # until both are there
         async with opening(new) as one, opening(new) as two:
             relay: Any = two.manager.lines["main"]
             relay._task.cancel()
+            journal = one.stores["main"]
+            await journal.call(SupportsJournal.hold_lease, "without:words", "somebody", 0.0)
             await gone_over(one, "words")
             await over(one)
             assert two.manager.placements["tree"].facets["full_text"] == "main"
