@@ -296,8 +296,7 @@ class Scope(Generic[T]):
     async def ready(self, store: Store, after: Token | None, stale_ok: bool = False) -> None:
         """Return when `store` may be asked about this type: it is complete, or need not be, and holds what `after`
         names. Raises Unavailable, StalenessTimeout, InvalidData."""
-        if not stale_ok:
-            self.manager.readable(self.etype, store.name)
+        self.manager.readable(self.etype, store.name, whole=not stale_ok)
         if after is not None:
             await self.manager.caught_up(self.etype, store.name, Token(after))
             if store.supports(SupportsRefresh):  # another process may have delivered it

@@ -56,10 +56,10 @@ async def register(
     line.wanted[etype] = frozenset(wanted)
 
 
-def check_readable(rows: Iterable[TargetRow], etype: str, store: str) -> None:
-    """Raises Unavailable when a copy is incomplete or out of service."""
+def check_readable(rows: Iterable[TargetRow], etype: str, store: str, *, whole: bool = True) -> None:
+    """Raises Unavailable when a copy is out of service, or incomplete and is to be `whole`."""
     for row in rows:
-        if row.name == store and row.status == "backfilling":
+        if whole and row.name == store and row.status == "backfilling":
             raise Unavailable(
                 f"this copy of {etype} is still being filled; `polystore status` shows how far it is", store=store
             )

@@ -371,10 +371,11 @@ class DataConsistencyManager:
         line = self.lines[placement.authority]
         await catch_up(line, etype, store, token.pairs().get(placement.authority, []), timeout_s)
 
-    def readable(self, etype: str, store: str) -> None:
-        """Raises Unavailable while a copy is being filled, or when another process has taken it out of service."""
+    def readable(self, etype: str, store: str, *, whole: bool = True) -> None:
+        """Raises Unavailable when another process has taken a copy out of service; if it is to be `whole`, also while
+        it is being filled."""
         if store != self.placements[etype].authority:
-            check_readable(self.line(etype).targets.rows(etype), etype, store)
+            check_readable(self.line(etype).targets.rows(etype), etype, store, whole=whole)
 
     def inline_vectors(self, etype: str, body: Mapping[str, Any]) -> dict[str, bytes]:
         """Vectors that are made within the write: of in-process embedders, and of vector fields."""

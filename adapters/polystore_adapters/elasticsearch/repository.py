@@ -50,7 +50,8 @@ class ElasticsearchRepository:
 
     async def ping(self) -> Instance:
         """A server without all of its modules has no `GET /`."""
-        mine = f"/_cluster/health/{self._server.options.prefix}*"
+        prefix = self._server.options.prefix  # not those of the other place, which a rebuild may be filling
+        mine = f"/_cluster/health/{prefix}*,-{prefix}2-*"
         health = await self._server.ask("GET", mine, wait_for_status="yellow", timeout="2s")
         if health["status"] == "red":
             raise Unavailable(f"shards of the indexes {self._server.options.prefix}* are missing")
