@@ -19,7 +19,7 @@ from polystore.collection.searching import enough, live
 from polystore.entity import EntityType
 from polystore.errors import InvalidFilter, UnsupportedOperation, WorkLimitExceeded
 from polystore.filters import Checked, Condition, predicate
-from polystore.model import Body, Direction, Key, Link, Reached, Record
+from polystore.model import Body, Direction, Key, Link, Placement, Reached, Record
 from polystore.protocols import SupportsTraversal
 from polystore.results import Path, Related, Token
 from polystore.store import Store
@@ -161,17 +161,25 @@ def _only_end(scope: Scope[Any], edges: Edges, what: str) -> EntityType[Any]:
 
 def graph_of(scope: Scope[Any], types: str | Sequence[str]) -> tuple[Store, list[str]]:
     """The store that holds the edges of these relations, and the entity types that have them: the edges into a record
-    belong to other types. Raises UnsupportedOperation when several stores hold them."""
+    belong to other types. While they move to another store, one type after the other, all go on to be in the one that
+    they come from. Raises UnsupportedOperation when several stores hold them."""
     wiring = scope.wiring
     names = (types,) if isinstance(types, str) else types
     owners = list(dict.fromkeys(one.name for one, _, _ in _declared(scope, names)))
-    stores = {wiring.placements[name].facets["graph"] for name in owners}
-    if len(stores) > 1:
+    serving = {wiring.placements[name].facets["graph"] for name in owners}
+    holding = [{one.facets["graph"], *_left(one)} for one in map(wiring.placements.__getitem__, owners)]
+    stores = serving if len(serving) == 1 else set.intersection(*holding)
+    if not stores:
         raise UnsupportedOperation(
-            f"the edges of {', '.join(map(repr, names))} lie in several stores ({', '.join(sorted(stores))}); pin the "
+            f"the edges of {', '.join(map(repr, names))} lie in several stores ({', '.join(sorted(serving))}); pin the "
             f"graph of {', '.join(owners)} to one of them"
         )
-    return wiring.store(stores.pop()), owners
+    return wiring.store(min(stores)), owners
+
+
+def _left(placement: Placement) -> set[str]:
+    """The store that served the edges until a moment ago, and is still delivered to."""
+    return {placement.leaving["graph"]} if "graph" in placement.leaving else set()
 
 
 async def _ready(scope: Scope[Any], edges: Edges, after: Token | None, stale_ok: bool) -> Store:

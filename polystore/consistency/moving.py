@@ -256,9 +256,13 @@ class Mover:
 
     async def _end(self, line: Line, placement: Placement) -> None:
         """What served before is turned off, and a store that goes on holding the records drops the facet: when every
-        process has had the time to go over, and searches that began before have ended. The place that a rebuild came
-        from is kept for a way back."""
+        process has had the time to go over, and searches that began before have ended; of edges, when all types whose
+        edges move with these have gone over. The place that a rebuild came from is kept for a way back."""
         now = self._manager.env.monotonic()
+        graph = placement.facets.get("graph")
+        others = [one for one in self._manager.placements.values() if one.authority == placement.authority]
+        if "graph" in placement.leaving and any(one.upcoming.get("graph") == graph for one in others):
+            return
         if now - self._since.setdefault((placement.etype, "leaving"), now) < self._manager.settings.worker_dead_s:
             return
         kept = {f: name for f, name in placement.leaving.items() if origin(name) == origin(placement.facets[f])}

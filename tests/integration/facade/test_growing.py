@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from msgspec.structs import replace
 
-from polystore import ConfigurationError
+from polystore import ConfigurationError, HybridDataArchitecture, Relation, entity
 from polystore.protocols import SupportsJournal
 from tests.growing import SETTINGS, Tree, busy, differences, found, gone_over, opening, over, stores, until
 
@@ -169,5 +170,52 @@ def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_i
             assert two.manager.placements["tree"].facets["full_text"] == "main"
             assert [hit.value.id for hit in await two.collection(Tree).search("나무")] == ["a"]
             assert two.manager.placements["tree"].facets["full_text"] == "words"
+
+    asyncio.run(main())
+
+
+@entity()
+@dataclass(kw_only=True)
+class Spot:
+    id: str
+
+
+@entity()
+@dataclass(kw_only=True)
+class Bird:
+    id: str
+    nests_in: Annotated[list[str], Relation("LIVES", to=Spot)] = field(default_factory=list[str])
+
+
+@entity()
+@dataclass(kw_only=True)
+class Bug:
+    id: str
+    nests_in: Annotated[list[str], Relation("LIVES", to=Spot)] = field(default_factory=list[str])
+
+
+def test_edges_of_several_types_are_walked_all_the_time_while_they_move(tmp_path: Path) -> None:
+    old = stores(tmp_path, main=["home"], ties=["graph"], spare=["document"])
+    new = stores(tmp_path, main=["home"], ties=["document"], spare=["graph"])
+
+    def open_both(config: dict[str, Any]) -> Any:
+        return HybridDataArchitecture.open(config, entities=[Bird, Bug, Spot], settings=SETTINGS)
+
+    async def main() -> None:
+        async with open_both(old) as hda:
+            # One type has far more to compare than the other, which goes over first.
+            await hda.collection(Spot).put(Spot(id="t"))
+            await hda.collection(Bird).put_many([Bird(id=f"b{i}", nests_in=["t"]) for i in range(3)])
+            await hda.collection(Bug).put_many([Bug(id=f"c{i}", nests_in=["t"]) for i in range(300)])
+            await hda.settle(30)
+        async with open_both(new) as hda:
+            placements = hda.manager.placements
+            while any(
+                placements[name].facets["graph"] != "spare" or placements[name].leaving for name in ("bird", "bug")
+            ):
+                found = await hda.collection(Spot).related("t", "LIVES", direction="in", limit=500)
+                assert len(found) == 303
+            found = await hda.collection(Spot).related("t", "LIVES", direction="in", limit=500)
+            assert len(found) == 303
 
     asyncio.run(main())
