@@ -66,10 +66,11 @@ async def busy(hda: HybridDataArchitecture) -> AsyncGenerator[dict[str, str]]:
     """Writes and deletes go on; what must be found at the end."""
     live: dict[str, str] = {}
     trees = hda.collection(Tree)
+    ending = False
 
     async def write() -> None:
         n = 0
-        while True:
+        while not ending:
             n += 1
             id = f"w{n % 30}"
             if n % 7 == 0:
@@ -84,6 +85,5 @@ async def busy(hda: HybridDataArchitecture) -> AsyncGenerator[dict[str, str]]:
     try:
         yield live
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        ending = True  # a write that is cancelled may be committed later, behind what is looked at next
+        await task
