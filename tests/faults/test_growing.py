@@ -52,10 +52,11 @@ class Seen:
 async def work(hda: HybridDataArchitecture, records: int, per_s: float, seen: Seen) -> AsyncGenerator[None]:
     """Writes and deletes at this pace, and probes that are looked for in each copy as they are written."""
     trees = hda.collection(Tree)
+    ending = asyncio.Event()  # a write that is cancelled may be committed behind what is looked at next
 
     async def write(first: int) -> None:
         begun, n = time.monotonic(), first
-        while True:
+        while not ending.is_set():
             n += WRITERS
             id = f"t{n % records}"
             if n % 10 == 0:
@@ -79,7 +80,7 @@ async def work(hda: HybridDataArchitecture, records: int, per_s: float, seen: Se
 
     async def probe() -> None:
         n = 0
-        while True:
+        while not ending.is_set():
             n += 1
             result = await trees.put(Tree(id=f"probe{n % 5}", text=f"새 {n}"))
             names = sorted(hda.manager.placements["tree"].targets())
@@ -89,7 +90,7 @@ async def work(hda: HybridDataArchitecture, records: int, per_s: float, seen: Se
 
     async def turns() -> None:
         """How long this process itself stood still: what a probe waited for besides."""
-        while True:
+        while not ending.is_set():
             since = time.monotonic()
             await asyncio.sleep(0.01)
             seen.loop_s = max(seen.loop_s, time.monotonic() - since)
@@ -102,8 +103,7 @@ async def work(hda: HybridDataArchitecture, records: int, per_s: float, seen: Se
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
+        ending.set()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
