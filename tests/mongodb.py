@@ -5,8 +5,6 @@ The server is that of POLYSTORE_TEST_MONGODB_URL; without one these tests are sk
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -35,18 +33,6 @@ def fresh_database() -> Generator[str]:
     finally:
         with MongoClient[dict[str, Any]](url) as client:
             client.drop_database(name)
-
-
-@contextmanager
-def forgotten_connections() -> Generator[None]:
-    """PyMongo forgets the socket of a connection that is cancelled while it is made, without closing it: collected
-    here, where it is expected, and not in the middle of another test."""
-    gc.freeze()  # what was there before is not looked at again, which would take a second in a long run
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
-    gc.unfreeze()
 
 
 async def connected(env: Env, url: str, **options: Any) -> Repository:

@@ -168,7 +168,7 @@ def graph_of(scope: Scope[Any], types: str | Sequence[str]) -> tuple[Store, list
     owners = list(dict.fromkeys(one.name for one, _, _ in _declared(scope, names)))
     serving = {wiring.placements[name].facets["graph"] for name in owners}
     holding = [{one.facets["graph"], *_left(one)} for one in map(wiring.placements.__getitem__, owners)]
-    stores = serving if len(serving) == 1 else set.intersection(*holding)
+    stores = serving if len(serving) == 1 else holding[0].intersection(*holding[1:])
     if not stores:
         raise UnsupportedOperation(
             f"the edges of {', '.join(map(repr, names))} lie in several stores ({', '.join(sorted(serving))}); pin the "

@@ -20,7 +20,8 @@ from polystore.testing.conformance import (
 )
 from polystore.testing.conformance.entities import KIT
 from polystore.testing.conformance.facade import Config, FacadeConformance
-from tests.mongodb import connecting, forgotten_connections, fresh_database
+from tests.mongodb import connecting, fresh_database
+from tests.sockets import forgotten_connections
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 

@@ -17,7 +17,8 @@ from polystore.testing.conformance import (
     TraversalConformance,
     layered,
 )
-from tests.neo4j import connecting, forgotten_connections, own_label
+from tests.neo4j import connecting, own_label
+from tests.sockets import forgotten_connections
 from tests.stack import server
 
 neo4j = server("neo4j")

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from benchmarks.growth import Step, grow, steps, texts_of
-from tests.mongodb import forgotten_connections
+from tests.sockets import forgotten_connections
 from tests.stack import server
 
 servers = [server(name) for name in ("postgresql", "redis", "elasticsearch", "chromadb", "neo4j")]

@@ -33,7 +33,7 @@ from polystore.testing.conformance.filters import (
     samples,
 )
 from tests.homes import HOMES, Stores
-from tests.mongodb import forgotten_connections
+from tests.sockets import forgotten_connections
 
 RECORDS = 120
 PAGES_MAX = 6

@@ -13,7 +13,7 @@ import pytest
 
 from polystore import HybridDataArchitecture, VersionConflict, entity
 from polystore.testing.places import places
-from tests.mongodb import forgotten_connections
+from tests.sockets import forgotten_connections
 from tests.stack import url_of
 
 WRITERS = [f"of_{i}" for i in range(8)]

@@ -24,7 +24,8 @@ from polystore.model import EVERYTHING, Change, Key
 from polystore.protocols import Layout
 from polystore.testing.conformance.base import change, key_of, removal
 from polystore.text import query
-from tests.mongodb import forgotten_connections, fresh_database
+from tests.mongodb import fresh_database
+from tests.sockets import forgotten_connections
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 UUID_1 = UUID(int=1)

@@ -16,7 +16,8 @@ from polystore import F, FullText, HybridDataArchitecture, Index, OutcomeUnknown
 from polystore.consistency.verify import Verifier
 from polystore.facets import Unique
 from tests import homes
-from tests.mongodb import forgotten_connections, fresh_database
+from tests.mongodb import fresh_database
+from tests.sockets import forgotten_connections
 from tests.stack import own_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

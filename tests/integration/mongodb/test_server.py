@@ -35,7 +35,8 @@ from polystore.protocols import Layout
 from polystore.testing.conformance.base import change, key_of, removal
 from polystore.testing.conformance.entities import ACCOUNT, ARTICLE, THING, Account, Article, Thing
 from polystore.text import query
-from tests.mongodb import forgotten_connections, fresh_database
+from tests.mongodb import fresh_database
+from tests.sockets import forgotten_connections
 from tests.stack import own_server, url_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

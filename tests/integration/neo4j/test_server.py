@@ -26,7 +26,8 @@ from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
 from polystore.testing.conformance.entities import PERSON, Person
 from tests.loops import in_a_loop, settled
-from tests.neo4j import forgotten_connections, own_label
+from tests.neo4j import own_label
+from tests.sockets import forgotten_connections
 from tests.stack import own_server, server
 
 neo4j = server("neo4j")

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.mongodb import forgotten_connections
+from tests.sockets import forgotten_connections
 
 
 @pytest.fixture(autouse=True)
