@@ -14,7 +14,7 @@ import msgspec
 
 from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData
-from polystore.kinds import TYPES
+from polystore.kinds import INT_MIN, TYPES
 from polystore.model import UNREADABLE, Body, Change, Key, Record, Stamp
 
 DIGITS = 14
@@ -51,10 +51,18 @@ class Codec:
     def __init__(self, entity: EntityType[Any]) -> None:
         self.entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
+        self._numbers = self._kinds[entity.key].name == "int"
         make: Any = TypedDict
         hints = {name: TYPES.get(kind.name, Any) for name, kind in self._kinds.items()}
         typed = make("body", {name: one if one is Any else one | None for name, one in hints.items()}, total=False)
         self._bodies: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(typed)
+
+    def ordered(self, id: str) -> str:
+        """A text that stands, byte by byte, where the key stands among the keys of its type."""
+        return f"{int(id) - INT_MIN:016x}" if self._numbers else id
+
+    def id_of(self, ordered: bytes) -> str:
+        return str(int(ordered, 16) + INT_MIN) if self._numbers else ordered.decode()
 
     def encoded(self, change: Change) -> bytes:
         """What stands behind the version after the change. Raises InvalidData."""

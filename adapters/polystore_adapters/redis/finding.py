@@ -1,5 +1,5 @@
-"""Conditions. The server has no index of fields: what is asked for by key is looked up, anything else looks at all
-records of the type and tenant, up to a bound."""
+"""Conditions. The server has no index of fields: what is asked for by key is looked up, everything by key is read from
+the keys in order, and anything else looks at all records of the type and tenant, up to a bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from polystore_adapters.redis.records import Records
 async def find(
     records: Records, etype: str, tenant: str, where: Checked | None, order: Sequence[Sort], limit: int, most: int
 ) -> list[Record]:
-    """See `SupportsFilter.find`. Raises UnsupportedOperation where more than `most` records would be looked at."""
+    """See `SupportsFilter.find`. Raises UnsupportedOperation where more than `most` records would be looked at: not for
+    a page of all records by key, from the first or behind a key."""
+    key = (records.types[etype].entity.key,)
+    if [(sort.path, sort.descending) for sort in order[:1]] == [(key, False)]:
+        match where:
+            case None:
+                return await records.by_key(etype, tenant, None, limit)
+            case Compare(path, ">", value, _) if path == key:
+                return await records.by_key(etype, tenant, str(value), limit)
+            case _:
+                pass
     found = await _meant(records, etype, tenant, where, most)
     for sort in reversed(order):  # sorting is stable: the least important comes first
         found = _sorted(found, sort)

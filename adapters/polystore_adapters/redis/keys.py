@@ -49,15 +49,15 @@ class Keys:
         """The pattern of both kinds of keys, of one entity or of all."""
         return f"{self.prefix}:[vc]:{{*" if etype is None else f"{self.prefix}:[vc]:{{*/{part(etype)}/*"
 
-    def record(self, key: Key, h: int) -> tuple[str, str, str]:
-        """The record, the index of its bucket, and the list of what expires in that."""
-        index, expiring = self.index(key.etype, key.tenant, h // SPAN)
-        return f"{self.prefix}:r:{_tag(index)}:{part(key.id)}", index, expiring
+    def record(self, key: Key, h: int) -> tuple[str, str, str, str]:
+        """The record, and the lists of its bucket."""
+        index, expiring, ordered = self.index(key.etype, key.tenant, h // SPAN)
+        return f"{self.prefix}:r:{_tag(index)}:{part(key.id)}", index, expiring, ordered
 
-    def index(self, etype: str, tenant: str, bucket: int) -> tuple[str, str]:
-        """Ids by their hashes, and those that expire by when."""
+    def index(self, etype: str, tenant: str, bucket: int) -> tuple[str, str, str]:
+        """Ids by their hashes, those that expire by when, and the keys in their order."""
         tag = f"{{{part(tenant)}/{part(etype)}/{bucket:x}}}"
-        return f"{self.prefix}:i:{tag}", f"{self.prefix}:x:{tag}"
+        return f"{self.prefix}:i:{tag}", f"{self.prefix}:x:{tag}", f"{self.prefix}:k:{tag}"
 
     def about(self, etype: str) -> tuple[str, str]:
         """What is known of an entity: its schema and newest version; and its tenants."""

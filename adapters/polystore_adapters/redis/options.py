@@ -14,7 +14,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """prefix: of all keys and channels. connections: most that calls use at once. client: one of the application's.
     tombstone_ttl_s: after this time the server removes what is left of a deleted record. find_max: among how many
-    records of a type and tenant is looked for what a condition means."""
+    records of a type and tenant is looked for what a condition or an order other than by key means."""
 
     prefix: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]+\\Z")] = "ps"
     connections: Positive = 16

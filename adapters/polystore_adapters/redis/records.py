@@ -31,21 +31,25 @@ from polystore_adapters.redis.state import milliseconds
 
 PAGE = 1_000
 """Records of one answer."""
+SHARE = 24
+"""More keys than its share that a bucket is asked for: of 500 in 16 buckets, seldom one is asked twice."""
 
 # What has no version is damaged, and yields to any.
-# The record, its index, what expires; version, whether that overwrites itself, entry, id, hash, when it expires or 0.
+# The record, its index, what expires, the keys in order; version, whether that overwrites itself, entry, id, key in
+# order, hash, when it expires or 0.
 PUT = Script("""
 local before = redis.call('GETRANGE', KEYS[1], 0, 13)
 if #before < 14 or string.find(before, '%X') then before = '' end
 if before > ARGV[1] or (before == ARGV[1] and ARGV[2] == '0') then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3])
-redis.call('ZADD', KEYS[2], ARGV[5], ARGV[4])
-if ARGV[6] == '0' then redis.call('ZREM', KEYS[3], ARGV[4]) else redis.call('ZADD', KEYS[3], ARGV[6], ARGV[4]) end
+redis.call('ZADD', KEYS[2], ARGV[6], ARGV[4])
+redis.call('ZADD', KEYS[4], 0, ARGV[5])
+if ARGV[7] == '0' then redis.call('ZREM', KEYS[3], ARGV[4]) else redis.call('ZADD', KEYS[3], ARGV[7], ARGV[4]) end
 return 1
 """)
 
-# As above; version, whether that overwrites itself, tombstone, id, how long that is kept. UNLINK comes first: also a
-# server without room must carry this out, and once a script has written, it may go on.
+# As above; version, whether that overwrites itself, tombstone, id, key in order, how long that is kept. UNLINK comes
+# first: also a server without room must carry this out, and once a script has written, it may go on.
 BURY = Script("""
 local before = redis.call('GETRANGE', KEYS[1], 0, 13)
 if #before < 14 or string.find(before, '%X') then before = '' end
@@ -53,7 +57,8 @@ if before > ARGV[1] or (before == ARGV[1] and ARGV[2] == '0') then return 0 end
 redis.call('UNLINK', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[4])
 redis.call('ZREM', KEYS[3], ARGV[4])
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[5])
+redis.call('ZREM', KEYS[4], ARGV[5])
+redis.call('SET', KEYS[1], ARGV[1] .. ARGV[3], 'PX', ARGV[6])
 return 1
 """)
 
@@ -135,7 +140,7 @@ class Records:
             left = limit - len(found)
             asked: list[Command] = []
             for bucket in buckets if left > 0 and low < span.high else ():
-                index, _ = self.server.keys.index(etype, tenant, bucket)
+                index = self.server.keys.index(etype, tenant, bucket)[0]
                 begin = str(low)
                 if after is not None and (bucket, low) == (first, after.h):  # others may have the same hash
                     asked.append(("ZRANGEBYSCORE", index, low, low))
@@ -145,6 +150,36 @@ class Records:
                 places = [Place(key_hash(tenant, etype, id), id) for id in map(bytes.decode, ids)]
                 found += [one for one in places if after is None or one > after]
         return found[:limit]
+
+    async def by_key(self, etype: str, tenant: str, after: str | None, limit: int) -> list[Record]:
+        """At most `limit` live records in the order of their keys, behind `after`; fewer when there are no more."""
+        codec = self.types[etype]
+        begin = b"-" if after is None else b"(" + codec.ordered(after).encode()
+        found: list[Record] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            keys = await self._ordered(etype, tenant, begin, wanted)
+            records = await self.get([Key(tenant, etype, codec.id_of(key)) for key in keys])
+            found += [record for record in records if record is not None and record.body is not None]
+            if len(keys) < wanted:
+                break
+            begin = b"(" + keys[-1]
+        return found
+
+    async def _ordered(self, etype: str, tenant: str, begin: bytes, limit: int) -> list[bytes]:
+        """The first keys of all buckets. Each is asked for a little more than its share; what is behind the end of one
+        that may have more is asked again."""
+        found: list[bytes] = []
+        while True:
+            each = (limit - len(found)) // BUCKETS + SHARE
+            lists = [self.server.keys.index(etype, tenant, bucket)[2] for bucket in range(BUCKETS)]
+            asked: list[Command] = [("ZRANGEBYLEX", one, begin, "+", "LIMIT", 0, each) for one in lists]
+            answers: list[list[bytes]] = await self.server.run(asked, writes=False)
+            known = min((part[-1] for part in answers if len(part) == each), default=None)
+            found += sorted(key for part in answers for key in part if known is None or key <= known)
+            if known is None or len(found) >= limit:
+                return found[:limit]
+            begin = b"(" + known
 
     async def everything(self, etype: str, tenant: str) -> list[Record]:
         """All live records of a type and tenant."""
@@ -158,7 +193,7 @@ class Records:
         asked: list[Command] = []
         for tenant in tenants:
             for bucket in range(BUCKETS):
-                index, expiring = self.server.keys.index(etype, tenant, bucket)
+                index, expiring, _ = self.server.keys.index(etype, tenant, bucket)
                 asked += [("ZCARD", index), ("ZCOUNT", expiring, "-inf", now_us)]
         answers: list[int] = await self.server.run(asked, writes=False)
         each = 2 * BUCKETS
@@ -206,8 +241,8 @@ class Records:
 
     def _call(self, change: Change) -> tuple[Script, Command]:
         key, names = change.key, self.server.keys.record(change.key, change.h)
-        version, entry = digits(change.version), self.types[key.etype].encoded(change)
-        first = version, int(change.overwrites), entry, key.id
+        codec = self.types[key.etype]
+        first = digits(change.version), int(change.overwrites), codec.encoded(change), key.id, codec.ordered(key.id)
         if change.deleted:
             return BURY, BURY.call(names, *first, self._kept_ms)
         return PUT, PUT.call(names, *first, change.h, change.expires_us)
