@@ -234,8 +234,8 @@ class Records:
             newest[place] = max(change.version, newest.get(place, 0))
         about = self.server.keys.about
         notes = [(NOTE, NOTE.call(about(etype), digits(v), tenant)) for (etype, tenant), v in newest.items()]
-        answers = await self.server.scripts([*notes, *calls])
-        for i, answer in zip(sent, answers[len(notes) :], strict=True):
+        answers = await self.server.scripts(calls, first=notes)
+        for i, answer in zip(sent, answers, strict=True):
             outcomes[i] = APPLIED if answer else STALE
         return outcomes
 

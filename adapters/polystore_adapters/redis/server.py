@@ -55,9 +55,23 @@ class Server:
         """The answers to calls of one script, each of which is a step by itself."""
         return await self.scripts([(script, call) for call in calls], writes=writes)
 
-    async def scripts(self, calls: Sequence[tuple[Script, Command]], *, writes: bool = True) -> list[Any]:
-        """The same of several scripts, carried out in this order where they go to the same server."""
-        answers = await self._sent([call for _, call in calls], writes)
+    async def scripts(
+        self,
+        calls: Sequence[tuple[Script, Command]],
+        *,
+        first: Sequence[tuple[Script, Command]] = (),
+        writes: bool = True,
+    ) -> list[Any]:
+        """The same of several scripts. Those of `first` are carried out before all others, wherever this ends: sent
+        whole, or one that the server has forgotten would come last; and to a cluster before the others are sent, or
+        another node would be faster."""
+        before = [script.whole(call) for script, call in first]
+        if before and isinstance(self.client, RedisCluster):
+            await self.run(before, writes=writes)
+            before = []
+        answers = await self._sent([*before, *(call for _, call in calls)], writes)
+        _good(answers[: len(before)])
+        del answers[: len(before)]
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, driver.NoScriptError)]
         if unknown:
             again = await self._sent([calls[i][0].whole(calls[i][1]) for i in unknown], writes)
