@@ -13,13 +13,16 @@ import functools
 import os
 import re
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compose.native import own, place, stack
+from compose.native.processes import Process
+from compose.native.server import Site
 
 NOTED = Path(__file__).parents[1] / "compose" / "servers.env"
 REQUIRED = "POLYSTORE_TEST_REQUIRE"
@@ -45,10 +48,16 @@ def url_of(name: str) -> str:
 
 
 @contextmanager
-def own_server(name: str) -> Generator[own.OwnServer]:
-    """A server with data of its own, for this block; skips, or fails if it is required, where it was never built."""
+def own_server(name: str, settings: Sequence[str] = ()) -> Generator[own.OwnServer]:
+    """A server with data of its own, for this block; skips, or fails if it is required, where it was never built.
+    `settings`: more words for its program, as they are at each of its starts."""
+    recipe = stack.RECIPES[name]
+
+    def processes(site: Site) -> list[Process]:
+        return [replace(one, command=[*one.command, *settings]) for one in recipe.processes(site)]
+
     try:
-        with own.own(stack.RECIPES[name]) as mine:
+        with own.own(replace(recipe, processes=processes)) as mine:
             yield mine
     except own.NotBuilt as error:
         absent(name, str(error))

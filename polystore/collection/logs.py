@@ -30,8 +30,8 @@ class Log(Generic[T]):
     It is appended and never changed: a line whose key is there already is left as it is, so any append may be repeated.
     With `ttl_s` on the class, lines older than that are gone.
 
-    While the store of the log is down, lines are kept by the journal, and delivered later, in no order: the result says
-    "pending". Reads then raise Unavailable.
+    While the store of the log is down or full, lines are kept by the journal, and delivered later, in no order: the
+    result says "pending". Reads of one that is down raise Unavailable.
     """
 
     def __init__(self, wiring: Wiring, entity: EntityType[T], tenant: str) -> None:

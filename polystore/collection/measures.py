@@ -99,9 +99,9 @@ class Measures(Generic[T]):
         The record is not looked at: points may come before it, and stay after it unless the measure says "erase".
 
         The result says "committed" when the point is durable in the store of the measures, "pending" while that store
-        is down and the journal keeps it: then it is delivered later, and until then not read. Raises InvalidData before
-        any I/O (a measure of another class, NaN, a value of another type), Backpressure when the journal keeps as much
-        as it may, and what the store raises where there is no journal beside it.
+        is down or full and the journal keeps it: then it is delivered later, and until then not read. Raises
+        InvalidData before any I/O (a measure of another class, NaN, a value of another type), Backpressure when the
+        journal keeps as much as it may, and what the store raises where there is no journal beside it.
         """
         measured = Measured(self._scope, measure)
         row = measured.row(measured.series(key), value, at)

@@ -17,6 +17,7 @@ from polystore.errors import (
     PolystoreError,
     StalenessTimeout,
     StoreError,
+    StoreFull,
     Unavailable,
 )
 from polystore.model import Line, Placement, PointRow, Spill, SpillCount
@@ -115,8 +116,9 @@ class Facts:
         return self._measured[etype][0]
 
     async def append_points(self, etype: str, tenant: str, points: Sequence[PointRow]) -> StoreStatus:
-        """All points are of the type's measures. committed: durable in their store. pending: durable in the journal.
-        Raises Backpressure, and what the store raises where there is no journal to keep them."""
+        """All points are of the type's measures. committed: durable in their store. pending: durable in the journal,
+        since the store is down or full. Raises Backpressure, and what the store raises where there is no journal to
+        keep them."""
         name, journal = self._measured[etype]
         erased = self._manager.erasures.measures.get(etype, ())
         ids = list({point.series.id for point in points if point.series.measure in erased})
@@ -148,7 +150,7 @@ class Facts:
             if store is None:
                 raise Unavailable("it did not answer when this architecture was opened", store=name, operation="append")
             await send(store)
-        except (Unavailable, OutcomeUnknown) as down:
+        except (Unavailable, StoreFull, OutcomeUnknown) as down:
             if journal is None or journal.name == name or not journal.supports(SupportsSpill):
                 raise
             try:

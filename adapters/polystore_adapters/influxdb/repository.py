@@ -15,6 +15,7 @@ from polystore.errors import (
     PolystoreError,
     RateLimited,
     SchemaMismatch,
+    StoreFull,
     Unavailable,
     UnsupportedOperation,
     ValueTooLarge,
@@ -61,6 +62,8 @@ WIDTH_US_MAX: Final = 1 << 52
 """Wider windows do not fit into the nanoseconds of a duration."""
 _INT_MAX: Final = (1 << 63) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FULL: Final = ("cache-max-memory-size exceeded", "no space left on device")
+"""In what the server says of itself, which has one status for all its own errors."""
 
 
 class InfluxRepository:
@@ -80,11 +83,11 @@ class InfluxRepository:
         try:
             return await method(*args, **kwargs)
         except ApiException as error:
-            raise self._translated(getattr(error, "status", None)) from error
+            raise self._translated(getattr(error, "status", None), str(getattr(error, "body", ""))) from error
         except (ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"the server does not answer ({type(error).__name__})") from error
 
-    def _translated(self, status: int | None) -> PolystoreError:
+    def _translated(self, status: int | None, said: str) -> PolystoreError:
         match status:
             case 400:
                 return InvalidData("the server cannot take what was sent: a time or a value that it has no form for")
@@ -98,6 +101,10 @@ class InfluxRepository:
                 return InvalidData(f"points older than the retention of the bucket {self._bucket!r} are not kept there")
             case 429:
                 return RateLimited("the server asks for fewer requests")
+            case 500 if any(words in said for words in _FULL):
+                return StoreFull(
+                    "its disk is full, or a shard's cache: make room, or raise storage-cache-max-memory-size"
+                )
             case _:
                 return Unavailable(f"the server does not answer as it should (status {status})")
 
