@@ -40,7 +40,7 @@ def parse(options: Mapping[str, Any]) -> Options:
 
 
 class Address(msgspec.Struct, frozen=True):
-    """place: where the store is, without user and password. arguments: what asyncmy is given."""
+    """place: where the store is, without user and password, as errors name it. arguments: what asyncmy is given."""
 
     place: str
     arguments: Mapping[str, Any]
@@ -54,10 +54,11 @@ def address(url: str, place: int = 1) -> Address:
         raise ConfigurationError(
             "the URL of a mysql: store cannot be read; mysql://user:password@host/database"
         ) from None
-    where = f"mysql {parts.host or 'localhost'}:{parts.port or 3306}/{parts.database or ''}"
+    server = f"mysql {parts.host or 'localhost'}:{parts.port or 3306}"
     if not parts.database:
-        raise ConfigurationError(f"{where}: the URL names no database; mysql://user:password@host/database")
+        raise ConfigurationError(f"{server}/: the URL names no database; mysql://user:password@host/database")
     database = parts.database if place == 1 else f"{parts.database}_{place}"
+    where = f"{server}/{database}"
     query = {name: str(value) for name, value in parts.query.items()}
     arguments: dict[str, Any] = {
         "host": parts.host or "localhost",

@@ -22,6 +22,7 @@ from polystore.errors import (
     OutcomeUnknown,
     PermissionDenied,
     PolystoreError,
+    SchemaMismatch,
     Unavailable,
     ValueTooLarge,
     WorkLimitExceeded,
@@ -231,6 +232,42 @@ def test_a_read_only_server_is_refused_as_a_home_and_says_so() -> None:
                     await store.prepare([Layout(ACCOUNT, True, frozenset())], create=True)
 
     asyncio.run(main())
+
+
+@on_both
+def test_own_tables_tell_texts_apart_whatever_the_collation_of_the_database_is(server: str) -> None:
+    names = ["a", "A", "á", "a ", "a\u0301"]
+
+    async def main(url: str) -> None:
+        async with home(url) as store:
+            assert [await store.hold_lease(name, f"w{i}", 60.0) for i, name in enumerate(names)] == [True] * len(names)
+
+    with fresh_database(server) as url:
+        database = url.rpartition("/")[2]
+        run(url, f"ALTER DATABASE {database} COLLATE utf8mb4_general_ci")
+        asyncio.run(main(url))
+        others = run(
+            url,
+            "SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE table_schema = "
+            f"'{database}' AND collation_name NOT IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')",
+        )
+        assert others == []
+
+
+@on_both
+def test_what_is_told_of_a_second_place_names_the_database_beside(server: str) -> None:
+    async def main(url: str) -> None:
+        store = await connect(url, {"place": 2}, Env())
+        with pytest.raises(SchemaMismatch, match=f"{url.rpartition('/')[2]}_2: .*nothing is stored") as told:
+            await store.prepare([Layout(SPOT, False, frozenset())], create=False)
+        assert "polystore-test" not in str(told.value)
+        await store.aclose()
+
+    with fresh_database(server) as url:
+        try:
+            asyncio.run(main(url))
+        finally:
+            run(url, f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]}_2")
 
 
 def test_what_cannot_work_is_told_and_never_shows_the_password() -> None:
