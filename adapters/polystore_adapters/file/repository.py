@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from polystore.env import Env
 from polystore.errors import (
@@ -18,22 +18,10 @@ from polystore.errors import (
     StoreError,
     StoreFull,
     Unavailable,
-    UnsupportedOperation,
 )
-from polystore.model import (
-    Change,
-    HashSpan,
-    Instance,
-    Key,
-    Limits,
-    ObjectPage,
-    Outcome,
-    Page,
-    Record,
-    StoredObject,
-    Upload,
-)
+from polystore.model import Instance, Limits, ObjectPage, StoredObject, Upload
 from polystore.protocols import Layout, SupportsObjects, SupportsSchema
+from polystore.protocols.without_records import WithoutRecords
 from polystore_adapters.file import Options
 from polystore_adapters.file.objects import PART_BYTES, Directory
 
@@ -44,9 +32,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class FileRepository:
+class FileRepository(WithoutRecords):
     """Blobs in a directory; any number of processes may share it. Disk operations run in threads of their own."""
 
+    holds = "a file: store holds blobs"
     capabilities: frozenset[type] = frozenset({SupportsSchema, SupportsObjects})
     limits: Limits = Limits(part_bytes=PART_BYTES)
 
@@ -77,9 +66,7 @@ class FileRepository:
     # -- life -------------------------------------------------------------------------------------------------
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        if layouts:
-            names = ", ".join(repr(layout.entity.name) for layout in layouts)
-            raise UnsupportedOperation(f"a file: store holds blobs, and no records of {names}")
+        self.refuse(layouts)
         if create:
             await self._call(self._directory.create)
         elif not await self._call(self._directory.exists):
@@ -122,24 +109,3 @@ class FileRepository:
 
     async def object_url(self, key: str, expires_s: int) -> str:
         return await self._call(self._directory.address, key)
-
-    # -- records, of which there are none ---------------------------------------------------------------------
-
-    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
-        _no_records()
-
-    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        _no_records()
-
-    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-        _no_records()
-
-    async def tenants(self, etype: str) -> list[str]:
-        _no_records()
-
-    async def newest(self, etype: str) -> int:
-        _no_records()
-
-
-def _no_records() -> NoReturn:
-    raise UnsupportedOperation("a file: store holds blobs and no records")

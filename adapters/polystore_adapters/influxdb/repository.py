@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from polystore.env import Env
 from polystore.errors import (
@@ -17,21 +17,15 @@ from polystore.errors import (
     SchemaMismatch,
     StoreFull,
     Unavailable,
-    UnsupportedOperation,
     ValueTooLarge,
 )
 from polystore.model import (
     Aggregate,
-    Change,
-    HashSpan,
     Instance,
     Key,
     Limits,
-    Outcome,
-    Page,
     PointRow,
     PointValue,
-    Record,
     Series,
     Span,
     Windows,
@@ -39,6 +33,7 @@ from polystore.model import (
     window_of,
 )
 from polystore.protocols import FACTS_MAX, Layout, SupportsSchema, SupportsTimeRange
+from polystore.protocols.without_records import WithoutRecords
 from polystore_adapters.influxdb import downsampling
 from polystore_adapters.influxdb.driver import PLAIN, ApiException, ClientError
 from polystore_adapters.influxdb.options import Place
@@ -66,9 +61,10 @@ _FULL: Final = ("cache-max-memory-size exceeded", "no space left on device")
 """In what the server says of itself, which has one status for all its own errors."""
 
 
-class InfluxRepository:
+class InfluxRepository(WithoutRecords):
     """Points in one bucket. `client`: the driver's own object, for tasks, dashboards and what else the server has."""
 
+    holds = "an InfluxDB store holds points of measures"
     capabilities: frozenset[type] = frozenset({SupportsTimeRange, SupportsSchema})
     limits = Limits()
 
@@ -114,9 +110,7 @@ class InfluxRepository:
     # -- life -------------------------------------------------------------------------------------------------
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        if layouts:
-            names = ", ".join(repr(layout.entity.name) for layout in layouts)
-            raise UnsupportedOperation(f"an InfluxDB store holds points of measures, and no records or logs of {names}")
+        self.refuse(layouts)
         wanted = {self._bucket: self._place.options.retention_s}
         if self._place.options.downsample_s is not None:
             wanted[self._place.averages] = self._place.options.downsample_retention_s
@@ -309,23 +303,6 @@ class InfluxRepository:
             await self._delete(name, tenant, id, min(times), max(times))
         return sum(map(len, spans.values()))
 
-    # -- records, of which there are none ---------------------------------------------------------------------
-
-    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
-        _no_records()
-
-    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        _no_records()
-
-    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-        _no_records()
-
-    async def tenants(self, etype: str) -> list[str]:
-        _no_records()
-
-    async def newest(self, etype: str) -> int:
-        _no_records()
-
 
 _KEEP = "map(fn: (r) => ({at: int(v: r._time) / 1000, _value: r._value, _field: r._field, tenant: r.tenant, id: r.id}))"
 
@@ -355,7 +332,3 @@ def _together(aggregate: Aggregate, parts: dict[Aggregate, list[tuple[int, Point
         return total / count
     values = [value for _, value in sorted(parts[aggregate], key=lambda part: part[0])]
     return aggregated("sum" if aggregate == "count" else aggregate, values)
-
-
-def _no_records() -> NoReturn:
-    raise UnsupportedOperation("an InfluxDB store holds points of measures and no records")

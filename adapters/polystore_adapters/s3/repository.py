@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -15,22 +15,10 @@ from polystore.errors import (
     StoreError,
     StoreFull,
     Unavailable,
-    UnsupportedOperation,
 )
-from polystore.model import (
-    Change,
-    HashSpan,
-    Instance,
-    Key,
-    Limits,
-    ObjectPage,
-    Outcome,
-    Page,
-    Record,
-    StoredObject,
-    Upload,
-)
+from polystore.model import Instance, Limits, ObjectPage, StoredObject, Upload
 from polystore.protocols import Layout, SupportsObjects, SupportsSchema
+from polystore.protocols.without_records import WithoutRecords
 from polystore_adapters.s3 import administration
 from polystore_adapters.s3.driver import BotoCoreError, ClientError, code_of
 from polystore_adapters.s3.objects import Bucket
@@ -43,10 +31,11 @@ _SLOW = frozenset({"SlowDown", "RequestLimitExceeded", "TooManyRequests", "XMini
 _MISSING = frozenset({"NoSuchBucket", "404"})
 
 
-class S3Repository:
+class S3Repository(WithoutRecords):
     """Blobs in one bucket. `client`: the driver's own object of botocore, for what is not data (policies, replication,
     tags of objects)."""
 
+    holds = "an S3 store holds blobs"
     capabilities: frozenset[type] = frozenset({SupportsObjects, SupportsSchema})
 
     def __init__(self, place: Place, env: Env) -> None:
@@ -83,9 +72,7 @@ class S3Repository:
     # -- life -------------------------------------------------------------------------------------------------
 
     async def prepare(self, layouts: Sequence[Layout], *, create: bool) -> None:
-        if layouts:
-            names = ", ".join(repr(layout.entity.name) for layout in layouts)
-            raise UnsupportedOperation(f"an S3 store holds blobs, and no records of {names}")
+        self.refuse(layouts)
         try:
             await self._call(self._check().ask("head_bucket"))
         except SchemaMismatch:
@@ -139,24 +126,3 @@ class S3Repository:
 
     async def object_url(self, key: str, expires_s: int) -> str:
         return await self._call(self._check().address(key, expires_s))
-
-    # -- records, of which there are none ---------------------------------------------------------------------
-
-    async def get(self, keys: Sequence[Key]) -> list[Record | None]:
-        _no_records()
-
-    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        _no_records()
-
-    async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-        _no_records()
-
-    async def tenants(self, etype: str) -> list[str]:
-        _no_records()
-
-    async def newest(self, etype: str) -> int:
-        _no_records()
-
-
-def _no_records() -> NoReturn:
-    raise UnsupportedOperation("an S3 store holds blobs and no records")

@@ -29,7 +29,13 @@ def collections(url: str) -> str:
 @contextmanager
 def own_prefix(url: str) -> Generator[str]:
     prefix = f"{fresh_name().replace('_', '-')}-"
-    yield prefix
+    try:
+        yield prefix
+    finally:
+        _remove(url, prefix)
+
+
+def _remove(url: str, prefix: str) -> None:
     path = collections(url)
     with httpx.Client(base_url=http(url), timeout=30) as client:
         there: list[dict[str, Any]] = client.get(path).json()
@@ -40,8 +46,10 @@ def own_prefix(url: str) -> Generator[str]:
 @contextmanager
 def _folder(url: str) -> Generator[Place]:
     path = Path(url.partition(":")[2]) / fresh_name()
-    yield Place(f"chromadb:{path}", {})
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield Place(f"chromadb:{path}", {})
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def places(url: str) -> Places:

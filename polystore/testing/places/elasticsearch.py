@@ -22,11 +22,13 @@ def own_prefix(url: str) -> Generator[str]:
     prefix = f"{fresh_name().replace('_', '-')}-"
     if not _left:
         atexit.register(remove)
-    yield prefix
-    left = _left.setdefault(url, [])
-    left.append(prefix)
-    if len(left) >= TOGETHER:
-        remove()
+    try:
+        yield prefix
+    finally:
+        left = _left.setdefault(url, [])
+        left.append(prefix)
+        if len(left) >= TOGETHER:
+            remove()
 
 
 def remove() -> None:

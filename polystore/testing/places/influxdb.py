@@ -15,8 +15,15 @@ from polystore.testing.places import Place, Places, fresh_name
 @contextmanager
 def own_bucket(url: str) -> Generator[str]:
     """The URL of a bucket that is removed with all that is in it."""
-    place, name = read_options(url, {}), fresh_name()
-    yield f"{url.rstrip('/')}/{name}"
+    name = fresh_name()
+    try:
+        yield f"{url.rstrip('/')}/{name}"
+    finally:
+        _remove(url, name)
+
+
+def _remove(url: str, name: str) -> None:
+    place = read_options(url, {})
     headers = {"Authorization": f"Token {place.options.token}"}
     with httpx.Client(base_url=place.server, headers=headers) as client:
         found: list[dict[str, Any]] = client.get("/api/v2/buckets", params={"name": name}).json().get("buckets", [])

@@ -45,16 +45,20 @@ def _forget(driver: Any, label: str) -> None:
 @contextmanager
 def own_label(url: str) -> Generator[str]:
     """For one after the other: of several at once each needs a `fresh_label`."""
-    yield LABEL
-    _empty(_driver(url), LABEL)
+    try:
+        yield LABEL
+    finally:
+        _empty(_driver(url), LABEL)
 
 
 @contextmanager
 def fresh_label(url: str) -> Generator[str]:
     label = f"T{uuid4().hex[:12]}"
-    yield label
-    _empty(_driver(url), label)
-    _forget(_driver(url), label)
+    try:
+        yield label
+    finally:
+        _empty(_driver(url), label)
+        _forget(_driver(url), label)
 
 
 def places(url: str) -> Places:

@@ -16,10 +16,12 @@ from polystore.testing.places import Place, Places, fresh_name
 def own_objects(url: str) -> Generator[str]:
     """The URL of a prefix in the bucket; what is below it is removed."""
     fresh = f"{url.rstrip('/')}/{fresh_name()}"
-    yield fresh
-    place = read_options(fresh, {})
-    found: Any = obstore.list(place.store(), place.prefix)  # pyright: ignore[reportUnknownMemberType]
-    obstore.delete(place.store(), [one["path"] for one in found.collect()])
+    try:
+        yield fresh
+    finally:
+        place = read_options(fresh, {})
+        found: Any = obstore.list(place.store(), place.prefix)  # pyright: ignore[reportUnknownMemberType]
+        obstore.delete(place.store(), [one["path"] for one in found.collect()])
 
 
 def places(url: str) -> Places:
