@@ -1,6 +1,7 @@
 """A copy that cannot compare and write in one step: one process at a time writes to it, and another one takes over."""
 
 import asyncio
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -26,11 +27,26 @@ def change(version: int) -> Change:
     return Change(key, version, key_hash("", "note", "a"), {"id": "a", "text": "가"}, b"h", 1)
 
 
-def of(world: World, worker: str) -> tuple[Leases, Store]:
-    """The leases of one process, and the copy as it sees it."""
+def slow(world: World, write_s: float) -> tuple[Leases, Leases, Store]:
+    """The leases of "mine" and "other", two processes, and the copy, to which a write takes so long."""
+    unguarded(world)
+    world.copies["vectors"].stall_s = write_s
     home = Store("home", cast(Repository, world.home), env=world.env)
     copy = Store("vectors", cast(Repository, world.copies["vectors"]), env=world.env)
-    return Leases(world.env, home, worker, Settings()), copy
+    mine, other = (Leases(world.env, home, worker, Settings()) for worker in ("mine", "other"))
+    return mine, other, copy
+
+
+def cut_off(world: World, process: str, for_s: float = inf) -> None:
+    """The home does not answer this one, from the next moment on."""
+    right, began = world.home.hold_lease, world.env.monotonic()
+
+    async def hold_lease(name: str, worker: str, ttl_s: float) -> bool:
+        if worker == process and 0 < world.env.monotonic() - began < for_s:
+            raise Unavailable("no route")
+        return await right(name, worker, ttl_s)
+
+    cast(Any, world.home).hold_lease = hold_lease
 
 
 def test_one_process_writes_and_delivers_what_the_others_leave_to_it() -> None:
@@ -80,9 +96,7 @@ def test_who_leaves_in_good_order_is_taken_over_at_once() -> None:
 
 def test_a_lease_is_held_as_long_as_a_write_is_under_way() -> None:
     async def main(world: World) -> None:
-        unguarded(world)
-        world.copies["vectors"].stall_s = 9.0
-        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        mine, other, copy = slow(world, 9.0)
         writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
         await asyncio.sleep(1.0)
         while not writing.done():
@@ -97,18 +111,8 @@ def test_a_write_that_ends_after_its_lease_has_failed() -> None:
     """The home does not answer its owner meanwhile: somebody else may have written something newer, and not seen it."""
 
     async def main(world: World) -> None:
-        unguarded(world)
-        world.copies["vectors"].stall_s = 9.0
-        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
-        right = world.home.hold_lease
-
-        async def cut_off(name: str, worker: str, ttl_s: float) -> bool:
-            if worker == "mine" and world.env.monotonic() > began:
-                raise Unavailable("no route")
-            return await right(name, worker, ttl_s)
-
-        cast(Any, world.home).hold_lease = cut_off
-        began = world.env.monotonic()
+        mine, other, copy = slow(world, 9.0)
+        cut_off(world, "mine")
         with pytest.raises(Unavailable, match="after the lease was over"):
             await mine.deliver(copy, [change(5)])
         assert await other.held(copy)
@@ -122,18 +126,8 @@ def test_a_write_during_which_its_lease_was_over_for_a_while_has_failed() -> Non
     """Held again when it ends; but in between somebody else may have come and gone."""
 
     async def main(world: World) -> None:
-        unguarded(world)
-        world.copies["vectors"].stall_s = 9.0
-        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
-        right = world.home.hold_lease
-
-        async def cut_off(name: str, worker: str, ttl_s: float) -> bool:
-            if worker == "mine" and 0 < world.env.monotonic() - began < 6.5:
-                raise Unavailable("no route")
-            return await right(name, worker, ttl_s)
-
-        cast(Any, world.home).hold_lease = cut_off
-        began = world.env.monotonic()
+        mine, other, copy = slow(world, 9.0)
+        cut_off(world, "mine", 6.5)
         writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
         await asyncio.sleep(5.5)
         assert await other.held(copy)
@@ -147,9 +141,7 @@ def test_a_write_during_which_its_lease_was_over_for_a_while_has_failed() -> Non
 
 def test_a_process_that_was_cut_off_in_a_write_keeps_the_lease_when_it_leaves() -> None:
     async def main(world: World) -> None:
-        unguarded(world)
-        world.copies["vectors"].stall_s = 1.0
-        (mine, copy), (other, _) = of(world, "mine"), of(world, "other")
+        mine, other, copy = slow(world, 1.0)
         writing = asyncio.create_task(mine.deliver(copy, [change(5)]))
         await asyncio.sleep(0.1)
         writing.cancel()
