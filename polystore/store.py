@@ -26,6 +26,7 @@ from polystore.layers.metrics import Metrics
 from polystore.layers.retry import Retry
 from polystore.layers.timeout import Timeout
 from polystore.layers.together import Together
+from polystore.layers.turns import Turns
 from polystore.model import Change, Commit, Committed, Key, Outcome, Record
 from polystore.operations import Method, Operation
 from polystore.protocols import (
@@ -140,7 +141,9 @@ class Store:
         self.breaker = Breaker(env, lambda: probe(Operation.of(Repository.ping)))
         retry = Retry(env, settings.attempts, settings.timeout_s)
         self._layered = stack([self.metrics, self.breaker, self._timeout, retry, limit], repository)
-        self._once = stack([self.metrics, self.breaker, self._timeout, limit], repository)
+        self._turns = Turns(self.limits.batch_max)
+        turns = [self._turns] if self.limits.serial else []
+        self._once = stack([self.metrics, self.breaker, *turns, self._timeout, limit], repository)
         self._tracing = tracing.Tracing(name, env.monotonic)
         self._clock = env.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -258,6 +261,7 @@ class Store:
         await self.repository.aclose()
         await self._gets.drain()
         await self._commits.drain()
+        await self._turns.drain()
         self._timeout.close()
 
     # -- how --------------------------------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ class Delivery:
         self.follow: Callable[[], Awaitable[bool]] = nothing
         """Goes over to what another process has rebuilt or moved."""
         self.wake_retries: Callable[[str], None] = lambda target: None
+        self.caught_up: Callable[[], None] = lambda: None
+        """A call that was left behind has ended."""
         self._late: set[asyncio.Task[Any]] = set()
         self._behind: Counter[str] = Counter()
         """Copy -> its calls that batches have left behind and that go on."""
@@ -169,7 +171,7 @@ class Delivery:
             return task.result()
         self._keep(task)
         self._behind[name] += 1
-        task.add_done_callback(lambda _: self._behind.subtract([name]))
+        task.add_done_callback(lambda _: self._ended(name))
         late[name] = task
         slow = StoreTimeout(
             f"slower than {patience:.2f} s; the batch went on without it",
@@ -179,6 +181,15 @@ class Delivery:
             retry_after_s=settings.batch_deadline_s + settings.call_timeout_s,
         )
         return dict.fromkeys(changes, slow)
+
+    def _ended(self, name: str) -> None:
+        self._behind[name] -= 1
+        self.caught_up()
+
+    def left_behind(self) -> bool:
+        """Whether a copy that answers is still at work on what batches have left it with."""
+        behind = [self.context.stores.get(name) for name, n in self._behind.items() if n]
+        return any(store is not None and not store.breaker.open for store in behind)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._late.add(task)

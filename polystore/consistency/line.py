@@ -11,14 +11,15 @@ from msgspec.structs import replace
 from polystore.consistency.delivery import Context, Delivery
 from polystore.consistency.filling import Filling
 from polystore.consistency.lanes import Lanes
-from polystore.consistency.loading import load
+from polystore.consistency.loading import load_each
+from polystore.consistency.pacing import Pacing
 from polystore.consistency.retries import Retries
 from polystore.consistency.runs import Runs
 from polystore.consistency.targets import Targets
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.errors import DecodeError, PolystoreError, StoreError
-from polystore.model import Backlog, Commit, Key, OutboxRow, Settlement, Write, key_hash
+from polystore.model import Backlog, Change, Commit, Key, OutboxRow, RetryRow, Settlement, Write, key_hash
 from polystore.protocols import (
     SupportsApplicationTables,
     SupportsJournal,
@@ -47,6 +48,7 @@ class Line:
         self.filling = Filling(context, home, self.targets, self.retries)
         self.runs = Runs(self)
         self.lanes = Lanes(self._deliver, self._settled, context.settings)
+        self.pacing = Pacing(self)
         self.in_hand: dict[int, SyncTask] = {}
         self.reserved = 0
         self.backlog = Backlog(0, None, {}, {})
@@ -59,6 +61,7 @@ class Line:
         self._put = put
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self.delivery.caught_up = self._room.set
         self._task: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
@@ -121,18 +124,16 @@ class Line:
         self._room.set()
 
     async def room(self) -> None:
-        """Wait until less than half of the queue is in hand."""
-        while len(self.in_hand) + self.reserved > self.context.settings.queue_max // 2:
-            self._room.clear()
-            await self._room.wait()
+        """Wait until something was settled, or a commit or a copy that was left behind has come back."""
+        self._room.clear()
+        await self._room.wait()
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncGenerator[None]:
         """No commit, no delivery and no search of this process is under way inside."""
         async with self.delivery.gate.alone():
             while self.reserved:
-                self._room.clear()
-                await self._room.wait()
+                await self.room()
             yield
 
     def wake(self) -> None:
@@ -250,8 +251,7 @@ class Line:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.context.settings.poll_s):
                 while len(left) > len(versions) // 2:
-                    self._room.clear()
-                    await self._room.wait()
+                    await self.room()
                     left = [version for version in left if version in self.in_hand]
         return left
 
@@ -278,8 +278,8 @@ class Line:
         )
         known = [row for row in rows if row.key.etype in self.context.types and row.key.etype not in self.unreadable]
         try:
-            changes = await load(self.home, {row.key: row.version for row in known})
-        except StoreError as e:
+            changes, _ = await load_each(self.home, {row.key: row.version for row in known})
+        except (StoreError, DecodeError) as e:
             self.context.report(f"dead letters are looked at later: {e}")
             return
         newer = [
@@ -304,7 +304,7 @@ class Line:
             for row in group:
                 versions[row.key] = max(row.version, versions.get(row.key, 0))
             try:
-                changes = await load(self.home, versions)
+                changes, damaged = await load_each(self.home, versions)
             except DecodeError as e:  # this process is too old or too new for the type: never the record's fault
                 self.unreadable.add(etype)
                 self.context.report(f"{etype} is left to other workers: {e}")
@@ -316,6 +316,9 @@ class Line:
                 continue
             self.context.env.crashpoint("relay.loaded")
             for row in group:
+                if row.key in damaged:
+                    await self._leave_to_retries(row, damaged[row.key])
+                    continue
                 if row.key not in changes:
                     self.context.report(f"{etype} {row.key.id!r} was lost at its home before it was delivered")
                     continue
@@ -329,8 +332,17 @@ class Line:
             return
         # Every worker that took this row alone died: it may be killing the process. Park it, visibly.
         error = PolystoreError(f"{row.claims} workers died while they delivered this record")
-        parked = [
-            self.delivery.owe(name, task.change, row.version, error)
-            for name in self.targets.names(row.key.etype, row.targets)
-        ]
-        await self.delivery.settle(Settlement([row.version], [replace(one, state="p") for one in parked]))
+        parked = [replace(one, state="p") for one in self._owed(row, task.change, error)]
+        await self.delivery.settle(Settlement([row.version], parked))
+
+    async def _leave_to_retries(self, row: OutboxRow, error: DecodeError) -> None:
+        """Nobody can read the record now: tried again, and parked like what a copy refuses."""
+        owed = self._owed(row, Change(row.key, row.version, row.h, None, b"", 0), error)
+        await self.delivery.settle(Settlement([row.version], owed))
+        for one in owed:
+            self.targets.pace(one.target).owes = True
+            self.retries.wake(one.target)
+
+    def _owed(self, row: OutboxRow, change: Change, error: PolystoreError) -> list[RetryRow]:
+        names = self.targets.names(row.key.etype, row.targets)
+        return [self.delivery.owe(name, change, row.version, error) for name in names]

@@ -418,8 +418,8 @@ class DataConsistencyManager:
     # -- state of the whole -----------------------------------------------------------------------------------
 
     async def room(self, etype: str) -> None:
-        """Wait until the queue is at most half full: imports go as fast as the copies, not faster."""
-        await self.line(etype).room()
+        """Wait until an import may go on with its next part."""
+        await self.line(etype).pacing.room()
 
     async def settle(self, timeout_s: float = 60.0) -> None:
         """Return once every change committed so far is applied everywhere or parked, and no copy is being filled.

@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     awaken_spread_s: float = 5.0
     embed_timeout_s: float = 60.0
     backfill_chunk: int = 1_000
+    import_lag_s: float = 1.0
+    """How late the copies may be for an import to go on."""
     drain_s: float = 10.0
     tombstone_ttl_s: float = 7 * 86_400.0
     purge_s: float = 600.0

@@ -72,7 +72,7 @@ class Together(Generic[A, R]):
                 if future.done():
                     continue  # its caller was cancelled
                 if isinstance(answer, Exception):
-                    future.set_exception(_own(answer) if len(tick) > 1 else answer)
+                    future.set_exception(own(answer) if len(tick) > 1 else answer)
                 else:
                     future.set_result(answer)
         except asyncio.CancelledError:
@@ -103,7 +103,7 @@ def _waiting(loop: asyncio.AbstractEventLoop) -> int:
     return len(getattr(loop, "_ready", _MANY)) if isinstance(loop, asyncio.SelectorEventLoop) else len(_MANY)
 
 
-def _own(error: Exception) -> Exception:
+def own(error: Exception) -> Exception:
     """An error that several callers get: each its own, since the store writes the caller's key into it."""
     if not isinstance(error, StoreError):
         return error

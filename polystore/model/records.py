@@ -162,7 +162,7 @@ class Limits(Value, frozen=True, gc=False):
     """What one repository takes in one call, and what its acknowledgement is worth: `ack_durable`, that it is kept
     whatever ends; `shared`, that other processes may reach the same data. `part_bytes`: of each part of an object but
     the last. `guarded`: `apply` compares and writes in one step, whoever else writes; else the consistency manager lets
-    one process write at a time."""
+    one process write at a time. `serial`: it carries out one `apply` at a time, so those that wait travel together."""
 
     batch_max: int = 500
     value_bytes_max: int = VALUE_BYTES_MAX
@@ -170,3 +170,4 @@ class Limits(Value, frozen=True, gc=False):
     shared: bool = True
     part_bytes: int = 1 << 20
     guarded: bool = True
+    serial: bool = False

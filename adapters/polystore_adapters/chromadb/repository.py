@@ -22,7 +22,7 @@ class ChromadbRepository:
     """One process at a time writes to an entity type; any number may read. `client` is that of the server."""
 
     capabilities: frozenset[type] = frozenset({SupportsRebuild, SupportsSchema, SupportsVectorSearch})
-    limits: Limits = Limits(guarded=False)
+    limits: Limits = Limits(guarded=False, serial=True)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, server: Server) -> None:

@@ -14,7 +14,6 @@ from polystore.relational import edges
 from polystore_adapters.neo4j import records
 from polystore_adapters.neo4j.graph import around
 from polystore_adapters.neo4j.held import AllHeld, Held
-from polystore_adapters.neo4j.lane import Lane
 from polystore_adapters.neo4j.prepare import DATA, clear, meta, prepare
 from polystore_adapters.neo4j.server import Server
 
@@ -28,7 +27,7 @@ class Neo4jRepository:
     """Any number of processes may share a database. `client` is the driver's own object."""
 
     capabilities: frozenset[type] = frozenset({SupportsRebuild, SupportsSchema, SupportsTraversal})
-    limits: Limits = Limits()
+    limits: Limits = Limits(serial=True)
 
     def __init__(self, server: Server, env: Env) -> None:
         self._server = server
@@ -36,13 +35,11 @@ class Neo4jRepository:
         self._types = AllHeld()
         self._purged: dict[str, float] = {}
         self.client: Any = server.client
-        self._lane = Lane(lambda changes: records.apply(server, self._types, changes))
 
     # -- life -------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         await self._server.aclose()
-        await self._lane.aclose()
 
     async def ping(self) -> Instance:
         asked = "CALL dbms.components() YIELD name, versions, edition RETURN versions[0] AS version, edition"
@@ -69,7 +66,7 @@ class Neo4jRepository:
         return await records.get(self._server, self._types, keys, self._env.now_us())
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        outcomes = await self._lane.ask(changes)
+        outcomes = await records.apply(self._server, self._types, changes)
         now = self._env.monotonic()
         for etype in {change.key.etype for change in changes}:
             due = now - self._purged.setdefault(etype, now) >= PURGE_S

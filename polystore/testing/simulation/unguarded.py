@@ -27,7 +27,7 @@ class UnguardedRepository(SimRepository):
 
     def __init__(self, home: SimServer, server: SimServer, *args: Any, **kwargs: Any) -> None:
         super().__init__(server, *args, **kwargs)
-        self.limits = replace(self.limits, guarded=False)
+        self.limits = replace(self.limits, guarded=False, serial=True)
         self._home = home
         self._copy = server
         self._lane = asyncio.Lock()

@@ -1,0 +1,67 @@
+"""An import goes as fast as the copies that answer."""
+
+import pytest
+
+from polystore.consistency import DataConsistencyManager
+from polystore.errors import Unavailable
+from tests.unit.consistency.world import World, simulated
+
+CHUNK = 20
+
+
+async def _warm(world: World, manager: DataConsistencyManager) -> None:
+    for i in range(10):
+        await world.put(manager, f"warm{i}", "하나", ack="applied")
+
+
+async def _import(world: World, manager: DataConsistencyManager, chunks: int = 30) -> tuple[int, int]:
+    """How many records at most were in hand, and owed to "search", when the import was let go on."""
+    (line,) = manager.lines.values()
+    in_hand = owed = 0
+    for chunk in range(chunks):
+        await manager.room("note")
+        in_hand = max(in_hand, len(line.in_hand))
+        owed = max(owed, world.servers["home"].backlog().retry.get("search", 0))
+        writes = [world.write(manager, f"n{chunk}.{i}", "둘") for i in range(CHUNK)]
+        await manager.write_quietly("note", writes, {})
+    return in_hand, owed
+
+
+def test_it_waits_for_copies_that_are_a_second_late() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1, batch_max=CHUNK // 2)
+        await _warm(world, manager)
+        world.copies["search"].stall_s = 0.2  # fifty a second
+        in_hand, owed = await _import(world, manager)
+        assert 2 * CHUNK <= in_hand <= 50 + 2 * CHUNK
+        assert owed == 0
+
+    simulated(test)
+
+
+def test_it_waits_for_a_copy_that_was_left_behind() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        await _warm(world, manager)
+        world.copies["search"].stall_s = 1.5
+        _, owed = await _import(world, manager)
+        assert 0 < owed <= 5 * CHUNK
+        await manager.settle(60)
+        assert world.text("search", f"n0.{CHUNK - 1}") == "둘"
+
+    simulated(test)
+
+
+def test_it_does_not_wait_for_a_copy_that_is_down() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        await _warm(world, manager)
+        world.copies["search"].down = Unavailable("no route")
+        started = world.env.monotonic()
+        await _import(world, manager, 100)
+        assert world.env.monotonic() - started == pytest.approx(0, abs=0.5)
+        assert world.servers["home"].backlog().retry["search"] > 50 * CHUNK
+        world.copies["search"].down = None
+        await manager.settle(120)
+
+    simulated(test)
