@@ -3,7 +3,7 @@ was owed to it."""
 
 from __future__ import annotations
 
-from polystore.consistency.loading import load
+from polystore.consistency.loading import load_each
 from polystore.model import EVERYTHING, Key, RetryRow, Settlement, TargetRow
 from polystore.protocols import Repository, SupportsJournal
 from polystore.store import Store
@@ -19,7 +19,8 @@ async def owe_leftovers(home: Store, copy: Store, row: TargetRow, now_us: int, p
             # A delete drew a version above that of the record, also when its tombstone has been purged since: so the
             # next one is newer than the record and older than all that may be written under this key again.
             stamps = {Key(tenant, row.etype, stamp.id): stamp for stamp in page.stamps}
-            changes = await load(home, {key: stamp.version + 1 for key, stamp in stamps.items()}) if stamps else {}
+            versions = {key: stamp.version + 1 for key, stamp in stamps.items()}
+            changes, _ = await load_each(home, versions) if stamps else ({}, {})
             owed = [
                 RetryRow(row.name, key, change.h, change.version, change.version, "b", first_us=now_us, next_us=now_us)
                 for key, change in changes.items()

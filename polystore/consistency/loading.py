@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from polystore.errors import StalenessTimeout
-from polystore.model import Change, Key, key_hash
+from polystore.errors import DecodeError, StalenessTimeout
+from polystore.model import EVERYTHING, UNREADABLE, Change, Key, key_hash
+from polystore.protocols import Repository
 from polystore.store import Store
+
+PROBE = 100
+"""Records that are looked at to tell a damaged record from a type that this process cannot read."""
 
 
 async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
@@ -35,3 +39,21 @@ async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
                 key, record.version, h, record.body, record.hash, record.updated_us, expires_us=record.expires_us
             )
     return changes
+
+
+async def load_each(home: Store, versions: Mapping[Key, int]) -> tuple[dict[Key, Change], dict[Key, DecodeError]]:
+    """As `load` for records of one type and tenant, those apart that are damaged at the home: they hold up no others.
+    Raises DecodeError only where this process can read none of these records, nor any other of the tenant."""
+    try:
+        return await load(home, versions), {}
+    except DecodeError as e:
+        if len(versions) == 1:
+            (key,) = versions
+            page = await home.call(Repository.scan, key.etype, key.tenant, EVERYTHING, None, PROBE)
+            if all(one.fault == UNREADABLE for one in page.stamps):
+                raise
+            return {}, {key: e}
+    keys, half = list(versions), len(versions) // 2
+    parts = [await load_each(home, {key: versions[key] for key in some}) for some in (keys[:half], keys[half:])]
+    (changes, damaged), (more, others) = parts
+    return {**changes, **more}, {**damaged, **others}

@@ -9,6 +9,7 @@ the copy has at the same version or an older one. Nothing is lost when whoever b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from polystore.consistency.line import Line
 from polystore.consistency.settings import Settings
 from polystore.consistency.verify import PAGE, Difference, Side, Verifier, Window
 from polystore.env import Env
-from polystore.errors import ConfigurationError, did_you_mean
+from polystore.errors import ConfigurationError, DecodeError, did_you_mean
 from polystore.model import EVERYTHING, HashSpan, Key, Placement, Record, RetryRow, Settlement, key_hash
 from polystore.protocols import Repository, SupportsJournal
 from polystore.store import Store
@@ -188,8 +189,9 @@ class Mender:
     ) -> list[Difference]:
         """Those of the suspects, all of this span, that are no change on its way."""
         before = await self._standing(side, [one.key for one in suspects])
-        versions = {one.key: _version(before[one.key]) or one.copy_version or 0 for one in suspects}
-        calm = await self._settled(side, versions)
+        versions = {one.key: _version(before.get(one.key)) or one.copy_version or 0 for one in suspects}
+        at_home = {one.key for one in suspects if one.store == side.home.name}  # whatever is owed to the copy
+        calm = at_home | await self._settled(side, {key: v for key, v in versions.items() if key not in at_home})
         if not calm:
             return []
         again: Window = await verifier.window(side, span)
@@ -197,15 +199,22 @@ class Mender:
         after = await self._standing(side, [one.key for one in found])
         newest = await side.home.call(Repository.newest, side.etype) if found else 0
         return [
-            _told(one, after[one.key], newest)
+            _told(one, after.get(one.key), newest)
             for one in found
-            if _version(before[one.key]) == _version(after[one.key])
-            and not await self._expires(side, one, after[one.key])
+            if _version(before.get(one.key)) == _version(after.get(one.key))
+            and not await self._expires(side, one, after.get(one.key))
         ]
 
     async def _standing(self, side: Side, keys: Sequence[Key]) -> dict[Key, Record | None]:
-        """What the home knows of the records, tombstones too; bodies may be elsewhere."""
-        return dict(zip(keys, await side.home.call(Repository.get, keys), strict=True)) if keys else {}
+        """What the home knows of the records, tombstones too; bodies may be elsewhere. What it cannot read is left
+        out."""
+        try:
+            return dict(zip(keys, await side.home.call(Repository.get, keys), strict=True)) if keys else {}
+        except DecodeError:
+            if len(keys) == 1:
+                return {}
+        half = len(keys) // 2
+        return {**await self._standing(side, keys[:half]), **await self._standing(side, keys[half:])}
 
     async def _settled(self, side: Side, versions: Mapping[Key, int]) -> set[Key]:
         """Those of the records that the copy is owed nothing of."""
@@ -223,7 +232,8 @@ class Mender:
     async def _expires(self, side: Side, one: Difference, record: Record | None) -> bool:
         """Its time is over for one of the two, or nearly: nobody's fault."""
         if one.problem == "extra" and record is not None and record.version == one.copy_version:
-            (record,) = await side.copy.call(Repository.get, [one.key])
+            with contextlib.suppress(DecodeError):  # damaged there: as its tombstone says
+                (record,) = await side.copy.call(Repository.get, [one.key])
         return record is not None and 0 < record.expires_us <= self._manager.env.now_us() + EXPIRY_US
 
     async def _owe(self, side: Side, wrong: Sequence[Difference]) -> set[Key]:

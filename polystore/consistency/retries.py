@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from polystore.consistency.delivery import Context, Delivery, Waiting
 from polystore.consistency.detach import RECORDS_MAX
 from polystore.consistency.embedding import by_record
-from polystore.consistency.loading import load
+from polystore.consistency.loading import load_each
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import DETACH, EMBED, Targets
 from polystore.embedders import model_of
@@ -155,7 +155,7 @@ class Retries:
 
     async def _retry(self, name: str, rows: Sequence[RetryRow]) -> None:
         try:
-            changes = await load(self.home, {row.key: row.version for row in rows})
+            changes, damaged = await load_each(self.home, {row.key: row.version for row in rows})
         except DecodeError as e:
             self.context.report(f"{rows[0].key.etype} is left to other workers: {e}")
             return
@@ -182,7 +182,7 @@ class Retries:
         for row in rows:
             if row.key not in changes:
                 changes[row.key] = Change(row.key, row.version, row.h, None, b"", 0)
-                failures[row.key] = _LOST
+                failures[row.key] = damaged.get(row.key, _LOST)
         # The claimed version counts as done too: what was loaded after the claim is never older, unless the home was
         # restored to the past, and then nothing newer exists.
         done = [

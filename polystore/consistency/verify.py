@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from polystore.consistency.embedding import Embedders, by_record
-from polystore.consistency.loading import load
-from polystore.model import EVERYTHING, JOURNAL_BODY, HashSpan, Key, Page, Placement, Stamp, vector_digest
+from polystore.consistency.loading import load_each
+from polystore.model import EVERYTHING, JOURNAL_BODY, UNREADABLE, HashSpan, Key, Page, Placement, Stamp, vector_digest
 from polystore.protocols import Repository, SupportsApplicationTables, SupportsJournal
 from polystore.store import Store
 
 PAGE = 1_000
+AT_HOME = f"{UNREADABLE}, at home: write the record again, as a copy or a backup has it; it is brought to no copy"
 
 Problem = Literal["missing", "lost", "extra", "older", "newer", "content", "vector", "fault", "stray"]
 
@@ -156,7 +157,7 @@ class Verifier:
     async def _wrong_vectors(self, side: Side, window: Window, ids: Collection[str]) -> dict[str, Difference]:
         """Compare the copy's vectors with those that the records should have."""
         keys = [side.key(id) for id in ids]
-        changes = await load(side.home, dict.fromkeys(keys, 0))
+        changes, _ = await load_each(side.home, dict.fromkeys(keys, 0))
         stored = by_record(await side.home.call(SupportsJournal.vectors, keys))
         found: dict[str, Difference] = {}
         for key in keys:
@@ -176,6 +177,9 @@ def _quiet(etype: str, store: str, records: int) -> None:
 def _difference(side: Side, id: str, here: Stamp | None, there: Stamp | None) -> Difference | None:
     problem: Problem | None = None
     fault = "" if there is None else there.fault
+    if here is not None and here.fault == UNREADABLE:
+        copied = None if there is None else there.version
+        return Difference(side.home.name, side.key(id), "fault", here.version, copied, AT_HOME)
     if here is None:
         problem = "extra"
     elif there is None:

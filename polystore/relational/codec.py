@@ -65,6 +65,14 @@ class Codec:
                     del body[name]
         return body
 
+    def sealed(self, id: str, values: Sequence[Any]) -> tuple[dict[str, Any], bytes] | None:
+        """The body and its content hash; None where they cannot be read."""
+        try:
+            body = self.decode(id, values)
+            return body, self._entity.content_hash(body)
+        except (DecodeError, TypeError):  # TypeError: a value that no field can have
+            return None
+
 
 _decode_exact = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -94,7 +102,11 @@ class ExactCodec(Codec, ABC):
     def decode(self, id: str, values: Sequence[Any]) -> dict[str, Any]:
         body = super().decode(id, values)
         if values[-1] is not None:
-            for name, text in _decode_exact(values[-1]).items():
-                if body.get(name) is not None and body[name] == (value := Decimal(text)):
+            try:
+                exact = {name: Decimal(text) for name, text in _decode_exact(values[-1]).items()}
+            except (msgspec.DecodeError, TypeError, ArithmeticError) as e:
+                raise DecodeError(f"{self._entity.name} {id!r}: what its ps_exact says of decimals is damaged") from e
+            for name, value in exact.items():
+                if body.get(name) is not None and body[name] == value:
                     body[name] = value  # unless somebody else changed the column
         return body

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from polystore.model import (
     FIRST_VERSION,
+    UNREADABLE,
     Body,
     Change,
     HashSpan,
@@ -55,20 +56,24 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
     """See `Repository.scan`. What each facet has is compared with the row, too."""
     h, id = (-1, "") if cursor is None else decode_json(cursor)
     stamps: list[Stamp] = []
-    bodies: list[tuple[str, Body]] = []
+    bodies: dict[str, Body] = {}
     fields = 1 + len(META) + len(table.codec.names) + 1
     async with pool.session() as db:
         now_us = pool.clock.now_us()
         rows = await db.fetch(table.scan_sql, tenant, max(span.low, h), span.high, h, id, now_us, limit + 1)
         for row in rows[:limit]:
             id = table.id_of(row, 1)
-            body = table.codec.decode(id, row[1 + len(META) : fields])
+            sealed = table.codec.sealed(id, row[1 + len(META) : fields])
+            if sealed is None:
+                stamps.append(Stamp(id, row[0], row[1], b"", fault=UNREADABLE))
+                continue
+            body, hash = sealed
             fault = ""
             if table.full_text is not None and row[-1] != table.full_text.expected(body):
                 fault = "full text: the indexed terms are not those of the text"
             digests = {field: vector_digest(one) for field, one in table.vectors_of(row[fields:]).items()}
-            stamps.append(Stamp(id, row[0], row[1], table.entity.content_hash(body), False, digests, fault))
-            bodies.append((id, body))
+            stamps.append(Stamp(id, row[0], row[1], hash, False, digests, fault))
+            bodies[id] = body
         if table.edges is not None and bodies:
             stamps = await graph.compared(db, table, tenant, stamps, bodies)
     last = stamps[-1] if stamps else None

@@ -53,16 +53,18 @@ async def replace(db: Session, table: RecordTable, bodies: Mapping[Key, Body | N
 
 
 async def compared(
-    pool: Pool, table: RecordTable, tenant: str, stamps: Sequence[Stamp], bodies: Sequence[tuple[str, Body]]
+    pool: Pool, table: RecordTable, tenant: str, stamps: Sequence[Stamp], bodies: Mapping[str, Body]
 ) -> list[Stamp]:
-    """The stamps, with a fault where the stored edges are not those of the body."""
+    """The stamps, with a fault where the stored edges are not those of the body, if it can be read."""
     stored: dict[str, list[edges.Stored]] = {}
     sql = f"SELECT src, type, to_etype, dst, properties FROM {table.edges} WHERE tenant = $1 AND src = ANY($2::text[])"
-    for src, kind, to, dst, properties in await pool.fetch(sql, tenant, [id for id, _ in bodies]):
+    for src, kind, to, dst, properties in await pool.fetch(sql, tenant, list(bodies)):
         stored.setdefault(src, []).append((kind, to, dst, properties))
     out: list[Stamp] = []
-    for stamp, (id, body) in zip(stamps, bodies, strict=True):
-        faults = [one for one in (stamp.fault, edges.fault(table.entity, body, stored.get(id, ()))) if one]
+    for stamp in stamps:
+        body = bodies.get(stamp.id)
+        wrong = "" if body is None else edges.fault(table.entity, body, stored.get(stamp.id, ()))
+        faults = [one for one in (stamp.fault, wrong) if one]
         out.append(msgspec.structs.replace(stamp, fault="; ".join(faults)))
     return out
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polystore.model import (
+    UNREADABLE,
     Body,
     Change,
     HashSpan,
@@ -71,13 +72,16 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
     rows = await pool.fetch(table.scan_sql, tenant, max(span.low, h), span.high, h, id, limit + 1)
     more = len(rows) > limit
     stamps: list[Stamp] = []
-    bodies: list[tuple[str, Body]] = []
+    bodies: dict[str, Body] = {}
     fields = 1 + len(META) + len(table.codec.names) + 1
     for row in rows[:limit]:
         id = table.id_of(row, 1)
-        body = table.codec.decode(id, row[1 + len(META) : fields])
+        sealed = table.codec.sealed(id, row[1 + len(META) : fields])
+        if sealed is None:
+            stamps.append(Stamp(id, row[0], row[1], b"", fault=UNREADABLE))
+            continue
+        body, hash = sealed
         vectors = table.vectors_of(row[fields : fields + len(table.vectors)])
-        hash = table.entity.content_hash(body)
         changed = table.shared and hash != row[2]
         fault = "the row was changed by somebody else, and not taken over yet" if changed else ""
         if table.full_text is not None and row[-1] != table.full_text.expected(body):
@@ -85,7 +89,7 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
             fault = f"{fault}; {text}" if fault else text
         digests = {field: vector_digest(one) for field, one in vectors.items()}
         stamps.append(Stamp(id, row[0], row[1], hash, False, digests, fault))
-        bodies.append((id, body))
+        bodies[id] = body
     if table.edges is not None:
         stamps = await graph.compared(pool, table, tenant, stamps, bodies)
     last = stamps[-1] if stamps else None

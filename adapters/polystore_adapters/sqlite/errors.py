@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Mapping
 
 from polystore.errors import (
+    DecodeError,
     IntegrityViolation,
     InvalidData,
     OutcomeUnknown,
@@ -104,7 +105,11 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Excep
     """
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # the module's own error: a value that it cannot bind
+        if code is None and isinstance(error, sqlite3.OperationalError):  # the module's own error for this alone
+            return DecodeError(
+                "a stored text is no UTF-8; repair the record by writing it again, or rebuild this store from its home"
+            )
+        if code is None:  # likewise: a value that it cannot bind
             return InvalidData("a value that SQLite cannot keep")
         if committing and code & 0xFF == sqlite3.SQLITE_IOERR:
             return OutcomeUnknown(f"{path}: the disk failed during the commit; read the records before writing again")

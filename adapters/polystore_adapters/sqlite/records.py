@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from polystore.errors import InvalidData, PolystoreError, SchemaMismatch
-from polystore.model import APPLIED, STALE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp
+from polystore.model import APPLIED, STALE, UNREADABLE, Body, Change, HashSpan, Key, Outcome, Page, Record, Stamp
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.serving import check_serves
 from polystore_adapters.sqlite.table import Draft, RecordTable
@@ -93,27 +94,51 @@ def scan(
 ) -> Page:
     """See `Repository.scan`. What each facet has is compared with the row, too."""
     after: tuple[int, str] = (-1, "") if cursor is None else tuple(json.loads(cursor))
-    rows = table.scan(db, tenant, span.low, span.high, after, limit + 1)
+    try:
+        rows = table.scan(db, tenant, span.low, span.high, after, limit + 1)
+    except sqlite3.OperationalError as e:
+        if hasattr(e, "sqlite_errorcode"):
+            raise
+        rows = _scan_damaged(db, table, tenant, span, after, limit + 1)
     more = len(rows) > limit
     del rows[limit:]
     last = rows[-1] if rows else None
     rows = [row for row in rows if row[6] is None or row[6] > now_us]
-    bodies: list[Body] = [table.codec.decode(row[2], row[7:]) for row in rows]
-    facet_rows = [FacetRow(row[0], tenant, row[2], body, {}, row[3]) for row, body in zip(rows, bodies, strict=True)]
-    hashes = [table.entity.content_hash(body) for body in bodies]
-    faults: dict[int, str] = {}
+    sealed = {row[0]: one for row in rows if (one := table.codec.sealed(row[2], row[7:])) is not None}
+    readable = [row for row in rows if row[0] in sealed]
+    facet_rows = [FacetRow(row[0], tenant, row[2], sealed[row[0]][0], {}, row[3]) for row in readable]
+    faults = {row[0]: UNREADABLE for row in rows if row[0] not in sealed}
     if table.shared:
         changed = "the row was changed by somebody else, and not taken over yet"
-        faults = {row[0]: changed for row, hash in zip(rows, hashes, strict=True) if row[4] != hash}
+        faults |= {row[0]: changed for row in readable if row[4] != sealed[row[0]][1]}
     for facet in table.facets:
         for rid, fault in facet.faults(db, facet_rows).items():
             faults[rid] = f"{faults[rid]}; {fault}" if rid in faults else fault
     digests: Mapping[int, Mapping[str, int]] = {} if table.vector is None else table.vector.digests(db, facet_rows)
+    hashes = {rid: hash for rid, (_, hash) in sealed.items()}
     stamps = [
-        Stamp(id, h, version, hash, False, digests.get(rid, {}), faults.get(rid, ""))
-        for (rid, h, id, version, *_), hash in zip(rows, hashes, strict=True)
+        Stamp(id, h, version, hashes.get(rid, b""), False, digests.get(rid, {}), faults.get(rid, ""))
+        for rid, h, id, version, *_ in rows
     ]
     return Page(stamps, json.dumps([last[1], last[2]]) if more and last is not None else None)
+
+
+def _scan_damaged(
+    db: sqlite3.Connection, table: RecordTable, tenant: str, span: HashSpan, after: tuple[int, str], limit: int
+) -> list[Any]:
+    """The same rows where a text is no UTF-8: it becomes what no field can have."""
+    factory, db.text_factory = db.text_factory, _text
+    try:
+        return table.scan(db, tenant, span.low, span.high, after, limit)
+    finally:
+        db.text_factory = factory
+
+
+def _text(stored: bytes) -> object:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return object()
 
 
 def expired(db: sqlite3.Connection, tables: Tables, etypes: Sequence[str], now_us: int, limit: int) -> list[Key]:
