@@ -41,6 +41,7 @@ WORDS = {
     "SupportsKeptBodies": "journal of homes that cannot commit",
     "SupportsSchema": "tables made, compared, carried along",
     "SupportsRebuild": "copies built anew beside those that serve",
+    "SupportsAlias": "a name for others, of the place that serves",
     "SupportsFilter": "conditions and orders",
     "SupportsTextSearch": "full text",
     "SupportsCounts": "counts by value and by time",

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from polystore.consistency.aliases import take_aliases
 from polystore.consistency.copies import register
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
@@ -136,6 +137,7 @@ class Mover:
         for name in now.targets():
             line.retries.wake(name)
         line.wake()
+        await take_aliases(manager.stores, [now], manager.report, create=True)
 
     async def remember(self, line: Line, before: Placement, now: Placement) -> bool:
         """Remember what follows from the placement `before`, and go over to it; False when that does not hold here any

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from polystore.collection.paging import after, position, total_order
 from polystore.consistency import DataConsistencyManager
+from polystore.consistency.aliases import take_aliases
 from polystore.entity import EntityType
 from polystore.errors import StoreError
 from polystore.filters import Checked
@@ -48,6 +49,7 @@ async def prepare(
     homes = {placement.authority for placement in placements.values()}  # nothing is made for one that refuses
     for first in (True, False):
         await asyncio.gather(*(tell(name, held) for name, held in able.items() if (name in homes) is first))
+    await take_aliases(stores, placements.values(), manager.report, create=create)
 
 
 async def prepare_again(

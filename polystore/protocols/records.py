@@ -127,6 +127,21 @@ class SupportsRebuild(Protocol):
 
 
 @runtime_checkable
+class SupportsAlias(Protocol):
+    """Claimed by a store that others ask, too, past polystore: by a name of each entity type that stays the same,
+    whichever of the store's places serves."""
+
+    async def take_alias(self, etypes: Sequence[str], create: bool) -> None:
+        """From now on the names of these types stand for this place and for nothing else; they change over in one step,
+        so that no question finds none or two. Nothing happens where it is so. Without `create` only compare.
+
+        Raises SchemaMismatch (naming what differs and what to do) for a name that does not stand for this place, where
+        that is not to be changed or cannot be, and for a type that is not prepared; PermissionDenied.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsCommit(Protocol):
     """A home: records and the duty to deliver them, in one commit."""
 

@@ -6,6 +6,7 @@ import pytest
 from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 
 from polystore.testing.conformance import (
+    AliasConformance,
     Connect,
     CopyExpiryConformance,
     CountsConformance,
@@ -40,6 +41,10 @@ class BareAndLayered(Bare):
         with own_prefix(elasticsearch) as prefix:
             bare = connecting(elasticsearch, prefix)
             yield bare if request.param == "bare" else layered(bare)
+
+
+class TestAlias(BareAndLayered, AliasConformance):
+    pass
 
 
 class TestRebuild(Bare, RebuildConformance):

@@ -21,6 +21,7 @@ from polystore.testing import conformance
 from polystore.testing.conformance import Conformance
 from polystore.testing.conformance.chosen import chosen
 from tests.contract import (
+    test_alias_catches,
     test_elasticsearch,
     test_file,
     test_influxdb,
@@ -62,6 +63,6 @@ def test_every_class_of_the_kit_and_every_claim_is_run(module: ModuleType, repos
 
 
 def test_every_class_of_the_kit_is_run() -> None:
-    modules = (test_memory, test_sqlite, test_refresh_catches)
+    modules = (test_memory, test_sqlite, test_alias_catches, test_refresh_catches)
     run = [one for module in modules for one in vars(module).values() if isinstance(one, type)]
     assert {base for one in run for base in one.__mro__} >= KIT

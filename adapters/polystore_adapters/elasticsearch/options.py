@@ -9,6 +9,9 @@ import msgspec
 
 from polystore.errors import ConfigurationError
 
+BESIDE = "2-"
+"""The end of the second place's prefix."""
+
 
 class Options(msgspec.Struct, frozen=True):
     """prefix: of the names of all indexes. shards, replicas: of the indexes that `prepare` makes. tombstone_ttl_s: how
@@ -24,6 +27,11 @@ class Options(msgspec.Struct, frozen=True):
     client: Any = None
     place: Literal[1, 2] = 1
 
+    @property
+    def alias_prefix(self) -> str:
+        """Of the names that others ask by, the same in both places."""
+        return self.prefix.removesuffix(BESIDE) if self.place == 2 else self.prefix
+
 
 def parse(options: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """Ours, and those of the driver. Raises ConfigurationError."""
@@ -38,5 +46,5 @@ def parse(options: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     if known.shards < 1 or known.replicas < 0 or known.timeout_s <= 0 or known.tombstone_ttl_s <= 0:
         raise ConfigurationError("options of an elasticsearch: store: shards, timeout_s, tombstone_ttl_s are above 0")
     if known.place == 2:
-        known = msgspec.structs.replace(known, prefix=f"{prefix}2-")
+        known = msgspec.structs.replace(known, prefix=f"{prefix}{BESIDE}")
     return known, {name: value for name, value in options.items() if name not in ours}

@@ -90,6 +90,9 @@ class _Preparation:
         self.held = held
         self._serves = Served(held.layout.home, sorted(held.layout.facets), {})
         self._there: Document | None = None
+        """The mapping of the index; None when there is no index."""
+        self._named = False
+        """Whether the index has the alias that it is asked by."""
         self._schema: StoredSchema | None = None
         self._served: Served | None = None
         self._migration: Migration | None = None
@@ -98,7 +101,7 @@ class _Preparation:
     async def difference(self, by_nori: bool) -> str:
         """What is not as declared; empty when everything is. With `by_nori` the texts are wanted by this analyzer, too;
         without, they are where the index has them."""
-        self._there = await self._mapping()
+        await self._look()
         texts = self.held.codec.texts
         there: Document = (self._there or {}).get("properties", {})
         self._new_to_nori = by_nori and bool(texts) and not nori.mapped(there, texts)
@@ -109,19 +112,20 @@ class _Preparation:
             self._migration = plan(self._schema, self.held.entity)
         told = differences(self._migration, self._served, self._serves)
         missing = self.held.codec.mapping().keys() - there.keys()
+        if self._there is not None and not self._named:
+            return told or f"no alias {self.held.index}"
         if missing or self._new_to_nori:
             return told or f"not mapped: {', '.join(sorted(missing)) or 'texts by nori'}"
         return told
 
-    async def _mapping(self) -> Document | None:
-        """The mapping of the index; None when there is none."""
+    async def _look(self) -> None:
+        """What there is of the index."""
         try:
-            answer = await self._server.ask("GET", f"/{self.held.index}/_mapping")
+            answer = await self._server.ask("GET", f"/{self._server.index(self.held.etype)}")
         except SchemaMismatch:
-            return None
+            return
         (one,) = answer.values()
-        found: Document = one["mappings"]
-        return found
+        self._there, self._named = one["mappings"], self.held.index in one["aliases"]
 
     def _note(self, data_id: str) -> Document:
         schema = describe(self.held.entity) if self._migration is None else self._migration.schema
@@ -149,6 +153,8 @@ class _Preparation:
         held, migration, there = self.held, self._migration, self._there
         if there is None:
             return
+        if not self._named:
+            await self._server.ask("PUT", f"/{self._server.index(held.etype)}/_alias/{held.index}")
         mapped = there.get("properties", {})
         new = {name: one for name, one in held.codec.mapping(held.by_nori).items() if name not in mapped}
         if self._new_to_nori:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from polystore.errors import SchemaMismatch, Unavailable, UnsupportedOperation
+from polystore.errors import Unavailable, UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Line, Match, Outcome, Page, Record, Windows
 from polystore.protocols import (
     Layout,
+    SupportsAlias,
     SupportsCounts,
     SupportsLog,
     SupportsRebuild,
@@ -18,8 +19,9 @@ from polystore.protocols import (
     SupportsTextSearch,
 )
 from polystore.text import Phrase
-from polystore_adapters.elasticsearch import counts, full_text, logs, records
+from polystore_adapters.elasticsearch import alias, counts, full_text, logs, records
 from polystore_adapters.elasticsearch.held import AllHeld, Held
+from polystore_adapters.elasticsearch.options import BESIDE
 from polystore_adapters.elasticsearch.prepare import data_id_of, prepare
 from polystore_adapters.elasticsearch.purge import purge
 from polystore_adapters.elasticsearch.server import Server
@@ -33,7 +35,15 @@ class ElasticsearchRepository:
     """Any number of processes may share the indexes. `client` is the driver's own object."""
 
     capabilities: frozenset[type] = frozenset(
-        {SupportsCounts, SupportsLog, SupportsRebuild, SupportsRefresh, SupportsSchema, SupportsTextSearch}
+        {
+            SupportsAlias,
+            SupportsCounts,
+            SupportsLog,
+            SupportsRebuild,
+            SupportsRefresh,
+            SupportsSchema,
+            SupportsTextSearch,
+        }
     )
     limits: Limits = Limits()
 
@@ -51,7 +61,7 @@ class ElasticsearchRepository:
     async def ping(self) -> Instance:
         """A server without all of its modules has no `GET /`."""
         prefix = self._server.options.prefix  # not those of the other place, which a rebuild may be filling
-        mine = f"/_cluster/health/{prefix}*,-{prefix}2-*"
+        mine = f"/_cluster/health/{prefix}*,-{prefix}{BESIDE}*"
         health = await self._server.ask("GET", mine, wait_for_status="yellow", timeout="2s")
         if health["status"] == "red":
             raise Unavailable(f"shards of the indexes {self._server.options.prefix}* are missing")
@@ -68,12 +78,11 @@ class ElasticsearchRepository:
         self._types.update({one.etype: one for one in types})
 
     async def clear(self, etype: str) -> None:
-        try:
-            (index,) = await self._server.ask("GET", f"/{self._server.name(etype)}/_alias")
-        except SchemaMismatch:  # there is none
-            return
-        await self._server.ask("DELETE", f"/{index}")
+        await self._server.ask("DELETE", f"/{self._server.index(etype)}", ignore_unavailable="true")
         self._types.pop(etype, None)
+
+    async def take_alias(self, etypes: Sequence[str], create: bool) -> None:
+        await alias.take(self._server, etypes, create=create)
 
     # -- records ----------------------------------------------------------------------------------------------
 

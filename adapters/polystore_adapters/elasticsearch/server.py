@@ -45,13 +45,17 @@ class Server:
         self._refreshes: dict[str, asyncio.Task[None]] = {}
         self._written: set[str] = set()
 
-    def name(self, etype: str) -> str:
-        """Of what holds an entity type: an alias, so that another index can take its place."""
-        return f"{self.options.prefix}{etype}"
+    def index(self, etype: str) -> str:
+        """What holds an entity type in this place."""
+        return f"{self.options.prefix}{etype}.1"
 
-    def index(self, etype: str, number: int = 1) -> str:
-        """What the alias of an entity type stands for."""
-        return f"{self.name(etype)}.{number}"
+    def name(self, etype: str) -> str:
+        """By which polystore asks for it: an alias, since writing to one never makes an index."""
+        return f"{self.options.prefix}{etype}.own"
+
+    def alias(self, etype: str) -> str:
+        """By which others ask for it: of the place that serves."""
+        return f"{self.options.alias_prefix}{etype}"
 
     def _check_open(self) -> None:
         if self._closed:

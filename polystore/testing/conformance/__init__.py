@@ -15,11 +15,12 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """application_tables base cache commit durability epoch expiry facade facade_state facts filters histories
-    home_facets kept_bodies limits logs objects outbox overwriting records repository retries schema spills state text
-    traversal vectors writes"""
+_REWRITTEN = """alias application_tables base cache commit durability epoch expiry facade facade_state facts filters
+    histories home_facets kept_bodies limits logs objects outbox overwriting records repository retries schema spills
+    state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
+from polystore.testing.conformance.alias import AliasConformance  # noqa: E402
 from polystore.testing.conformance.application_tables import ApplicationTablesConformance  # noqa: E402
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
@@ -31,6 +32,7 @@ from polystore.testing.conformance.expiry import CopyExpiryConformance, ExpiryCo
 from polystore.testing.conformance.facade import FacadeConformance  # noqa: E402
 from polystore.testing.conformance.facade_state import StateFacadeConformance  # noqa: E402
 from polystore.testing.conformance.facts import TimeRangeConformance  # noqa: E402
+from polystore.testing.conformance.file_claims import FileClaimsConformance  # noqa: E402
 from polystore.testing.conformance.filters import FilterConformance  # noqa: E402
 from polystore.testing.conformance.histories import HistoriesConformance  # noqa: E402
 from polystore.testing.conformance.home_facets import (  # noqa: E402
@@ -43,7 +45,7 @@ from polystore.testing.conformance.kept_bodies import KeptBodiesConformance  # n
 from polystore.testing.conformance.layered import layered  # noqa: E402
 from polystore.testing.conformance.limits import ChannelConformance, LimitConformance  # noqa: E402
 from polystore.testing.conformance.logs import LogConformance  # noqa: E402
-from polystore.testing.conformance.objects import FileClaimsConformance, ObjectsConformance  # noqa: E402
+from polystore.testing.conformance.objects import ObjectsConformance  # noqa: E402
 from polystore.testing.conformance.rebuild import RebuildConformance  # noqa: E402
 from polystore.testing.conformance.records import InlineGetConformance, RecordsConformance  # noqa: E402
 from polystore.testing.conformance.repository import RepositoryConformance  # noqa: E402
@@ -55,6 +57,7 @@ from polystore.testing.conformance.traversal import TraversalConformance  # noqa
 from polystore.testing.conformance.vectors import VectorConformance  # noqa: E402
 
 __all__ = [
+    "AliasConformance",
     "ApplicationTablesConformance",
     "CacheConformance",
     "ChannelConformance",

@@ -41,7 +41,7 @@ async def test_a_document_that_cannot_be_looked_at_is_not_missing(elasticsearch:
     try:
         await store.prepare([Layout(ARTICLE, False, frozenset({"full_text"}))], create=True)
         await store.apply([changed("a", "바다")])
-        await store._server.ask("POST", f"/{prefix}{ARTICLE.name}/_close")  # pyright: ignore[reportPrivateUsage]
+        await store._server.ask("POST", f"/{prefix}{ARTICLE.name}.1/_close")  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(Unavailable):
             await store.get([Key("", ARTICLE.name, "a")])
     finally:
@@ -92,7 +92,7 @@ async def test_documents_that_could_not_be_carried_along_are_told_and_carried_al
     try:
         await store.prepare([Layout(ARTICLE, False, frozenset())], create=True)
         await store.apply([changed("a", "바다")])
-        settings = f"/{prefix}{ARTICLE.name}/_settings"
+        settings = f"/{prefix}{ARTICLE.name}.1/_settings"
         searched = [Layout(ARTICLE, False, frozenset({"full_text"}))]
         await store._server.ask("PUT", settings, {"index.blocks.write": True})  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(StoreFull):

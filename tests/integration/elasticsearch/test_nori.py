@@ -43,7 +43,7 @@ class Recorder:
         if path == "/_nodes/plugins":
             nodes = {f"n{i}": {"name": f"n{i}", "plugins": some} for i, some in enumerate(self._plugins)}
             return {"nodes": nodes}
-        if path.endswith(f"{ARTICLE.name}/_mapping"):
+        if method == "GET" and path.endswith(f"/ps-{ARTICLE.name}.1"):
             raise SchemaMismatch("no such index")
         return {"hits": {"hits": []}} if path.endswith("_search") else {}
 

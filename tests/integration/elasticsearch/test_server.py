@@ -211,7 +211,7 @@ async def test_all_tombstones_are_purged_by_who_writes_and_the_newest_is_never_f
         assert await store.newest(ARTICLE.name) == 20
         await store.apply([change(version, article)])
     await store.refresh(ARTICLE.name)
-    left = await store.client.count(index=f"{prefix}{ARTICLE.name}", query={"exists": {"field": "ps_purge_us"}})
+    left = await store.client.count(index=f"{prefix}{ARTICLE.name}.1", query={"exists": {"field": "ps_purge_us"}})
     assert left["count"] == 0
     assert await store.newest(ARTICLE.name) == 20, "also that of a tombstone that is gone"
     held, speaking = store._types[ARTICLE.name], store._server  # pyright: ignore[reportPrivateUsage]
@@ -225,13 +225,13 @@ async def test_all_tombstones_are_purged_by_who_writes_and_the_newest_is_never_f
 @in_a_loop
 async def test_a_search_refreshes_only_what_was_written_here_or_is_asked_for(elasticsearch: str, prefix: str) -> None:
     store, other = await prepared(elasticsearch, prefix), await prepared(elasticsearch, prefix)
-    index = f"/{prefix}{ARTICLE.name}"
+    index = f"/{prefix}{ARTICLE.name}.1"
     await store._server.ask(  # pyright: ignore[reportPrivateUsage]
         "PUT", f"{index}/_settings", {"index.refresh_interval": -1}
     )
 
     async def refreshes() -> int:
-        answer = await store.client.indices.stats(index=f"{prefix}{ARTICLE.name}", metric="refresh")
+        answer = await store.client.indices.stats(index=f"{prefix}{ARTICLE.name}.1", metric="refresh")
         return int(answer["_all"]["primaries"]["refresh"]["external_total"])
 
     async def found(of: ElasticsearchRepository) -> list[str]:
@@ -257,7 +257,7 @@ async def test_one_bad_document_of_a_batch_is_refused_by_itself(
 ) -> None:
     store = await prepared(elasticsearch, prefix)
     await store._server.ask(  # pyright: ignore[reportPrivateUsage]
-        "PUT", f"/{prefix}{ARTICLE.name}/_mapping", {"properties": {"added": {"type": "date"}}}
+        "PUT", f"/{prefix}{ARTICLE.name}.1/_mapping", {"properties": {"added": {"type": "date"}}}
     )
     good, bad = change(1, Article(id="a", title="good")), change(1, Article(id="b", title="bad"), "b")
     held = store._types[ARTICLE.name]  # pyright: ignore[reportPrivateUsage]
