@@ -16,7 +16,7 @@ from polystore import NotFound, SchemaMismatch, StoreCorrupt, StoreFull
 from polystore.env import Env
 from polystore.model import StoredObject, Upload
 from polystore.testing.conformance.base import layouts
-from polystore.testing.conformance.objects import ALBUM
+from polystore.testing.conformance.file_claims import ALBUM
 
 PART = objects.PART_BYTES
 
