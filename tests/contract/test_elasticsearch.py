@@ -93,4 +93,4 @@ class TestLog(Bare, LogConformance):
 
 def test_the_adapter_claims_what_is_tested_here() -> None:
     claimed = {one.__name__.removeprefix("Supports") for one in ElasticsearchRepository.capabilities}
-    assert claimed == {"Counts", "Log", "Rebuild", "Refresh", "Schema", "TextSearch"}
+    assert claimed == {"Alias", "Counts", "Log", "Rebuild", "Refresh", "Schema", "TextSearch"}
