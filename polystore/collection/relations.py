@@ -165,7 +165,7 @@ def graph_of(scope: Scope[Any], types: str | Sequence[str]) -> tuple[Store, list
     they come from. Raises UnsupportedOperation when several stores hold them."""
     wiring = scope.wiring
     names = (types,) if isinstance(types, str) else types
-    owners = list(dict.fromkeys(one.name for one, _, _ in _declared(scope, names)))
+    owners = _owners(scope, names)
     serving = {wiring.placements[name].facets["graph"] for name in owners}
     holding = [{one.facets["graph"], *_left(one)} for one in map(wiring.placements.__getitem__, owners)]
     stores = serving if len(serving) == 1 else holding[0].intersection(*holding[1:])
@@ -175,6 +175,11 @@ def graph_of(scope: Scope[Any], types: str | Sequence[str]) -> tuple[Store, list
             f"graph of {', '.join(owners)} to one of them"
         )
     return wiring.store(min(stores)), owners
+
+
+def _owners(scope: Scope[Any], types: Sequence[str]) -> list[str]:
+    """The entity types that have these edges."""
+    return list(dict.fromkeys(one.name for one, _, _ in _declared(scope, types)))
 
 
 def _left(placement: Placement) -> set[str]:
@@ -225,6 +230,13 @@ async def related(
     scope: Scope[Any], key: Key, asked: Walk, after: Token | None, stale_ok: bool
 ) -> Sequence[tuple[Key, Related[Any]]]:
     """The records that are reached, with their identities."""
+    owners = _owners(scope, asked.edges.types)
+    return await scope.manager.where_it_is(owners, lambda: _related(scope, key, asked, after, stale_ok))
+
+
+async def _related(
+    scope: Scope[Any], key: Key, asked: Walk, after: Token | None, stale_ok: bool
+) -> Sequence[tuple[Key, Related[Any]]]:
     store = await _ready(scope, asked.edges, after, stale_ok)
     edges = asked.edges
 
@@ -270,6 +282,11 @@ async def _hydrated(
 
 
 async def paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path]:
+    owners = _owners(scope, asked.edges.types)
+    return await scope.manager.where_it_is(owners, lambda: _paths(scope, asked, after))
+
+
+async def _paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path]:
     store = await _ready(scope, asked.edges, after, False)
     edges = asked.edges
 

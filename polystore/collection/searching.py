@@ -105,7 +105,7 @@ async def search(question: Question[T], text: str, cursor: str | None, after: To
     """One page. A cursor names the last match and how many came up to it: scores of all records move with every write,
     so a score is no place to go on from."""
     manager, etype = question.scope.manager, question.scope.etype
-    return await manager.where_it_is(etype, lambda: _page(question, text, cursor, after))
+    return await manager.where_it_is((etype,), lambda: _page(question, text, cursor, after))
 
 
 async def _page(question: Question[T], text: str, cursor: str | None, after: Token | None) -> Found[Hit[T]]:
@@ -172,9 +172,8 @@ def check_text(text: str) -> None:
         raise InvalidData(f"a text is needed to search with, not {type(text).__name__}")
 
 
-async def nearest(question: Question[T], field: str, vector: bytes, limit: int) -> list[Match]:
+async def _nearest(question: Question[T], store: Store, field: str, vector: bytes, limit: int) -> list[Match]:
     scope = question.scope
-    store = scope.serving("vector")
     return await store.call(
         SupportsVectorSearch.similar, scope.etype, scope.tenant, field, vector, question.where, limit
     )
@@ -186,15 +185,16 @@ async def similar(
     scope = question.scope
     name = vector_field(scope, field)
     vector = check_target(scope, name, to)
-    await scope.vectors_ready(scope.serving("vector"), after, question.stale_ok)
 
     async def one_model() -> Found[Hit[T]]:
+        store = scope.serving("vector")
+        await scope.vectors_ready(store, after, question.stale_ok)
         scope.manager.embedders.comparable(scope.etype, name)
         asked = vector or await scope.manager.query_vector(scope.etype, name, cast(str, to))
 
         async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
-            matches = await nearest(question, name, asked, n)
-            found = await question.hits(scope.serving("vector"), matches)
+            matches = await _nearest(question, store, name, asked, n)
+            found = await question.hits(store, matches)
             return list(found.values()), len(matches) < n
 
         return Found(await enough(question.limit, ask))
@@ -207,26 +207,29 @@ async def similar(
 
 async def hybrid(question: Question[T], text: str, after: Token | None) -> Found[Hit[T]]:
     scope = question.scope
-    words, vectors = scope.serving("full_text"), scope.serving("vector")
+    for facet in ("full_text", "vector"):
+        scope.serving(facet)
     fields = scope.entity.embedded_texts
     if not fields:
         raise UnsupportedOperation(f"{scope.entity.cls.__name__}: hybrid needs Embedding() on a str field")
     phrases = query(text)
-    await scope.ready(words, after, question.stale_ok)
-    await scope.vectors_ready(vectors, after, question.stale_ok)
 
-    async def by_words(n: int) -> list[Match]:
+    async def by_words(words: Store, n: int) -> list[Match]:
         if not phrases:
             return []
         return await words.call(SupportsTextSearch.search, scope.etype, scope.tenant, phrases, question.where, n, None)
 
     async def one_model() -> Found[Hit[T]]:
+        words, vectors = scope.serving("full_text"), scope.serving("vector")
+        await scope.ready(words, after, question.stale_ok)
+        await scope.vectors_ready(vectors, after, question.stale_ok)
         targets = {name: await scope.manager.query_vector(scope.etype, name, text) for name in fields}
 
         async def ask(n: int) -> tuple[Sequence[Hit[T]], bool]:
             n = max(RRF_WINDOW, n)
             lists = await asyncio.gather(
-                by_words(n), *(nearest(question, name, vector, n) for name, vector in targets.items())
+                by_words(words, n),
+                *(_nearest(question, vectors, name, vector, n) for name, vector in targets.items()),
             )
             matches = fused(lists)[:n]
             found = await question.hits(words, matches, phrases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -404,14 +404,15 @@ class DataConsistencyManager:
                 if self.embedders.times_served[etype] == before:
                     return answer
 
-    async def where_it_is(self, etype: str, ask: Callable[[], Awaitable[R]]) -> R:
-        """The answer to a question to whoever serves it: asked again when it was elsewhere by now, since another
-        process had gone over before this one was told."""
+    async def where_it_is(self, etypes: Collection[str], ask: Callable[[], Awaitable[R]]) -> R:
+        """The answer to a question to whoever serves these types: asked again when it was elsewhere by now, since
+        another process had gone over before this one was told."""
         placed = self._placed
         try:
             return await ask()
         except SchemaMismatch:
-            if not await self._follow(self.line(etype)) and placed == self._placed:
+            followed = [await self._follow(line) for line in dict.fromkeys(map(self.line, etypes))]
+            if not any(followed) and placed == self._placed:
                 raise
         return await ask()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import pytest
 from msgspec.structs import replace
 
-from polystore import ConfigurationError, HybridDataArchitecture, Relation, entity
+from polystore import Collection, ConfigurationError, Embedding, FullText, HybridDataArchitecture, Relation, entity
 from polystore.protocols import SupportsJournal
 from tests.growing import SETTINGS, Tree, busy, differences, found, gone_over, opening, over, stores, until
 
@@ -151,25 +152,56 @@ def test_two_processes_that_rebuild_the_same_copy_at_once_do_so_together(tmp_pat
     asyncio.run(main())
 
 
-def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_is_asked(tmp_path: Path) -> None:
-    old = stores(tmp_path, main=["home", "full_text", "vector"])
-    new = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+@entity()
+@dataclass(kw_only=True)
+class Root:
+    id: str
+    text: Annotated[str, FullText(), Embedding()] = ""
+    under: Annotated[list[str], Relation("UNDER", to="Root")] = field(default_factory=list[str])
+
+
+async def by_words(roots: Collection[Root]) -> list[str]:
+    return [hit.value.id for hit in await roots.search("나무")]
+
+
+async def by_both(roots: Collection[Root]) -> list[str]:
+    return [hit.value.id for hit in await roots.hybrid("나무", limit=1)]
+
+
+async def by_edges(roots: Collection[Root]) -> list[str]:
+    return [one.value.id for one in await roots.related("b", "UNDER", into=Root)]
+
+
+async def by_path(roots: Collection[Root]) -> list[str]:
+    return [to for _, _, to in await roots.path("b", "a", "UNDER")]
+
+
+@pytest.mark.parametrize("ask", [by_words, by_both, by_edges, by_path])
+def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_is_asked(
+    ask: Callable[[Collection[Root]], Awaitable[list[str]]], tmp_path: Path
+) -> None:
+    old = stores(tmp_path, main=["home", "full_text", "vector", "graph"])
+    new = stores(tmp_path, main=["home", "vector"], words=["full_text", "graph"])
+
+    def opened(config: dict[str, Any]) -> Any:
+        return HybridDataArchitecture.open(config, entities=[Root], settings=SETTINGS)
 
     async def main() -> None:
-        async with opening(old) as hda:
-            await hda.collection(Tree).put(Tree(id="a", text="나무"))
+        async with opened(old) as hda:
+            await hda.collection(Root).put_many([Root(id="a", text="나무"), Root(id="b", under=["a"])])
             journal = hda.stores["main"]
             await journal.call(SupportsJournal.hold_lease, "without:words", "somebody", 60.0)  # until both are there
-        async with opening(new) as one, opening(new) as two:
+        async with opened(new) as one, opened(new) as two:
             relay: Any = two.manager.lines["main"]
             relay._task.cancel()
             journal = one.stores["main"]
             await journal.call(SupportsJournal.hold_lease, "without:words", "somebody", 0.0)
-            await gone_over(one, "words")
-            await over(one)
-            assert two.manager.placements["tree"].facets["full_text"] == "main"
-            assert [hit.value.id for hit in await two.collection(Tree).search("나무")] == ["a"]
-            assert two.manager.placements["tree"].facets["full_text"] == "words"
+            moved = {"full_text": "words", "graph": "words", "vector": "main"}
+            here, there = one.manager.placements, two.manager.placements
+            await until(lambda: here["root"].facets == moved and not here["root"].leaving)
+            assert set(there["root"].facets.values()) == {"main"}
+            assert await ask(two.collection(Root)) == ["a"]
+            assert there["root"].facets == moved
 
     asyncio.run(main())
 
