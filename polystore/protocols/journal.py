@@ -64,7 +64,7 @@ class SupportsJournal(Protocol):
 
     async def redrive(self, target: str | None, keys: Sequence[Key] | None) -> int:
         """Make dead letters retry rows again, due now, with attempts and hard_fails 0 and first_us now; returns how
-        many."""
+        many. Rows that overwrite: one of them may be a repair that was parked."""
         ...
 
     async def drop(self, target: str | None, keys: Sequence[Key] | None) -> int:

@@ -436,7 +436,7 @@ def test_a_redriven_dead_letter_begins_anew() -> None:
     server.settle(Settlement(owed=[RetryRow("copy", at, h, 7, 5, "p", 20, 3, first_us=1, next_us=2)]))
     assert server.redrive(None, None) == 1
     assert server.due("copy", ["note"], clock.us, 9) == [
-        RetryRow("copy", at, h, 7, 5, "r", 0, 0, first_us=clock.us, next_us=clock.us)
+        RetryRow("copy", at, h, 7, 5, "o", 0, 0, first_us=clock.us, next_us=clock.us)
     ]
 
 

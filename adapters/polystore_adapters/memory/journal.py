@@ -179,7 +179,7 @@ class Journal(KeptBodies):
         now = self.env.now_us()
         rows = list(self._owed_rows(target, keys, parked=True))
         for row in rows:
-            self._put(msgspec.structs.replace(row, state="r", attempts=0, hard_fails=0, first_us=now, next_us=now))
+            self._put(msgspec.structs.replace(row, state="o", attempts=0, hard_fails=0, first_us=now, next_us=now))
         return len(rows)
 
     def drop(self, target: str | None, keys: Sequence[Key] | None) -> int:

@@ -191,7 +191,7 @@ async def redrive(pool: Pool, target: str | None, keys: Sequence[Key] | None) ->
     async with pool.session(sent=True) as db:
         now = pool.clock.now_us()
         sql = (
-            "UPDATE ps_retry SET state = 'r', attempts = 0, hard_fails = 0, first_us = %s, next_us = %s "
+            "UPDATE ps_retry SET state = 'o', attempts = 0, hard_fails = 0, first_us = %s, next_us = %s "
             f"WHERE {chosen} AND state = 'p'"
         )
         return await db.run(sql, now, now, *args)

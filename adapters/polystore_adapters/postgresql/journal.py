@@ -199,7 +199,7 @@ async def parked(pool: Pool, target: str | None, cursor: str | None, limit: int)
 
 async def redrive(pool: Pool, target: str | None, keys: Sequence[Key] | None) -> int:
     sql = (
-        "UPDATE ps_retry SET state = 'r', attempts = 0, hard_fails = 0, first_us = ps_now_us(), next_us = ps_now_us() "
+        "UPDATE ps_retry SET state = 'o', attempts = 0, hard_fails = 0, first_us = ps_now_us(), next_us = ps_now_us() "
         f"WHERE {_CHOSEN} AND state = 'p'"
     )
     return await pool.run(sql, *_chosen(target, keys))

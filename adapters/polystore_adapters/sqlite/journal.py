@@ -233,7 +233,7 @@ def parked(
 def redrive(db: sqlite3.Connection, target: str | None, keys: Sequence[Key] | None, now_us: int) -> int:
     chosen, parameters = _chosen(target, keys)
     sql = (
-        "UPDATE ps_retry SET state = 'r', attempts = 0, hard_fails = 0, first_us = ?, next_us = ? "
+        "UPDATE ps_retry SET state = 'o', attempts = 0, hard_fails = 0, first_us = ?, next_us = ? "
         f"WHERE {chosen} AND state = 'p'"
     )
     return db.execute(sql, (now_us, now_us, *parameters)).rowcount

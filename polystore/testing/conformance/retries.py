@@ -194,7 +194,7 @@ class RetriesConformance(JournalCase):
         keys = [key_of(THING, id) for id in ("a", "absent", "r")]
         assert await store.redrive("copy", keys) == 1
         (row,) = await store.due("copy", TYPES, self.env.now_us(), 10)
-        assert (row.key.id, row.state, row.hard_fails) == ("a", "r", 0)
+        assert (row.key.id, row.state, row.hard_fails) == ("a", "o", 0)
         assert await store.drop("search", keys) == 1
         assert await store.drop("nobody", None) == await store.redrive("nobody", None) == 0
         assert (await store.backlog()).parked == {"copy": 3, "search": 3}

@@ -14,7 +14,7 @@ from polystore_adapters.memory.tables import Row
 from polystore.consistency import DataConsistencyManager
 from polystore.consistency.mending import RepairReport, Steady
 from polystore.consistency.verify import PAGE
-from polystore.errors import ConfigurationError, Unavailable
+from polystore.errors import ConfigurationError, InvalidData, Unavailable
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import SupportsJournal
 from tests.unit.consistency.world import World, simulated, until
@@ -92,6 +92,21 @@ def test_every_way_in_which_a_copy_can_be_wrong_is_repaired() -> None:
         assert [world.text("search", id) for id in "abcx"] == ["of a", "of b", "of c", None]
         assert row(world, "d", "vectors").vectors["text"] == vectors
         assert (await repaired(manager)).found == 0
+
+    simulated(test)
+
+
+def test_a_repair_that_the_copy_refused_overwrites_when_it_is_redriven() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, "a", repair_wait_s=5.0)
+        corrupt(world, "a")
+        world.copies["search"].refuses = lambda change: InvalidData("too strange")
+        assert (await repaired(manager)).owed == 1
+        await until(lambda: world.servers["home"].backlog().parked == {"search": 1})
+        world.copies["search"].refuses = lambda change: None
+        assert world.servers["home"].redrive("search", None) == 1
+        await manager.settle()
+        assert world.text("search", "a") == "of a"
 
     simulated(test)
 
