@@ -21,7 +21,7 @@ class FileClaims:
 
     def claim(self, key: Key, files: frozenset[str]) -> None:
         """The record names these files and no others. Raises IntegrityViolation, InvalidData."""
-        before = self._files_of.get(key, frozenset())
+        before = self._named_by(key)
         for file in files - before:
             if self._holder(key, file) not in (None, key):
                 raise IntegrityViolation(
@@ -34,10 +34,17 @@ class FileClaims:
         """Who names the file, as the claims so far leave it."""
         if file in self.holders:
             return self.holders[file]
-        state, holder = self._stored.get(file, ("", None))
+        state, holder = self._standing(file)
         if state == "condemned":
             raise InvalidData(f"{key.etype} {key.id!r}: the content of {file!r} is being removed; save it again")
         return holder if state == "named" else None
+
+    def _named_by(self, key: Key) -> frozenset[str]:
+        return self._files_of.get(key, frozenset())
+
+    def _standing(self, file: str) -> tuple[str, Key | None]:
+        """State and holder, whatever the claims so far leave of it."""
+        return self._stored.get(file, ("", None))
 
     def _set(self, key: Key, before: frozenset[str], after: frozenset[str]) -> None:
         self.holders.update(dict.fromkeys(before - after))

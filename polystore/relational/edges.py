@@ -14,7 +14,7 @@ import msgspec
 
 from polystore import walking
 from polystore.entity import EntityType
-from polystore.model import Body, Direction, Link, Reached
+from polystore.model import Body, Direction, Link, Reached, Stamp
 from polystore.walking import Node
 
 _decode = msgspec.json.Decoder().decode
@@ -115,6 +115,22 @@ async def paths(
         given_up = True
         await asyncio.gather(walk, return_exceptions=True)
         raise
+
+
+def compared(
+    entity: EntityType[Any],
+    stamps: Sequence[Stamp],
+    bodies: Mapping[str, Body],
+    stored: Mapping[str, Sequence[Stored]],
+) -> list[Stamp]:
+    """The stamps, with a fault where the stored edges of a record are not those of its body, if that can be read."""
+    out: list[Stamp] = []
+    for stamp in stamps:
+        body = bodies.get(stamp.id)
+        wrong = "" if body is None else fault(entity, body, stored.get(stamp.id, ()))
+        faults = [one for one in (stamp.fault, wrong) if one]
+        out.append(msgspec.structs.replace(stamp, fault="; ".join(faults)))
+    return out
 
 
 def fault(entity: EntityType[Any], body: Body, stored: Iterable[Stored]) -> str:

@@ -18,7 +18,7 @@ class Served(msgspec.Struct, frozen=True):
     vectors: Mapping[str, VectorSpec]
 
 
-_decoder = msgspec.json.Decoder(Served)
+_decoder = msgspec.json.Decoder(Served)  # made by one thread, see `polystore.evolution`
 
 
 def load_served(text: str) -> Served:

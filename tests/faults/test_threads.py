@@ -13,7 +13,7 @@ import msgspec
 from polystore import entity
 from polystore.entity import entity_type
 from polystore.evolution import describe, load
-from polystore_adapters.sqlite import prepare
+from polystore.relational.serving import Served, load_served
 
 @entity()
 @dataclass
@@ -21,14 +21,14 @@ class Note:
     id: str
 
 text = describe(entity_type(Note)).json()
-served = msgspec.json.encode(prepare.Served(True, [], {}))
+served = msgspec.json.encode(Served(True, [], {}))
 sys.setswitchinterval(1e-7)
 begin = threading.Barrier(8)
 
 def work():
     begin.wait()
     load(text)
-    prepare._served_decoder.decode(served)
+    load_served(served)
 
 threads = [threading.Thread(target=work) for _ in range(8)]
 [thread.start() for thread in threads]

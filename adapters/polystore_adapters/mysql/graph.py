@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from polystore.filters import Checked
@@ -66,13 +65,7 @@ async def compared(
     for src, *one in await db.fetch(sql, tenant, tuple(bodies)):
         kind, to, dst, properties = one
         stored.setdefault(src, []).append((kind, to, dst, properties))
-    out: list[Stamp] = []
-    for stamp in stamps:
-        body = bodies.get(stamp.id)
-        wrong = "" if body is None else edges.fault(table.entity, body, stored.get(stamp.id, ()))
-        faults = [one for one in (stamp.fault, wrong) if one]
-        out.append(msgspec.structs.replace(stamp, fault="; ".join(faults)))
-    return out
+    return edges.compared(table.entity, stamps, bodies, stored)
 
 
 _EDGE = sa.Table("edge", sa.MetaData(), sa.Column("properties", MysqlDialect.types["json"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
 import sqlalchemy as sa
 
 from polystore.filters import Checked
@@ -60,13 +59,7 @@ async def compared(
     sql = f"SELECT src, type, to_etype, dst, properties FROM {table.edges} WHERE tenant = $1 AND src = ANY($2::text[])"
     for src, kind, to, dst, properties in await pool.fetch(sql, tenant, list(bodies)):
         stored.setdefault(src, []).append((kind, to, dst, properties))
-    out: list[Stamp] = []
-    for stamp in stamps:
-        body = bodies.get(stamp.id)
-        wrong = "" if body is None else edges.fault(table.entity, body, stored.get(stamp.id, ()))
-        faults = [one for one in (stamp.fault, wrong) if one]
-        out.append(msgspec.structs.replace(stamp, fault="; ".join(faults)))
-    return out
+    return edges.compared(table.entity, stamps, bodies, stored)
 
 
 _EDGE = sa.Table("edge", sa.MetaData(), sa.Column("properties", PostgresDialect.types["json"]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
-from polystore.errors import IntegrityViolation, InvalidData
 from polystore.model import Key, check_object_key
+from polystore.relational.claims import FileClaims
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS ps_file (key TEXT PRIMARY KEY, tenant TEXT, etype TEXT, id TEXT,
@@ -21,58 +22,31 @@ _PUT_SQL = "INSERT OR REPLACE INTO ps_file (key, tenant, etype, id, state, since
 _RELEASE_SQL = "UPDATE ps_file SET state = 'released', tenant = NULL, etype = NULL, id = NULL, since = ? WHERE key = ?"
 
 
-class Claims:
-    """The files that the records of one transaction's commits name. Nothing is written before `write`."""
+class Claims(FileClaims):
+    """Of the commits of one transaction, which looks up what it needs. Nothing is written before `write`."""
 
     def __init__(self, db: sqlite3.Connection, now_us: int) -> None:
+        super().__init__({}, {})
         self._db = db
         self._now_us = now_us
-        self._decided: list[tuple[Key, frozenset[str], frozenset[str]]] = []
-        self._holders: dict[str, Key | None] = {}
-        self._files_of: dict[Key, frozenset[str]] = {}
 
-    def claim(self, key: Key, files: frozenset[str]) -> None:
-        """The record names these files and no others. Raises IntegrityViolation, InvalidData."""
-        before = self._files_of.get(key)
-        if before is None:
-            before = frozenset(file for (file,) in self._db.execute(_OF_SQL, (key.tenant, key.etype, key.id)))
-        for file in files - before:
-            if self._holder(key, file) not in (None, key):
-                raise IntegrityViolation(
-                    f"{key.etype} {key.id!r}: another record names the file {file!r}; save the content once more"
-                )
-        self._decided.append((key, before, files))
-        self._set(key, before, files)
+    def _named_by(self, key: Key) -> frozenset[str]:
+        known = self._files_of.get(key)
+        if known is not None:
+            return known
+        return frozenset(file for (file,) in self._db.execute(_OF_SQL, (key.tenant, key.etype, key.id)))
 
-    def _holder(self, key: Key, file: str) -> Key | None:
-        """Who names the file, as the claims so far leave it."""
-        if file in self._holders:
-            return self._holders[file]
-        row = self._db.execute(_STATE_SQL, (file,)).fetchone()
-        if row is not None and row[0] == "condemned":
-            raise InvalidData(f"{key.etype} {key.id!r}: the content of {file!r} is being removed; save it again")
-        return Key(row[1], row[2], row[3]) if row is not None and row[0] == "named" else None
-
-    def _set(self, key: Key, before: frozenset[str], after: frozenset[str]) -> None:
-        self._holders.update(dict.fromkeys(before - after))
-        self._holders.update(dict.fromkeys(after, key))
-        self._files_of[key] = after
-
-    @property
-    def position(self) -> int:
-        """Where `back` may return to."""
-        return len(self._decided)
-
-    def back(self, position: int) -> None:
-        """Take back the claims since then: their commit failed."""
-        while len(self._decided) > position:
-            key, before, after = self._decided.pop()
-            self._set(key, after, before)
+    def _standing(self, file: str) -> tuple[str, Key | None]:
+        row: tuple[Any, ...] | None = self._db.execute(_STATE_SQL, (file,)).fetchone()
+        if row is None:
+            return "", None
+        state, *holder, _ = row
+        return state, Key(*holder) if state == "named" else None
 
     def write(self) -> None:
         db, now = self._db, self._now_us
-        db.executemany(_RELEASE_SQL, [(now, file) for file, key in self._holders.items() if key is None])
-        named = [(file, key) for file, key in self._holders.items() if key is not None]
+        db.executemany(_RELEASE_SQL, [(now, file) for file, key in self.holders.items() if key is None])
+        named = [(file, key) for file, key in self.holders.items() if key is not None]
         db.executemany(_PUT_SQL, [(file, key.tenant, key.etype, key.id, "named", now) for file, key in named])
 
 

@@ -18,6 +18,7 @@ from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
 from polystore.model import Vectors, text_hash
 from polystore.protocols import VectorSpec
+from polystore.relational.serving import Served, differences, load_served, same
 from polystore_adapters.sqlite import application, state, workers
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.schema import check_file, create_tables, is_current
@@ -27,17 +28,6 @@ LATER = (*state.TABLES, *application.TABLES, *workers.TABLES)
 """Tables that files of older schema versions lack."""
 PAGE = 500
 """Records in memory while facets are made anew."""
-
-
-class Served(msgspec.Struct, frozen=True):
-    """What a file was last asked to serve of one entity type."""
-
-    home: bool
-    facets: list[str]
-    vectors: Mapping[str, VectorSpec]
-
-
-_served_decoder = msgspec.json.Decoder(Served)  # made by one thread, see `polystore.evolution`
 
 
 def prepare(db: sqlite3.Connection, path: str, tables: Sequence[RecordTable]) -> None:
@@ -84,7 +74,7 @@ class _Preparation:
         self._serves = Served(layout.home, sorted(layout.facets), layout.vectors)
         schema, served = self._meta("schema"), self._meta("served")
         self._schema: StoredSchema | None = None if schema is None else load(schema)
-        self._served = None if served is None else _served_decoder.decode(served)
+        self._served = None if served is None else load_served(served)
         self._migration: Migration | None = None if self._schema is None else plan(self._schema, table.entity)
 
     def _meta(self, name: str) -> str | None:
@@ -94,22 +84,7 @@ class _Preparation:
 
     def difference(self) -> str:
         """What is not as declared; empty when everything is."""
-        migration = self._migration
-        if migration is None:
-            return "nothing is stored of it"
-        parts = [
-            ("renamed", [new for _, new in migration.rename]),
-            ("new", [field for field, _ in migration.add]),
-            ("to be filled", [field for field, _ in migration.fill]),
-            ("back", migration.revived),
-            ("gone", migration.retired),
-            ("of another type", migration.widened),
-            ("with other facets", {one.field for one in (*migration.facets_added, *migration.facets_removed)}),
-        ]
-        told = [f"{word}: {', '.join(sorted(fields))}" for word, fields in parts if fields]
-        if not told and self._served != self._serves:
-            told.append("it serves other facets, or vectors of another kind")
-        return "; ".join(told)
+        return differences(self._migration, self._served, self._serves)
 
     def carry_out(self) -> None:
         if not self.difference():
@@ -239,7 +214,7 @@ class _Preparation:
         was = {new_name: old for old, new_name in migration.rename} if migration is not None else {}
         before: Mapping[str, VectorSpec] = {} if served is None or new else served.vectors
         specs = table.layout.vectors
-        keep = frozenset(field for field, spec in specs.items() if _same(before.get(was.get(field, field)), spec))
+        keep = frozenset(field for field, spec in specs.items() if same(before.get(was.get(field, field)), spec))
         fresh = specs.keys() - keep
         if not fresh and before.keys() == {was.get(field, field) for field in keep}:
             return
@@ -286,11 +261,6 @@ class _Preparation:
 
     def _exists(self, table: str) -> bool:
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
-
-
-def _same(before: VectorSpec | None, now: VectorSpec) -> bool:
-    """Whether the same vectors serve both: how they are compared is not in them."""
-    return before is not None and (before.dimension, before.embedder) == (now.dimension, now.embedder)
 
 
 def _ddl(statement: sa.ClauseElement) -> str:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import obstore
@@ -29,6 +28,7 @@ from polystore import (
 )
 from polystore.env import Env
 from polystore.model import StoredObject, Upload
+from polystore.testing.places.s3 import own_objects
 from tests.loops import in_a_loop
 from tests.stack import own_server, server
 
@@ -46,11 +46,8 @@ class Photo:
 @pytest.fixture
 def place(minio: str) -> Iterator[str]:
     """A prefix of the test's own."""
-    url = f"{minio}/test-{uuid4()}"
-    yield url
-    place = read_options(url, {})
-    found: Any = obstore.list(place.store(), place.prefix)  # pyright: ignore[reportUnknownMemberType]
-    obstore.delete(place.store(), [one["path"] for one in found.collect()])
+    with own_objects(minio) as url:
+        yield url
 
 
 def paths(url: str) -> list[str]:
