@@ -46,6 +46,7 @@ BUSY_TIMEOUT_S = 5.0
 """How long the writer waits for a program that does not know our lock."""
 CLOSE_TIMEOUT_S = 10.0
 """How long `aclose` waits for the writer."""
+_CLOSED = "closed"
 _HOPELESS = (Unavailable, OutcomeUnknown, StoreCorrupt, PermissionDenied)
 
 
@@ -75,6 +76,7 @@ class Database:
         self._lock: FileLock | None = None
         self._idle: list[sqlite3.Connection] = []
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._opening = threading.Lock()
         self._thread: threading.Thread | None = None
         self._readers = ThreadPoolExecutor(options.readers, "polystore-read")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,15 +89,20 @@ class Database:
         return self._inline is not None
 
     async def open(self, *, create: bool) -> None:
-        """Open the file; `create` makes it and its directory when they are missing. Raises StoreCorrupt for what is no
-        database, SchemaMismatch for another program's or a newer polystore's, PermissionDenied, Unavailable."""
+        """Open the file; `create` makes it and its directory when they are missing. Of several calls at once one does
+        so. Raises StoreCorrupt for what is no database, SchemaMismatch for another program's or a newer polystore's,
+        PermissionDenied, Unavailable."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._open, create)
-        self._thread = threading.Thread(target=self._write, name="polystore-write", daemon=True)
-        self._thread.start()
 
     def _open(self, create: bool) -> None:
-        with translating(self.path):
+        """A second writer thread would share the first one's connection, and end its transactions in their middle. The
+        lock is a thread's: one whose caller was cancelled goes on."""
+        with self._opening, translating(self.path):
+            if self._inline is not None:
+                return
+            if self._unusable == _CLOSED:
+                raise self._unavailable()
             if create:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             mode = "rwc" if create else "rw"
@@ -112,13 +119,16 @@ class Database:
                     self._settings(writer, wal=ours)
                 finally:
                     self._lock.release()
-                self._inline = self._connect("rw", 0.0)
+                inline = self._connect("rw", 0.0)
             except BaseException:
                 writer.close()
                 if self._lock is not None:
                     self._lock.close()
                 raise
-        self._writer = writer
+            self._writer = writer
+            self._thread = threading.Thread(target=self._write, name="polystore-write", daemon=True)
+            self._thread.start()
+            self._inline = inline
 
     def _check_size(self, page_size: int, pages: int) -> None:
         """SQLite notices missing pages by itself, but not that the last one is torn. With a log beside the file, the
@@ -160,12 +170,16 @@ class Database:
     async def aclose(self) -> None:
         """Carry out what was asked for, take nothing new, close. Idempotent."""
         inline, self._inline = self._inline, None
-        self._unusable = "closed"
-        if inline is not None:
-            self._jobs.put(None)
+        self._unusable = _CLOSED
+        if inline is not None or self._opening.locked():
             await asyncio.to_thread(self._close, inline)
 
-    def _close(self, inline: sqlite3.Connection) -> None:
+    def _close(self, inline: sqlite3.Connection | None) -> None:
+        with self._opening:  # what is under way ends first
+            inline, self._inline = inline or self._inline, None
+        if inline is None:
+            return
+        self._jobs.put(None)
         self._readers.shutdown(wait=True)
         if self._thread is not None:
             self._thread.join(CLOSE_TIMEOUT_S)  # it ends later, when a stopped process holds the lock for so long
@@ -176,6 +190,7 @@ class Database:
         """In a forked child: be unusable, and never close the connections, which would end the parent's log."""
         _inherited.append((self._inline, self._writer, self._idle))
         self._inline = self._writer = None
+        self._opening = threading.Lock()
         self._unusable = "opened before a fork"
 
     def check(self) -> None:
@@ -273,6 +288,7 @@ class Database:
                     break
             closing = job is None
             self._finish([(job.future, result) for job, result in zip(group, self._carry_out(group), strict=True)])
+            del job, group  # to end many writes takes time: let the caller, while this thread is at the next ones
 
     def _finish(self, results: list[tuple[asyncio.Future[Any], Sequence[Any] | Exception]]) -> None:
         def resolve() -> None:
