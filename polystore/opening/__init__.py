@@ -58,9 +58,9 @@ async def open_all(
     later = await exits.enter_async_context(AsyncExitStack())
     stores, absent = await _connect(exits, loaded, env)
     journals = await stored_placements(stores, types, records)
-    for name, place in with_places(loaded.stores, journals.values()).items():
-        await _connect_one(exits, name, place, env, stores, absent)
     remembered = await placed(loaded, types, records, stores, journals, known_embedders)
+    for name, place in with_places(loaded.stores, [one.json for one in remembered.values()]).items():
+        await _connect_one(exits, name, place, env, stores, absent)
     alone = {etype: one.placement for etype, one in remembered.items() if etype not in records}
     placements = {etype: one.placement for etype, one in remembered.items() if etype in records}
     _check_homes(stores, records, placements, settings or Settings())

@@ -133,7 +133,7 @@ async def remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembe
         home = own if own is not None and own.supports(SupportsJournal) else journal
         if one.changed and home is not None:
             for row in await home.call(SupportsJournal.targets):
-                if row.etype == etype and row.name in one.backfill and row.status == "active":
+                if row.etype == etype and row.name in one.backfill and row.status != "off":
                     again = msgspec.structs.replace(row, status="backfilling", cursor=None)
                     await home.call(SupportsJournal.set_target, again)
             await home.call(SupportsJournal.remember, etype, one.json)

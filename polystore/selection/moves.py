@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from polystore.model import Placement
+from polystore.protocols import SupportsRebuild
 from polystore.selection.candidate import Candidate
 from polystore.selection.placement import FACETS
 
@@ -35,10 +36,12 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
     """The wanted placement, in which what served `before` goes on serving until what is wanted is complete.
 
     Not so a facet that goes to the store that commits, which makes it before anybody asks; one that is made `anew`; and
-    one whose store is not there any more. A place that a rebuild has chosen stays, and so does a rebuild under way.
+    one whose store is not there any more. A place that a rebuild has chosen stays, and so does a rebuild under way. A
+    copy that is given one more facet is built anew with it in its other place, and serves what it has until then.
     """
     facets: dict[str, str] = {}
     upcoming: dict[str, str] = {}
+    given: dict[str, dict[str, str]] = {}
     for facet, store in wanted.facets.items():
         served, next_one = before.facets.get(facet), before.upcoming.get(facet)
         begun = next_one if next_one is not None and origin(next_one) == store else None
@@ -48,9 +51,13 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
                 upcoming[facet] = begun
         elif served is None or store == wanted.authority or facet in anew or not _able(served, facet, stores):
             facets[facet] = store
+            given[facet] = facets
         else:
             facets[facet] = served
             upcoming[facet] = begun or store
+            if begun is None:
+                given[facet] = upcoming
+    _in_other_places(wanted, stores, facets, upcoming, given)
     leaving = {
         facet: name
         for facet, name in before.leaving.items()
@@ -59,10 +66,31 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
     previous = {
         facet: name
         for facet, name in before.previous.items()
-        if facet in facets and origin(name) == origin(facets[facet]) and name != facets[facet]
+        if facet in facets and origin(name) == origin(facets[facet])
+        if name not in (facets[facet], upcoming.get(facet))
     }
     rates = {facet: rate for facet, rate in before.rates.items() if facet in upcoming}
     return replace(wanted, facets=facets, upcoming=upcoming, leaving=leaving, previous=previous, rates=rates)
+
+
+def _in_other_places(
+    wanted: Placement,
+    stores: Mapping[str, Candidate],
+    facets: dict[str, str],
+    upcoming: dict[str, str],
+    given: Mapping[str, dict[str, str]],
+) -> None:
+    """Let facets that are `given` to stores (in one of the two mappings) begin in the other place of a copy that serves
+    already, where it has one: filling a copy makes it unreadable as a whole."""
+    for facet, part in given.items():
+        store = wanted.facets[facet]
+        standing = {f: name for f, name in facets.items() if f not in given and origin(name) == store}
+        if not standing or store in (wanted.home, wanted.authority) or not stores[store].can(SupportsRebuild):
+            continue
+        staying = [f for f in standing if origin(upcoming.get(f, store)) == store]
+        begun = next((upcoming[f] for f in staying if f in upcoming), None)
+        part[facet] = place = begun or other_place(standing[min(standing)])
+        upcoming |= dict.fromkeys(staying, place)
 
 
 def _able(store: str, facet: str, stores: Mapping[str, Candidate]) -> bool:

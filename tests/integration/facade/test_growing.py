@@ -125,6 +125,35 @@ def test_a_copy_is_rebuilt_beside_itself_while_all_goes_on_and_there_is_a_way_ba
     asyncio.run(main())
 
 
+def test_a_copy_serves_what_it_has_while_it_is_given_another_facet(tmp_path: Path) -> None:
+    old = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+    new = stores(tmp_path, main=["home"], words=["full_text", "vector"])
+
+    async def main() -> None:
+        async with opening(old) as hda:
+            await hda.collection(Tree).put_many([Tree(id=f"t{i}", text=f"나무 {i}") for i in range(100)])
+            await hda.settle(30)
+        async with opening(new) as one, opening(new) as two, busy(one):
+            placement = one.manager.placements["tree"]
+            assert (placement.facets, placement.held("words")) == (
+                {"full_text": "words", "vector": "main"},
+                {"full_text"},
+            )
+            while one.manager.placements["tree"].facets["vector"] != "words~2":
+                for hda in (one, two):
+                    assert len((await found(hda))[0]) >= 100
+                    assert len(await hda.collection(Tree).similar("나무 7", limit=500)) >= 100
+            await over(one)
+            await gone_over(two, "words~2")
+            assert (await found(two))[1] == "words~2"
+        async with opening(new) as hda:
+            assert await differences(hda) == []
+            assert await hda.rebuild_copies("words") == {"tree": "words"}
+            assert len((await found(hda))[0]) >= 100
+
+    asyncio.run(main())
+
+
 def test_two_processes_that_rebuild_the_same_copy_at_once_do_so_together(tmp_path: Path) -> None:
     config = stores(tmp_path, main=["home"], words=["full_text", "vector"])
 

@@ -11,7 +11,7 @@ from polystore.entity import entity, entity_type
 from polystore.errors import ConfigurationError
 from polystore.facets import Embedding, FullText, Relation
 from polystore.model import Considered, Placement
-from polystore.protocols import SupportsTextSearch
+from polystore.protocols import SupportsTextSearch, SupportsVectorSearch
 from polystore.selection import Candidate, Remembered, place, reconcile
 from polystore.selection.moves import other_place, write_moves
 
@@ -31,6 +31,13 @@ class Memory:
 class Plain:
     id: str
     text: str
+
+
+@entity(name="memory")
+@dataclass
+class Words:
+    id: str
+    text: Annotated[str, FullText()]
 
 
 def store(name: str, scheme: str, *roles: str) -> Candidate:
@@ -202,9 +209,38 @@ def test_a_place_that_a_rebuild_has_chosen_stays_and_so_does_a_rebuild_under_way
         reconcile(done.json, place(entity_type(Memory), [POSTGRES]), [POSTGRES], {"es~2": 3})
 
 
-def test_a_copy_that_gets_another_facet_is_filled_again() -> None:
+def test_a_copy_that_gets_another_facet_is_built_anew_beside_itself_with_all_that_it_serves() -> None:
     both = store("es", "elasticsearch", "full_text", "vector")
-    assert remember([POSTGRES, ELASTIC], [POSTGRES, both]).backfill == {"es"}
+    begun = remember([POSTGRES, ELASTIC], [POSTGRES, both])
+    assert begun.backfill == {"es~2"}
+    assert (begun.placement.facets["full_text"], begun.placement.facets["vector"]) == ("es", "pg")
+    assert begun.placement.upcoming == {"full_text": "es~2", "vector": "es~2"}
+    again = remember([POSTGRES, ELASTIC], [POSTGRES, both], [POSTGRES, both])
+    assert (moves(again), again.placement.upcoming) == (([], [], []), begun.placement.upcoming)
+    back = remember([POSTGRES, ELASTIC], [POSTGRES, both], [POSTGRES, ELASTIC])
+    assert (back.placement.facets["vector"], back.placement.upcoming["full_text"]) == ("pg", "es~2")
+
+
+def test_a_facet_that_nobody_served_begins_beside_those_that_its_store_serves() -> None:
+    stores = [store("pg", "postgresql", "home"), store("es", "elasticsearch", "full_text", "vector", "graph")]
+    before = reconcile(None, place(entity_type(Words), stores), stores)
+    assert before.placement.facets == {"full_text": "es"}
+    begun = reconcile(before.json, place(entity_type(Memory), stores), stores)
+    assert begun.placement.facets == {"full_text": "es", "vector": "es~2", "graph": "es~2"}
+    assert (begun.placement.upcoming, begun.backfill) == ({"full_text": "es~2"}, {"es~2"})
+
+
+def test_a_copy_without_a_second_place_is_filled_again_as_it_is() -> None:
+    search = Candidate("search", "memory", frozenset({"full_text"}), frozenset({SupportsTextSearch}))
+    able = frozenset({SupportsTextSearch, SupportsVectorSearch})
+    both = replace(search, roles=frozenset({"full_text", "vector"}), capabilities=able)
+    begun = remember([POSTGRES, search], [POSTGRES, both])
+    assert begun.backfill == {"search"}
+    assert begun.placement.upcoming == {"vector": "search"}
+
+
+def test_a_copy_that_loses_a_facet_goes_on() -> None:
+    both = store("es", "elasticsearch", "full_text", "vector")
     fewer = remember([POSTGRES, both], [POSTGRES, ELASTIC])
     assert moves(fewer) == ([], ["vector"], [])
 
