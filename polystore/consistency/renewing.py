@@ -18,15 +18,17 @@ from msgspec.structs import replace
 from polystore.consistency.line import Line
 from polystore.consistency.moving import Mover
 from polystore.env import Env
-from polystore.errors import ConfigurationError, Unavailable
+from polystore.errors import ConfigurationError, StoreError, Unavailable
 from polystore.model import Placement
 from polystore.protocols import Repository, SupportsFilter, SupportsJournal, SupportsRebuild
-from polystore.selection.moves import origin, other_place
+from polystore.selection.moves import origin, other_place, read_moves
 from polystore.store import Store
 
 POLL_S = 0.05
 TURN_S = 30.0
 """More than it takes to empty a place; who is killed meanwhile holds others up for so long."""
+FOLLOW_TRIES = 3
+"""As often something else may be remembered while this process follows what was before."""
 
 
 class RenewProgress(msgspec.Struct, frozen=True):
@@ -74,7 +76,8 @@ class Renewer:
         process that has the store. `rate_per_s`: records that are filled in; 0: as fast as it goes.
 
         Raises ConfigurationError, before anything is begun, for a store that has no copies, whose adapter has no second
-        place, or that has nothing to go `back` to; Unavailable when it does not answer; and what stores raise.
+        place, or that has nothing to go `back` to; Unavailable when it does not answer; StoreError when what was built
+        holds what cannot be mended, so that it never serves; and what stores raise.
         """
         copied = self._checked(store)
         if back and not any(self._kept(etype, facets) or self._going(etype) for etype, facets in copied.items()):
@@ -133,10 +136,24 @@ class Renewer:
         while not await line.home.call(SupportsJournal.hold_lease, lease, worker, TURN_S):  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         try:
-            await line.delivery.follow()
+            await self._follow(line, etype)
             yield
         finally:
             await line.home.call(SupportsJournal.hold_lease, lease, worker, 0.0)
+
+    async def _follow(self, line: Line, etype: str) -> None:
+        """Go over to what is remembered. Raises Unavailable where that cannot be done here: what another process fills
+        would be emptied."""
+        for _ in range(FOLLOW_TRIES):
+            await line.delivery.follow()
+            placement = self._manager.placements[etype]
+            texts = await line.home.call(SupportsJournal.placements)
+            if read_moves(texts[etype], placement) == placement:
+                return
+        raise Unavailable(
+            f"this process could not follow another one that has moved {etype}, and reports why; mend that, and say "
+            "it again"
+        )
 
     async def _begin(self, etype: str, facets: frozenset[str], rate_per_s: float, *, back: bool) -> None:
         """Let the other place be upcoming, emptied first; unless it is: then somebody has begun before."""
@@ -185,7 +202,7 @@ class Renewer:
             await asyncio.sleep(POLL_S)
 
     async def _watch(self, etype: str, progress: Callable[[RenewProgress], None]) -> None:
-        """Return when every process has gone over."""
+        """Return when every process has gone over. Raises StoreError when what was built cannot serve as it is."""
         line = self._manager.line(etype)
         going = sorted(set(self._going(etype).values()))
         total = await self._count(line, etype) if going else 0
@@ -196,6 +213,8 @@ class Renewer:
             brought = min((line.filling.owed.get((etype, name), 0) for name in filling), default=total + owed) - owed
             step: Literal["filling", "comparing"] = "filling" if filling else "comparing"
             progress(RenewProgress(etype, step, min(total, max(0, brought)), total))
+            if wrong := self._manager.mover.wrong.get(etype):
+                raise StoreError(wrong, operation="rebuild")
             line.wake()
             await asyncio.sleep(POLL_S)
         progress(RenewProgress(etype, "done", total, total))
