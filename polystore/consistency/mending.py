@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.settings import Settings
-from polystore.consistency.verify import PAGE, Difference, Side, Verifier, Window
+from polystore.consistency.verify import AT_HOME, PAGE, Difference, Side, Verifier, Window
 from polystore.env import Env
 from polystore.errors import ConfigurationError, DecodeError, did_you_mean
 from polystore.model import EVERYTHING, HashSpan, Key, Placement, Record, RetryRow, Settlement, key_hash
@@ -38,12 +38,14 @@ NEWER = (
 
 class RepairReport(msgspec.Struct):
     """What a repair came upon: records `compared`; `mended` by problem; `owed`, which arrive when their copy answers;
-    `left` as they were, of which `shown` names the first. `skipped`: copies that were not compared, and why."""
+    `left` as they were, of which `shown` names the first, and `damaged` are so at their home, which is no copy's fault.
+    `skipped`: copies that were not compared, and why."""
 
     compared: int = 0
     mended: dict[str, int] = {}
     owed: int = 0
     left: int = 0
+    damaged: int = 0
     shown: list[Difference] = []
     skipped: dict[str, str] = {}
 
@@ -54,6 +56,7 @@ class RepairReport(msgspec.Struct):
 
     def leave(self, differences: Collection[Difference]) -> None:
         self.left += len(differences)
+        self.damaged += sum(one.detail == AT_HOME for one in differences)
         self.shown += [*differences][: SHOWN_MAX - len(self.shown)]
 
 

@@ -24,6 +24,7 @@ from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Mender, Steady
 from polystore.consistency.settings import Settings
+from polystore.consistency.verify import AT_HOME
 from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.model import Placement
@@ -75,6 +76,8 @@ class Mover:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._since: dict[tuple[str, str], float] = {}
         """(entity, what) -> since when it is so, by the monotonic clock."""
+        self.wrong: dict[str, str] = {}
+        """Entity -> why its move cannot end by itself, as this process found when it compared."""
         self._next: dict[str, float] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         """Home -> held by who goes over: on what was read before, nobody goes back."""
@@ -162,6 +165,11 @@ class Mover:
             if one.authority == line.home.name and facet in one.rates
         }
 
+    def again(self, etype: str) -> None:
+        """Let what could not be mended be compared now, not later: perhaps somebody has seen to it."""
+        self.wrong.pop(etype, None)
+        self._next.pop(etype, None)
+
     # -- who brings it on -----------------------------------------------------------------------------------------
 
     async def advance(self, line: Line) -> None:
@@ -218,6 +226,7 @@ class Mover:
         manager, etype = self._manager, placement.etype
         try:
             manager.env.crashpoint("move.filled")
+            self.wrong.pop(etype, None)
             if wrong := await self._wrong(placement):
                 self._next[etype] = manager.env.monotonic() + AGAIN_S
                 manager.report(wrong)
@@ -247,14 +256,19 @@ class Mover:
         job = Steady(self._manager.env)
         await Mender(_Upcoming(self._manager, alone)).mend(placement.etype, job, {*placement.upcoming.values()})
         report = job.report
-        if not report.owed and not report.left and not report.skipped:
+        left = report.left - report.damaged
+        if not report.owed and not left and not report.skipped:
             return ""
         names = ", ".join(sorted({*placement.upcoming.values()}))
-        first = "".join(f"; the first is {one.key.id!r}: {one.problem} {one.detail}" for one in report.shown[:1])
-        return (
-            f"{names} is to serve {placement.etype}, and differs from {placement.authority} in "
-            f"{report.owed + report.left} records that could not be mended{first}. It is compared again later"
+        shown = [one for one in report.shown if one.detail != AT_HOME]
+        first = "".join(f"; the first is {one.key.id!r}: {one.problem} {one.detail}" for one in shown[:1])
+        wrong = (
+            f"{names} is to serve {placement.etype}, and differs from {placement.authority} in {report.owed + left} "
+            f"records that could not be mended{first}. It is compared again later"
         )
+        if left:
+            self.wrong[placement.etype] = wrong
+        return wrong
 
     async def _end(self, line: Line, placement: Placement) -> None:
         """What served before is turned off, and a store that goes on holding the records drops the facet: when every

@@ -89,6 +89,7 @@ class Renewer:
             async with self._turn(etype):
                 await self._begin(etype, facets, rate_per_s, back=back)
         for etype in copied:
+            self._manager.mover.again(etype)
             await self._watch(etype, progress)
         placements = self._manager.placements
         return {etype: placements[etype].facets[min(facets)] for etype, facets in copied.items()}
