@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -165,15 +164,15 @@ def test_a_rebuild_ends_beside_a_damaged_record_and_says_when_what_was_built_can
             with contextlib.closing(sqlite3.connect(tmp_path / "main.db")) as db, db:
                 db.execute("UPDATE tree SET text = CAST(? AS TEXT) WHERE id = 't7'", (b"\xff",))
             assert await hda.rebuild_copies("words") == {"tree": "words~2"}
-            lease = functools.partial(hda.stores["main"].call, SupportsJournal.hold_lease, "move:words", "somebody")
-            await lease(60.0)  # nobody compares
+            hold = SupportsJournal.hold_lease
+            await hda.stores["main"].call(hold, "move:words", "somebody", 60.0)  # nobody compares
             again = asyncio.create_task(hda.rebuild_copies("words"))
             await until(lambda: hda.manager.placements["tree"].upcoming == {"full_text": "words", "vector": "words"})
-            while await hda.stores["words"].get([Key("", "tree", "t1")]) == [None]:
+            while await hda.stores["words"].get([Key("", "tree", "t1")]) == [None]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             with contextlib.closing(sqlite3.connect(tmp_path / "words.db")) as db, db:
                 db.execute("UPDATE tree SET ps_version = 1 << 50 WHERE id = 't1'")
-            await lease(0.0)
+            await hda.stores["main"].call(hold, "move:words", "somebody", 0.0)
             with pytest.raises(StoreError, match="could not be mended; the first is 't1': newer"):
                 await again
             assert (await found(hda))[1] == "words~2"
