@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
 from itertools import chain, islice
@@ -19,13 +21,20 @@ from polystore.results import ImportReport
 T = TypeVar("T")
 
 CHUNK_MAX = 500
-"""Values of one commit. Larger commits gain little, and a bad value in one costs more to find."""
+"""Values of one commit while copies have to follow, which are as late as it is large."""
+COMMIT_S = 0.1
+"""How long others may have to wait for a commit of an import. Where no copy is behind, commits grow up to
+`Limits.import_max` values while they take less than this: each writes anew what it touches of an index over hashes,
+which is nearly all of it, however few its values are."""
 CHUNK_BYTES_MAX = 4 << 20
 """Bytes of the content of one commit, so that memory does not grow with the size of the values."""
 ERRORS_MAX = 100
 LEAD_S = 0.001
 """A commit begins with what its home does in Python, about this long for a chunk. To prepare the next chunk meanwhile
 would only take the interpreter lock from it; after that the database is at work, which needs no lock."""
+GIVE_WAY_S = 1e-6
+"""The thread that commits needs that lock again for moments. Who only lets it go has it back before another thread is
+awake: so the preparing one sleeps as briefly as it can, some 50 us, each time that other tasks get their turn."""
 YIELD_EVERY = 32
 """Values that are prepared before other tasks of this process get their turn, some milliseconds."""
 
@@ -71,7 +80,11 @@ class Import(Generic[T]):
         self._stop = on_error == "stop"
         self._mark = None if resume is None else mark_name(scope.tenant, scope.etype, resume)
         self._progress = progress
-        self._size = min(CHUNK_MAX, scope.home.limits.batch_max)
+        limits = scope.home.limits
+        self._size = self._size_min = min(CHUNK_MAX, limits.batch_max)
+        self._size_max = max(self._size_min, limits.import_max)
+        self._value_s = math.inf
+        """Of the last commit, for each of its values."""
         self._read = self._written = self._skipped = self._rejected = 0
         self._errors: list[tuple[int, str]] = []
 
@@ -105,6 +118,8 @@ class Import(Generic[T]):
                                 sending, chunk = await self._next(sending, chunk), _Chunk()
                             chunk.add(write, size, position)
                         chunk.end = position + 1
+                    if sending is not None and not sending.done():
+                        time.sleep(GIVE_WAY_S)  # noqa: ASYNC251
             await self._flush(sending, chunk)
             sending = None
         finally:
@@ -133,7 +148,9 @@ class Import(Generic[T]):
         """Wait for the commit under way, then begin this one."""
         if sending is not None:
             await sending
-        await self._scope.manager.room(self._scope.etype)
+        behind = await self._scope.manager.room(self._scope.etype)
+        quick = self._value_s * self._size_max < COMMIT_S
+        self._size = min(2 * self._size, self._size_max) if quick and not behind else self._size_min
         task = asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
         await asyncio.sleep(LEAD_S)
         return task
@@ -148,8 +165,10 @@ class Import(Generic[T]):
         """Commit the writes with the position behind them. A commit that one of them spoils is tried in halves, in
         order, so that everything before the bad value is written and the bad one alone is not."""
         marks = {} if self._mark is None else {self._mark: str(end)}
+        manager = self._scope.manager
+        started = manager.env.monotonic()
         try:
-            written = await self._scope.manager.write_quietly(self._scope.etype, writes, marks)
+            written = await manager.write_quietly(self._scope.etype, writes, marks)
         except (InvalidData, Conflict) as e:
             if len(writes) > 1:
                 half = len(writes) // 2
@@ -160,8 +179,9 @@ class Import(Generic[T]):
                 self._raise(e, positions[0])
             self._reject(e, positions[0])
             if marks:
-                await self._scope.manager.write_quietly(self._scope.etype, (), marks)
+                await manager.write_quietly(self._scope.etype, (), marks)
         else:
+            self._value_s = (manager.env.monotonic() - started) / max(1, len(writes))
             changed = sum(one.changed for one in written)
             self._written += changed
             self._skipped += len(written) - changed

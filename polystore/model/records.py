@@ -162,9 +162,11 @@ class Limits(Value, frozen=True, gc=False):
     """What one repository takes in one call, and what its acknowledgement is worth: `ack_durable`, that it is kept
     whatever ends; `shared`, that other processes may reach the same data. `part_bytes`: of each part of an object but
     the last. `guarded`: `apply` compares and writes in one step, whoever else writes; else the consistency manager lets
-    one process write at a time. `serial`: it carries out one `apply` at a time, so those that wait travel together."""
+    one process write at a time. `serial`: it carries out one `apply` at a time, so those that wait travel together.
+    `import_max`: writes that it takes in one commit of an import, where that is more than `batch_max`."""
 
     batch_max: int = 500
+    import_max: int = 0
     value_bytes_max: int = VALUE_BYTES_MAX
     ack_durable: bool = True
     shared: bool = True

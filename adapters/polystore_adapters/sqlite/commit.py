@@ -94,10 +94,9 @@ class Commits:
         new = fresh.insert(self._db, self._tables, self._masks, commit, self._version, self._now)
         if new is None:
             return None
-        self._version += len(new.written)
-        self._outbox += new.outbox
+        self._version += len(new)
         self._marks.update(commit.marks)
-        return Committed(new.written)
+        return Committed(new)
 
     def _read(self, writes: Sequence[Write]) -> None:
         """What stands of all keys; bodies where an answer or a new body is made of the one before."""

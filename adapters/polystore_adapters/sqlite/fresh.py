@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from polystore.errors import PolystoreError
-from polystore.model import Commit, Write, Written
-from polystore_adapters.sqlite import records
+from polystore.model import Commit, Written
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.records import Tables
 from polystore_adapters.sqlite.table import RecordTable
@@ -18,18 +17,11 @@ FEW = 16
 _WHOLE = frozenset({"create", "put", "skip", "insert"})
 
 
-class Inserted(NamedTuple):
-    """What became of the writes, and the rows of the outbox."""
-
-    written: Sequence[Written]
-    outbox: Sequence[tuple[object, ...]]
-
-
 def insert(
     db: sqlite3.Connection, tables: Tables, masks: Mapping[str, int], commit: Commit, version: int, now_us: int
-) -> Inserted | None:
-    """Write the records, with the versions that follow `version`. None, and nothing is written: it is no such commit,
-    or a value of it must be refused, so that each write is to be decided by itself."""
+) -> list[Written] | None:
+    """Write the records, with the versions that follow `version`, and the duty to deliver them. None, and nothing is
+    written: it is no such commit, or a value of it must be refused, so that each write is to be decided by itself."""
     table = _table(tables, commit)
     if table is None:
         return None
@@ -37,34 +29,30 @@ def insert(
     ids = {one.key.id for one in writes}
     if len(ids) < len(writes) or table.stored(db, tenant, list(ids), bodies=False):
         return None
-    ends = [None if one.ttl_us is None else now_us + one.ttl_us for one in writes]
+    mask = masks.get(table.etype, 0)
+    values: list[Any] = []
+    written: list[Written] = []
     try:
-        columns = [records.columns_of(table, one.key, one.body or {}) for one in writes]
-    except PolystoreError:
+        for number, one in enumerate(writes, version + 1):
+            body, h, hash, ttl_us = one.body or {}, one.h, one.hash, one.ttl_us
+            end = None if ttl_us is None else now_us + ttl_us
+            values += (tenant, number, h, hash, now_us, end)
+            values += table.columns(one.key, body)
+            written.append(Written(number, False, True, mask, body, hash, now_us, end or 0))
+    except (PolystoreError, AttributeError, TypeError, ValueError):
         return None
-    versions = range(version + 1, version + 1 + len(writes))
-    rids = table.insert(
-        db,
-        [
-            (tenant, number, one.h, one.hash, now_us, end, *values)
-            for number, one, end, values in zip(versions, writes, ends, columns, strict=True)
-        ],
-    )
+    rids = table.insert(db, values, len(writes))
     if table.facets:
         rows = [
-            FacetRow(rid, tenant, one.key.id, one.body or {}, {}, number)
-            for rid, one, number in zip(rids, writes, versions, strict=True)
+            FacetRow(rid, tenant, one.key.id, one.body or {}, {}, new.version)
+            for rid, one, new in zip(rids, writes, written, strict=True)
         ]
         for facet in table.facets:
             facet.put(db, rows)
-    mask = masks.get(table.etype, 0)
-    return Inserted(
-        [
-            Written(number, False, True, mask, one.body, one.hash, now_us, end or 0)
-            for number, one, end in zip(versions, writes, ends, strict=True)
-        ],
-        _owed(writes, versions, mask, commit.owner, now_us) if mask else (),
-    )
+    if mask:
+        owner = commit.owner
+        db.execute(table.owe_sql, (table.etype, mask, owner, None if owner is None else now_us, rids.start))
+    return written
 
 
 def _table(tables: Tables, commit: Commit) -> RecordTable | None:
@@ -82,13 +70,3 @@ def _table(tables: Tables, commit: Commit) -> RecordTable | None:
         if key.etype != first.etype or key.tenant != first.tenant:
             return None
     return table
-
-
-def _owed(
-    writes: Sequence[Write], versions: Sequence[int], mask: int, owner: str | None, now_us: int
-) -> list[tuple[object, ...]]:
-    claimed = None if owner is None else now_us
-    return [
-        (number, one.key.tenant, one.key.etype, one.key.id, one.h, mask, owner, claimed, 0, now_us)
-        for number, one in zip(versions, writes, strict=True)
-    ]

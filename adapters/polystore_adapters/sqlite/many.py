@@ -18,14 +18,24 @@ class Insert:
     """`INSERT INTO table (columns)`; `then` follows the values: what to do about a conflict."""
 
     def __init__(self, table: str, columns: Sequence[str], then: str = "") -> None:
+        self._width = len(columns)
         self._rows = max(1, min(ROWS_MAX, PARAMETERS_MAX // len(columns)))
         into, row = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
         self._one = f"{into}{row}{then}"
         self._block = f"{into}{', '.join([row] * self._rows)}{then}"
 
+    def flat(self, db: sqlite3.Connection, values: list[Any]) -> None:
+        """As `run`, of the rows' values one after the other: no row is an object of its own."""
+        size = self._rows * self._width
+        whole = len(values) - len(values) % size
+        for start in range(0, whole, size):
+            db.execute(self._block, values[start : start + size])
+        if whole < len(values):
+            db.executemany(self._one, zip(*[iter(values[whole:])] * self._width, strict=True))
+
     def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         whole = len(rows) - len(rows) % self._rows
-        for start in range(0, whole, self._rows):
-            db.execute(self._block, tuple(chain.from_iterable(rows[start : start + self._rows])))
+        if whole:
+            self.flat(db, list(chain.from_iterable(rows[:whole])))
         if whole < len(rows):
             db.executemany(self._one, rows[whole:])

@@ -105,7 +105,7 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
             SupportsKeptBodies,
         }
     )
-    limits: Limits = Limits(part_bytes=objects.PART_BYTES)
+    limits: Limits = Limits(part_bytes=objects.PART_BYTES, import_max=2_000)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, path: str, options: Options, env: Env) -> None:

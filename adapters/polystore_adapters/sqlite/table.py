@@ -107,6 +107,10 @@ class RecordTable:
         nulls = ", ".join(f'"{name}" = NULL' for name in self.unique)
         self._free_sql = f"UPDATE {table} SET {nulls} WHERE ps_rid = ?" if nulls else None
         self._delete_sql = f"DELETE FROM {table} WHERE ps_rid = ?"
+        self.owe_sql = (
+            "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, claims, created_at) "
+            f"SELECT ps_version, ps_tenant, ?, {key}, ps_h, ?, ?, ?, 0, ps_updated_at FROM {table} WHERE ps_rid >= ?"
+        )
         self._last_rid_sql = f"SELECT coalesce(max(ps_rid), 0) FROM {table}"
         self.page_sql = f"SELECT ps_rid, ps_tenant, {key}, ps_version, {fields} FROM {table} WHERE ps_rid > ? LIMIT ?"
         self._scan_sql = (
@@ -212,11 +216,11 @@ class RecordTable:
             for facet in self.facets:
                 facet.put(db, rows)
 
-    def insert(self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> range:
+    def insert(self, db: sqlite3.Connection, values: list[Any], count: int) -> range:
         """Add rows that are not there, of all columns but the row number, which is the answer. Facets are apart."""
         (last,) = db.execute(self._last_rid_sql).fetchone()
-        self._insert.run(db, rows)
-        return range(last + 1, last + 1 + len(rows))
+        self._insert.flat(db, values)
+        return range(last + 1, last + 1 + count)
 
     def _fresh(self, db: sqlite3.Connection) -> Iterator[int]:
         """Row numbers that no row has."""

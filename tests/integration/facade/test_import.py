@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from polystore import AlreadyExists, HybridDataArchitecture, ImportReport, IntegrityViolation, InvalidData, Unavailable
+from polystore.collection import importing
 from polystore.consistency import Settings
 from polystore.model import Commit
 from tests.integration.facade.world import ENTITIES, SPLIT, Memory, Person, everywhere, opened, split
@@ -247,6 +250,33 @@ def test_an_import_goes_no_faster_than_the_copies() -> None:
     asyncio.run(main())
     assert None not in owners, "the lanes had room for every commit"
     assert all(len(set(commit)) == len(commit) for commit in keys), "one commit writes a record once"
+
+
+@pytest.mark.parametrize(
+    ("commit_s", "behind", "sizes"),
+    [
+        (math.inf, False, [500, 500, 1000, 2000, 2000]),
+        (math.inf, True, [500] * 12),
+        (0.0, False, [500] * 12),
+    ],
+    ids=["quick and alone", "copies follow", "slow"],
+)
+def test_commits_grow_while_they_are_quick_and_no_copy_has_to_follow(
+    commit_s: float, behind: bool, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "COMMIT_S", commit_s)
+
+    async def load(hda: HybridDataArchitecture) -> None:
+        async def room(etype: str) -> bool:
+            return behind
+
+        monkeypatch.setattr(hda.manager, "room", room)
+        written = [0]
+        await hda.collection(Person).import_many(people(6000), progress=lambda report: written.append(report.written))
+        assert [after - before for before, after in pairwise(written)] == sizes
+        assert await hda.collection(Person).count() == 6000
+
+    opened(load, f"sqlite:{tmp_path}/app.db")
 
 
 def test_memory_does_not_grow_with_the_size_of_values(tmp_path: Path) -> None:
