@@ -24,6 +24,7 @@ from polystore.layers.breaker import Breaker
 from polystore.layers.limit import Limit
 from polystore.layers.metrics import Metrics
 from polystore.layers.retry import Retry
+from polystore.layers.sizing import Sizing
 from polystore.layers.timeout import Timeout
 from polystore.layers.together import Together
 from polystore.layers.turns import Turns
@@ -141,9 +142,10 @@ class Store:
         self.breaker = Breaker(env, lambda: probe(Operation.of(Repository.ping)))
         retry = Retry(env, settings.attempts, settings.timeout_s)
         self._layered = stack([self.metrics, self.breaker, self._timeout, retry, limit], repository)
-        self._turns = Turns(self.limits.batch_max)
+        self._sizing = Sizing(self.limits.batch_max)
+        self._turns = Turns(self._sizing)
         turns = [self._turns] if self.limits.serial else []
-        self._once = stack([self.metrics, self.breaker, *turns, self._timeout, limit], repository)
+        self._once = stack([self.metrics, self.breaker, *turns, self._sizing, self._timeout, limit], repository)
         self._tracing = tracing.Tracing(name, env.monotonic)
         self._clock = env.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -188,6 +190,11 @@ class Store:
         operation = Operation.of(method, *args, **kwargs)
         self._require(operation.capability, operation.verb)
         return await self._run(operation, self._layered)
+
+    @property
+    def deliver_max(self) -> int:
+        """How many changes it is given at once, as far as is known from those before."""
+        return self._sizing.most
 
     async def deliver(self, changes: Sequence[Change]) -> list[Outcome]:
         """`Repository.apply`, tried once: delivery has retries of its own."""

@@ -71,7 +71,7 @@ class Delivery:
         """Goes over to what another process has rebuilt or moved."""
         self.wake_retries: Callable[[str], None] = lambda target: None
         self.caught_up: Callable[[], None] = lambda: None
-        """A call that was left behind has ended."""
+        """A copy has perhaps caught up with what it was owed."""
         self._late: set[asyncio.Task[Any]] = set()
         self._behind: Counter[str] = Counter()
         """Copy -> its calls that batches have left behind and that go on."""
@@ -277,9 +277,11 @@ class Delivery:
             ready = await self._with_vectors(name, changes, failures, refused=refused)
         except PolystoreError as e:
             return dict.fromkeys((c.key for c in changes), e)
-        size = store.limits.batch_max
-        for start in range(0, len(ready), size):
-            failures.update(await self._apply(store, ready[start : start + size]))
+        start = 0
+        while start < len(ready):
+            part = ready[start : start + store.deliver_max]
+            failures.update(await self._apply(store, part))
+            start += len(part)
         self.targets.pace(name).seconds.append(self.context.env.monotonic() - started)
         self.context.env.crashpoint(f"delivery.applied.{name}")
         if self.waiters:

@@ -12,36 +12,41 @@ if TYPE_CHECKING:
 class Pacing:
     """Of all imports into one home together, which ask before each of their parts.
 
-    One part more is let through at a time when one was delivered in half of `import_lag_s`, half as many when one took
-    longer: Chiu and Jain, "Analysis of the increase and decrease algorithms", 1989.
+    So many parts are let through at a time as the copies take in `import_lag_s`: one more when one was delivered in
+    half of that, half as many when it took longer (Chiu and Jain, "Analysis of the increase and decrease
+    algorithms", 1989), and none while a copy catches up, to which more would only come by the long way, as retry rows.
+    One that is down, or being filled, is not waited for.
     """
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._parts: deque[tuple[int, float]] = deque()
-        """The newest version in hand when a part began, and when that was."""
-        self._parts_max = 2
+        """The newest version in hand when a part had been committed, and when that was."""
+        self._parts_max = 1
 
     async def room(self) -> None:
-        """Wait until half of the queue is free, the copies are not more than about `import_lag_s` late, and none that
-        answers was left behind: more would only come to it by the long way, as retry rows."""
+        """Wait until an import may go on with its next part."""
         line = self._line
-        while self._full() or self._late():
-            await line.room()
         if line.in_hand:
             self._parts.append((next(reversed(line.in_hand)), line.context.env.monotonic()))
+        while self._full():
+            await line.room()
 
     def _full(self) -> bool:
-        line = self._line
-        return len(line.in_hand) + line.reserved > line.context.settings.queue_max // 2
-
-    def _late(self) -> bool:
-        line = self._line
-        now, half_s = line.context.env.monotonic(), line.context.settings.import_lag_s / 2
+        line, settings = self._line, self._line.context.settings
+        now = line.context.env.monotonic()
         while self._parts and self._parts[0][0] not in line.in_hand:
             _, since = self._parts.popleft()
-            self._parts_max = self._parts_max + 1 if now - since < half_s else max(1, self._parts_max // 2)
-        behind = line.delivery.left_behind()
+            fast = now - since < settings.import_lag_s / 2
+            self._parts_max = self._parts_max + 1 if fast else self._parts_max // 2
+        behind = line.delivery.left_behind() or self._catching_up()
         if behind:
-            self._parts_max = 1
-        return behind or len(self._parts) >= self._parts_max
+            self._parts_max = 0
+        return behind or len(self._parts) > self._parts_max or line.free() < settings.queue_max // 2
+
+    def _catching_up(self) -> bool:
+        """Whether a copy that answers is brought what it is owed."""
+        line = self._line
+        filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
+        stores = [line.context.stores.get(name) for name in line.retries.busy - filling]
+        return any(store is not None and not store.breaker.open for store in stores)

@@ -40,6 +40,8 @@ class Retries:
         self._refusing: set[str] = set()
         """Embedders that have refused a text for good."""
         self._started = False
+        self.busy: set[str] = set()
+        """Copies that are brought what they are owed at this moment."""
 
     def start(self) -> None:
         self._started = True
@@ -81,6 +83,7 @@ class Retries:
         event, due = self._wake[name], self._due.setdefault(name, [])
         while True:
             await self._until_due(event, due)
+            self.busy.add(name)
             try:
                 try:
                     while await self._round(name):
@@ -90,6 +93,9 @@ class Retries:
                         self.context.report(f"retries for {name} do not fit what the stores are prepared for")
             except Exception as e:  # noqa: BLE001 -- the rows are still there; without this loop nobody would look
                 self.context.report(f"retries for {name} could not work: {type(e).__name__}: {e}")
+            finally:
+                self.busy.discard(name)
+                self.delivery.caught_up()
 
     async def _until_due(self, event: asyncio.Event, due: list[float]) -> None:
         wait_s = due[0] - self.context.env.monotonic() if due else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from polystore.errors import PolystoreError
+from polystore.layers.sizing import Sizing
 from polystore.layers.together import own
 from polystore.model import Change, Outcome
 from polystore.operations import Call, Operation
@@ -18,13 +19,13 @@ _Asked = tuple[Operation[Any], asyncio.Future[list[Outcome]]]
 
 class Turns:
     """For a store that carries out one write at a time: thirty small calls that wait for one another would each take a
-    turn of thirty, here they travel together, at most `changes_max` changes unless a call alone has more. Whoever is
-    cancelled leaves the others, and what was sent, as they are. An outage is told to all that wait; where a call fails
-    for another reason its parts go one by one.
+    turn of thirty, here they travel together, as many changes as the store takes unless a call alone has more. Whoever
+    is cancelled leaves the others, and what was sent, as they are. An outage is told to all that wait; where a call
+    fails for another reason its parts go one by one.
     """
 
-    def __init__(self, changes_max: int) -> None:
-        self._changes_max = changes_max
+    def __init__(self, sizing: Sizing) -> None:
+        self._sizing = sizing
         self._waiting: list[_Asked] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -54,7 +55,7 @@ class Turns:
     def _next(self) -> list[_Asked]:
         together = [self._waiting.pop(0)]
         size = len(_changes(together[0]))
-        while self._waiting and size + len(_changes(self._waiting[0])) <= self._changes_max:
+        while self._waiting and size + len(_changes(self._waiting[0])) <= self._sizing.most:
             together.append(self._waiting.pop(0))
             size += len(_changes(together[-1]))
         return together

@@ -1,4 +1,4 @@
-"""An import goes as fast as the copies that answer."""
+"""An import goes as fast as the copies that answer, and a copy is not sent more at once than it can take."""
 
 import pytest
 
@@ -63,5 +63,18 @@ def test_it_does_not_wait_for_a_copy_that_is_down() -> None:
         assert world.servers["home"].backlog().retry["search"] > 50 * CHUNK
         world.copies["search"].down = None
         await manager.settle(120)
+
+    simulated(test)
+
+
+def test_a_copy_that_is_too_slow_for_a_full_batch_is_sent_smaller_ones() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        search = world.copies["search"]
+        search.down = Unavailable("no route")
+        await _import(world, manager)
+        search.down, search.each_s = None, 0.1
+        await manager.settle(300)
+        assert world.text("search", "n29.0") == "둘"
 
     simulated(test)

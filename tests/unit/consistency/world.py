@@ -51,7 +51,7 @@ class Copy:
         self.down: Exception | None = None
         self.refuses: Callable[[Change], Exception | None] = lambda change: None
         self.poison: Callable[[Change], bool] = lambda change: False
-        self.stall_s = 0.0
+        self.stall_s = self.each_s = 0.0
         self.calls = 0
         self.batches: list[list[str]] = []
 
@@ -65,7 +65,7 @@ class Copy:
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         self.calls += 1
-        await asyncio.sleep(self.stall_s)
+        await asyncio.sleep(self.stall_s + self.each_s * len(changes))
         if self.down is not None:
             raise self.down
         if any(map(self.poison, changes)):

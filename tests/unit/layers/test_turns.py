@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from polystore.errors import InvalidData, StoreError, Unavailable
+from polystore.layers.sizing import Sizing
 from polystore.layers.turns import Turns
 from polystore.model import APPLIED, Change, Outcome
 from polystore.operations import Operation
@@ -18,7 +19,7 @@ class Server:
     """Needs a second for a write; `broken`: id -> why it refuses any write with it."""
 
     def __init__(self, **broken: Exception) -> None:
-        self.turns = Turns(4)
+        self.turns = Turns(Sizing(4))
         self.broken = broken
         self.calls = list[str]()
         self.at_work = 0
