@@ -20,15 +20,16 @@ import hashlib
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from polystore.entity import EntityType
-from polystore.errors import DecodeError, InvalidData
-from polystore.kinds import INT_MAX, INT_MIN, TYPES
+from polystore.errors import InvalidData
+from polystore.kinds import INT_MAX, INT_MIN
 from polystore.model import Body, Change, Key, Record
+from polystore.packed import PackedBodies
 from polystore_adapters.chromadb.server import Document
 
 ID_BYTES_MAX = 512
@@ -72,10 +73,7 @@ class Codec:
     def __init__(self, entity: EntityType[Any]) -> None:
         self._entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
-        make: Any = TypedDict
-        hints = {name: TYPES.get(kind.name, Any) for name, kind in self._kinds.items()}
-        typed = make("body", {name: one if one is Any else one | None for name, one in hints.items()}, total=False)
-        self._decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(typed)
+        self._bodies = PackedBodies(entity)
 
     def encoded(self, change: Change, kept: Mapping[str, Any]) -> Item:
         """`kept`: values of fields that the class has no more. Raises InvalidData."""
@@ -111,19 +109,10 @@ class Codec:
     def decode(self, id: str, uri: str | None) -> dict[str, Any]:
         """Raises DecodeError when it is not what this adapter wrote."""
         try:
-            found = self._decoder.decode(_packed(uri))
-        except (msgspec.DecodeError, TypeError, ValueError):
-            raise DecodeError(
-                f"{self._entity.name} {id!r}: the stored body is not what was written; repair the record by writing it "
-                "again, or rebuild this store from its home"
-            ) from None
-        for name, kind in self._kinds.items():
-            if found.get(name) is None:
-                if kind.optional or kind.shape == "any":
-                    found[name] = None
-                else:
-                    found.pop(name, None)
-        return found
+            whole = _packed(uri)
+        except (TypeError, ValueError):
+            whole = b""  # which is no body either
+        return self._bodies.decode(id, whole)
 
     def record(self, key: Key, item: Document, now_us: int) -> Record:
         """The record of an item; the tombstone, where it is one or its time is over."""

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from polystore.entity import EdgeRow, EntityType
 from polystore.errors import DecodeError, InvalidData
-from polystore.kinds import INT_MAX, INT_MIN, TYPES
+from polystore.kinds import INT_MAX, INT_MIN
 from polystore.model import Body, Change, Key, Record
+from polystore.packed import PackedBodies
 from polystore.walking import Node
 from polystore_adapters.neo4j.server import Row
 
@@ -46,10 +47,7 @@ class Codec:
     def __init__(self, entity: EntityType[Any]) -> None:
         self._entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
-        make: Any = TypedDict
-        hints = {name: TYPES.get(kind.name, Any) for name, kind in self._kinds.items()}
-        typed = make("body", {name: one if one is Any else one | None for name, one in hints.items()}, total=False)
-        self._decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(typed)
+        self._bodies = PackedBodies(entity)
 
     def encoded(self, change: Change, kept: Mapping[str, Any]) -> Row:
         """The properties of the node after the change; `kept`: values of fields that the class has no more. Raises
@@ -97,20 +95,7 @@ class Codec:
 
     def decode(self, id: str, packed: bytes) -> dict[str, Any]:
         """Raises DecodeError when it is not what this adapter wrote."""
-        try:
-            found = self._decoder.decode(packed)
-        except (msgspec.DecodeError, TypeError):
-            raise DecodeError(
-                f"{self._entity.name} {id!r}: the stored body is not what was written; repair the record by writing it "
-                "again, or rebuild this store from its home"
-            ) from None
-        for name, kind in self._kinds.items():
-            if found.get(name) is None:
-                if kind.optional or kind.shape == "any":
-                    found[name] = None
-                else:
-                    found.pop(name, None)
-        return found
+        return self._bodies.decode(id, packed)
 
     def record(self, key: Key, packed: bytes, now_us: int) -> Record:
         """The record of what is in a node; the tombstone, where it is one or its time is over. Raises DecodeError."""

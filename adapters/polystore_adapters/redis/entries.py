@@ -8,14 +8,15 @@ as text, bytes in base64. A tombstone has `updated_us` and nothing else. Version
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
 from polystore.entity import EntityType
 from polystore.errors import DecodeError, InvalidData
-from polystore.kinds import INT_MIN, TYPES
+from polystore.kinds import INT_MIN
 from polystore.model import UNREADABLE, Body, Change, Key, Record, Stamp
+from polystore.packed import body_type
 
 DIGITS = 14
 
@@ -52,10 +53,7 @@ class Codec:
         self.entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
         self._numbers = self._kinds[entity.key].name == "int"
-        make: Any = TypedDict
-        hints = {name: TYPES.get(kind.name, Any) for name, kind in self._kinds.items()}
-        typed = make("body", {name: one if one is Any else one | None for name, one in hints.items()}, total=False)
-        self._bodies: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(typed)
+        self._bodies: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(body_type(entity))
 
     def ordered(self, id: str) -> str:
         """A text that stands, byte by byte, where the key stands among the keys of its type."""
