@@ -62,7 +62,7 @@ class Outside:
         counted, ended = {self.count()}, threading.Event()
 
         def look() -> None:
-            while not ended.wait(0.01):
+            while not ended.wait(0.02):
                 counted.add(self.count())
 
         thread = threading.Thread(target=look)
