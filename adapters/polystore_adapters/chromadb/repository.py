@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from polystore.errors import UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
 from polystore.protocols import Layout, SupportsRebuild, SupportsSchema, SupportsVectorSearch
+from polystore.purging import Purges
 from polystore_adapters.chromadb import records, vectors
 from polystore_adapters.chromadb.held import AllHeld, Held
 from polystore_adapters.chromadb.prepare import clear, meta_name, prepare
 from polystore_adapters.chromadb.server import Server
-
-PURGE_S: Final = 600.0
-"""How often a process that writes removes what is left of deleted records."""
 
 
 class ChromadbRepository:
@@ -28,7 +26,7 @@ class ChromadbRepository:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._types = AllHeld()
-        self._purged: dict[str, float] = {}
+        self._purges = Purges(server.env, self._purge)
         self.client: Any = server.client
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -59,12 +57,12 @@ class ChromadbRepository:
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         outcomes = await records.apply(self._server, self._types, changes)
-        now = self._server.env.monotonic()
-        for etype in {change.key.etype for change in changes}:
-            if now - self._purged.setdefault(etype, now) >= PURGE_S:
-                self._purged[etype] = now
-                await self.forget_tombstones(etype, int(self._server.options.tombstone_ttl_s * 1e6))
+        await self._purges.behind(changes)
         return outcomes
+
+    async def _purge(self, etype: str) -> bool:
+        await self.forget_tombstones(etype, int(self._server.options.tombstone_ttl_s * 1e6))
+        return False
 
     async def forget_tombstones(self, etype: str, age_us: int) -> int:
         """Remove some of the tombstones that are older; returns how many."""

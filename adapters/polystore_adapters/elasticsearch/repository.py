@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from polystore.errors import Unavailable, UnsupportedOperation
 from polystore.filters import Checked
@@ -18,6 +18,7 @@ from polystore.protocols import (
     SupportsSchema,
     SupportsTextSearch,
 )
+from polystore.purging import Purges
 from polystore.text import Phrase
 from polystore_adapters.elasticsearch import alias, counts, full_text, logs, records
 from polystore_adapters.elasticsearch.held import AllHeld, Held
@@ -25,10 +26,6 @@ from polystore_adapters.elasticsearch.options import BESIDE
 from polystore_adapters.elasticsearch.prepare import data_id_of, prepare
 from polystore_adapters.elasticsearch.purge import purge
 from polystore_adapters.elasticsearch.server import Server
-
-PURGE_S: Final = 600.0
-"""How often a process that writes removes what is left of deleted records: some with each of its batches, until there
-are no more."""
 
 
 class ElasticsearchRepository:
@@ -50,7 +47,7 @@ class ElasticsearchRepository:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._types = AllHeld()
-        self._purged: dict[str, float] = {}
+        self._purges = Purges(server.env, lambda etype: purge(server, self._types[etype]))
         self.client: Any = server.client
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -91,12 +88,7 @@ class ElasticsearchRepository:
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         outcomes = await records.apply(self._server, self._types, changes)
-        now = self._server.env.monotonic()
-        for etype in {change.key.etype for change in changes}:
-            if now - self._purged.setdefault(etype, now) >= PURGE_S and not await purge(
-                self._server, self._types[etype]
-            ):
-                self._purged[etype] = now
+        await self._purges.behind(changes)
         return outcomes
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:

@@ -10,6 +10,7 @@ from polystore.errors import UnsupportedOperation
 from polystore.filters import Checked
 from polystore.model import Change, Direction, HashSpan, Instance, Key, Limits, Link, Outcome, Page, Reached, Record
 from polystore.protocols import Layout, SupportsRebuild, SupportsSchema, SupportsTraversal
+from polystore.purging import Purges
 from polystore.relational import edges
 from polystore_adapters.neo4j import records
 from polystore_adapters.neo4j.graph import around
@@ -17,9 +18,6 @@ from polystore_adapters.neo4j.held import AllHeld, Held
 from polystore_adapters.neo4j.prepare import DATA, clear, meta, prepare
 from polystore_adapters.neo4j.server import Server
 
-PURGE_S: Final = 600.0
-"""How often a process that writes removes what is left of deleted records: some with each of its batches, as many as
-these can add, until there are no more."""
 TOMBSTONE_US: Final = 7 * 86_400_000_000
 
 
@@ -33,7 +31,7 @@ class Neo4jRepository:
         self._server = server
         self._env = env
         self._types = AllHeld()
-        self._purged: dict[str, float] = {}
+        self._purges = Purges(env, self._purge)
         self.client: Any = server.client
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -67,12 +65,11 @@ class Neo4jRepository:
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         outcomes = await records.apply(self._server, self._types, changes)
-        now = self._env.monotonic()
-        for etype in {change.key.etype for change in changes}:
-            due = now - self._purged.setdefault(etype, now) >= PURGE_S
-            if due and await self.forget_tombstones(etype, TOMBSTONE_US) < records.KEYS:
-                self._purged[etype] = now
+        await self._purges.behind(changes)
         return outcomes
+
+    async def _purge(self, etype: str) -> bool:
+        return await self.forget_tombstones(etype, TOMBSTONE_US) >= records.KEYS
 
     async def forget_tombstones(self, etype: str, age_us: int) -> int:
         """Remove some of the tombstones that are older; returns how many."""

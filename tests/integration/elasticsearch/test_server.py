@@ -13,7 +13,7 @@ import pytest
 from polystore_adapters.elasticsearch import connect
 from polystore_adapters.elasticsearch import purge as purging
 from polystore_adapters.elasticsearch.purge import purge
-from polystore_adapters.elasticsearch.repository import PURGE_S, ElasticsearchRepository
+from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 
 from compose.native.own import OwnServer
 from polystore import (
@@ -32,6 +32,7 @@ from polystore.entity import entity_type
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
+from polystore.purging import PURGE_S
 from polystore.testing.conformance import MovableEnv
 from polystore.testing.conformance.entities import ARTICLE, Article
 from polystore.text import query

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from polystore_adapters.neo4j import connect, records
 from polystore_adapters.neo4j.nodes import key_of
-from polystore_adapters.neo4j.repository import PURGE_S
 
 from polystore.env import Env
 from polystore.model import Change, Key, key_hash
 from polystore.protocols import Layout
+from polystore.purging import PURGE_S
 from polystore.testing.conformance import MovableEnv
 from polystore.testing.conformance.entities import PERSON, Person
 from tests.loops import in_a_loop
