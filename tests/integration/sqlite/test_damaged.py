@@ -45,7 +45,7 @@ def test_a_damaged_row_is_told_by_a_scan_and_yields_to_what_is_written_again(
             await store.apply(changes)
             field, value = damage
             with closing(sqlite3.connect(file)) as db, db:
-                db.execute(f'UPDATE leaf SET "{field}" = CAST(? AS TEXT) WHERE id = \'b\'', (value,))
+                db.execute(f"UPDATE leaf SET \"{field}\" = CAST(? AS TEXT) WHERE id = 'b'", (value,))
             stamps = (await store.scan("leaf", "", EVERYTHING, None, 10)).stamps
             assert {one.id: (one.version, one.hash, one.fault) for one in stamps} == {
                 **{one.key.id: (one.version, one.hash, "") for one in changes},
