@@ -14,7 +14,7 @@ from polystore.protocols.application import CapturesTables, SupportsApplicationT
 from polystore.protocols.bodies import SupportsKeptBodies
 from polystore.protocols.cache import Fill, Invalidation, Leased, SupportsCache, SupportsInlineCache
 from polystore.protocols.epoch import SupportsEpoch
-from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run
+from polystore.protocols.facts import FACTS_MAX, SupportsLog, SupportsSpill, SupportsTimeRange, first_run, spill_refused
 from polystore.protocols.journal import SupportsJournal
 from polystore.protocols.objects import SupportsFileClaims, SupportsObjects
 from polystore.protocols.queries import (
@@ -77,4 +77,5 @@ __all__ = [
     "SupportsVectorSearch",
     "VectorSpec",
     "first_run",
+    "spill_refused",
 ]

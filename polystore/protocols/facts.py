@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, runtime_checkable
 
+from polystore.errors import Backpressure
 from polystore.filters import Checked
 from polystore.model import (
     Aggregate,
@@ -38,6 +39,14 @@ def first_run(rows: Iterable[SpillRow], limit: int) -> list[SpillRow]:
             break
         run.append(row)
     return run
+
+
+def spill_refused(spills: Sequence[Spill], kept: int, bytes_max: int) -> Backpressure:
+    """Where a journal that keeps so many bytes would keep more than it may with these."""
+    return Backpressure(
+        f"{spills[0].store} is down or full, and the journal keeps {kept} bytes of facts for stores that are; the "
+        f"limit spill_bytes_max is {bytes_max}. Nothing was appended; try again when the store takes them"
+    )
 
 
 def _group(spill: Spill) -> tuple[str, str, str]:

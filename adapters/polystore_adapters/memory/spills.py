@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from polystore.errors import Backpressure
 from polystore.model import Spill, SpillCount, SpillRow
-from polystore.protocols import first_run
+from polystore.protocols import first_run, spill_refused
 
 TAKEN_US = 5_000_000
 
@@ -36,10 +35,7 @@ class Spills:
     def spill(self, spills: Sequence[Spill], bytes_max: int, now_us: int) -> None:
         kept = sum(len(one.row.spill.payload) for one in self.rows.values())
         if kept + sum(len(one.payload) for one in spills) > bytes_max:
-            raise Backpressure(
-                f"{spills[0].store} is down, and the journal keeps {kept} bytes of facts for stores that are; the "
-                f"limit spill_bytes_max is {bytes_max}. Nothing was appended; try again when the store is back"
-            )
+            raise spill_refused(spills, kept, bytes_max)
         self.keep(spills, now_us)
 
     def spilled(self, store: str, limit: int, now_us: int) -> list[SpillRow]:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from polystore.errors import Backpressure
 from polystore.model import (
     Aggregate,
     Key,
@@ -24,7 +23,7 @@ from polystore.model import (
     Windows,
     key_hash,
 )
-from polystore.protocols import first_run
+from polystore.protocols import first_run, spill_refused
 from polystore_adapters.mysql.dialect import encode_float
 from polystore_adapters.mysql.graph import slot_of
 from polystore_adapters.mysql.locks import lock
@@ -199,10 +198,7 @@ async def spill(pool: Pool, spills: Sequence[Spill], bytes_max: int) -> None:
         kept = await keep(db, spills, pool.clock.now_us())
         if kept > bytes_max:
             before = kept - sum(len(one.payload) for one in spills)
-            raise Backpressure(
-                f"{spills[0].store} is down, and the journal keeps {before} bytes of facts for stores that are; the "
-                f"limit spill_bytes_max is {bytes_max}. Nothing was appended; try again when the store is back"
-            )
+            raise spill_refused(spills, before, bytes_max)
 
 
 async def spilled(pool: Pool, store: str, limit: int) -> list[SpillRow]:

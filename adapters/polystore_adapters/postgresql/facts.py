@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from polystore.errors import Backpressure
 from polystore.model import (
     Aggregate,
     Key,
@@ -25,7 +24,7 @@ from polystore.model import (
     Windows,
     key_hash,
 )
-from polystore.protocols import first_run
+from polystore.protocols import first_run, spill_refused
 from polystore_adapters.postgresql import partitions
 from polystore_adapters.postgresql.driver import asyncpg
 from polystore_adapters.postgresql.partitions import Partitions
@@ -227,10 +226,7 @@ async def spill(pool: Pool, spills: Sequence[Spill], bytes_max: int) -> None:
         kept = await keep(db, spills)
         if kept > bytes_max:
             before = kept - sum(len(one.payload) for one in spills)
-            raise Backpressure(
-                f"{spills[0].store} is down, and the journal keeps {before} bytes of facts for stores that are; the "
-                f"limit spill_bytes_max is {bytes_max}. Nothing was appended; try again when the store is back"
-            )
+            raise spill_refused(spills, before, bytes_max)
 
 
 async def spilled(pool: Pool, store: str, limit: int) -> list[SpillRow]:

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import msgspec
 
-from polystore.errors import Backpressure
 from polystore.model import (
     Aggregate,
     Key,
@@ -29,7 +28,7 @@ from polystore.model import (
     SpillRow,
     Windows,
 )
-from polystore.protocols import first_run
+from polystore.protocols import first_run, spill_refused
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS ps_series (n INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, "
@@ -223,10 +222,7 @@ def _count_bytes(db: sqlite3.Connection, more: int) -> None:
 def spill(db: sqlite3.Connection, spills: Sequence[Spill], bytes_max: int, now_us: int) -> None:
     kept = (db.execute("SELECT v FROM ps_meta WHERE k = 'spill_bytes'").fetchone() or (0,))[0]
     if kept + sum(len(one.payload) for one in spills) > bytes_max:
-        raise Backpressure(
-            f"{spills[0].store} is down, and the journal keeps {kept} bytes of facts for stores that are; the limit "
-            f"spill_bytes_max is {bytes_max}. Nothing was appended; try again when the store is back"
-        )
+        raise spill_refused(spills, kept, bytes_max)
     keep(db, spills, now_us)
 
 
