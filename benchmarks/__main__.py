@@ -19,6 +19,7 @@ from rich.table import Table
 from benchmarks import (
     cached,
     conversation,
+    copying,
     delivery,
     embedded,
     facade,
@@ -56,10 +57,11 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     21: conversation.imported,
     22: mysql.write_and_outbox,
     23: facts.points,
+    24: copying.ten_thousand,
 }
 
 
-MILLION = {6: imports.million, 18: memory.of_a_comparison_of_a_million}
+MILLION = {6: imports.million, 24: copying.million, 18: memory.of_a_comparison_of_a_million}
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rows", default=",".join(map(str, ROWS)), help="numbers of the rows to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON too")
     parser.add_argument(
-        "--million", action="store_true", help="rows 6 and 18 with a million records: minutes, 5 GB of disk"
+        "--million", action="store_true", help="rows 6, 18 and 24 with a million records: minutes, 5 GB of disk"
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="row 21: a conversation, as `make demo` takes it")
     arguments = parser.parse_args()
