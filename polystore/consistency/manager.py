@@ -49,6 +49,8 @@ log = logging.getLogger("polystore.consistency")
 
 R = TypeVar("R")
 
+PROBLEMS_MAX = 1_000
+
 
 class DataConsistencyManager:
     """Commits writes with the duty to deliver them, delivers, retries, recovers.
@@ -124,8 +126,10 @@ class DataConsistencyManager:
         self._strict = StrictWrites(env, strict, bypass=self.settings.strict_bypass)
 
     def report(self, problem: str) -> None:
-        """Count and log a problem that no caller can be told."""
-        self.problems[problem] = self.problems.get(problem, 0) + 1
+        """Count and log a problem that no caller can be told. Of different ones the last `PROBLEMS_MAX` are kept."""
+        self.problems[problem] = self.problems.pop(problem, 0) + 1
+        if len(self.problems) > PROBLEMS_MAX:
+            del self.problems[next(iter(self.problems))]
         log.warning("%s", problem)
 
     # -- placements -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ process at a time does so for a type, under a lease of the home's journal, which
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from typing import Protocol
 
@@ -75,28 +76,27 @@ class _Polite:
         self._manager = manager
         self._line = line
         self._lease = lease
-        self._next = self._held = manager.env.monotonic()
+        self._next = manager.env.monotonic()
+        self._lost = False
 
     async def turn(self, records: int) -> bool:
         env, settings, line = self._manager.env, self._manager.settings, self._line
-        while (rest_s := self._next - env.monotonic()) > 0 or self._busy():
+        while not self._lost and ((rest_s := self._next - env.monotonic()) > 0 or self._busy()):  # noqa: ASYNC110
             await asyncio.sleep(min(LEASE_S / 4, max(rest_s, 0.05)))
-            if not await self._hold():
-                return False
         self._next = env.monotonic() + records / settings.reconcile_rate_per_s
-        return await self._hold() and not line.delivery.gate.closed
+        return not self._lost and not line.delivery.gate.closed
 
     def _busy(self) -> bool:
         line = self._line
         return line.delivery.gate.closed or len(line.in_hand) > self._manager.settings.queue_max // 8
 
-    async def _hold(self) -> bool:
-        now = self._manager.env.monotonic()
-        if now - self._held < LEASE_S / 4:
-            return True
-        self._held = now
-        journal, worker = self._line.home, self._manager.worker
-        return await journal.call(SupportsJournal.hold_lease, self._lease, worker, LEASE_S)
+    async def hold(self) -> None:
+        """Go on holding the lease, also while a repair waits for its copy, until another process has it."""
+        while not self._lost:
+            await asyncio.sleep(LEASE_S / 4)
+            with contextlib.suppress(PolystoreError):  # asked again in a moment; who took it meanwhile has it then
+                journal, worker = self._line.home, self._manager.worker
+                self._lost = not await journal.call(SupportsJournal.hold_lease, self._lease, worker, LEASE_S)
 
 
 class Reconciler:
@@ -186,9 +186,12 @@ class Reconciler:
         if not await line.home.call(SupportsJournal.hold_lease, lease, self._manager.worker, LEASE_S):
             return None
         job = _Polite(self._manager, line, lease)
+        holding = asyncio.create_task(job.hold())
         try:
             ended = await self._manager.mender.mend(etype, job, only, span)
         finally:
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
             try:
                 await line.home.call(SupportsJournal.hold_lease, lease, self._manager.worker, 0.0)
             except PolystoreError as e:

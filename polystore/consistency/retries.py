@@ -143,9 +143,9 @@ class Retries:
             self._open.add(name)
             return False
         if name in self._open:
-            self._open.discard(name)
             spread_us = int(self.context.settings.awaken_spread_s * 1e6)
             await self.home.call(SupportsJournal.awaken, name, None, spread_us)
+            self._open.discard(name)  # not before it is done: the home may have failed, too
         return True
 
     async def _willing(self, name: str, stage: Stage) -> bool:
@@ -153,8 +153,8 @@ class Retries:
         if stage.open:
             self._open.add(name)
         elif name in self._open:
-            self._open.discard(name)
             await self.home.call(SupportsJournal.awaken, name, None, 0)
+            self._open.discard(name)
         if rest_s := stage.rest_s():
             heapq.heappush(self._due[name], self.context.env.monotonic() + rest_s)
         return not rest_s

@@ -351,3 +351,23 @@ def test_nothing_is_compared_when_it_is_switched_off() -> None:
         assert not (await manager.reconciler.state("note")).ended_us
 
     simulated(test)
+
+
+def test_nobody_else_compares_while_a_repair_waits_for_its_copy() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world, "a")
+        another = await world.manager(reconcile_s=0.0)
+        corrupt(world, "a")
+        world.copies["search"].down = Unavailable("away")
+        comparing = asyncio.create_task(manager.reconciler.compare("note"))
+        for _ in range(5):
+            await asyncio.sleep(5.0)
+            assert not comparing.done()
+            assert await another.reconciler.compare("note") is None
+        world.copies["search"].down = None
+        report = await comparing
+        assert report is not None
+        assert report.found == 1
+        assert await another.reconciler.compare("note") is not None
+
+    simulated(test)
