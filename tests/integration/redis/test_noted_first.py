@@ -112,7 +112,7 @@ def test_a_note_that_the_server_has_forgotten_is_not_written_last(monkeypatch: p
         await client.script_load(PUT.text)
         real: Any = vars(Server)["_sent"]
 
-        async def sent(self: Server, commands: Sequence[Command], writes: bool) -> list[Any]:
+        async def sent(self: Server, commands: Sequence[Command], writes: bool) -> Any:
             packets.append(len(commands))
             if len(packets) > 1:
                 raise asyncio.CancelledError
