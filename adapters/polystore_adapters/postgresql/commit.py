@@ -34,6 +34,9 @@ _OPS_SQL = (
     "SELECT tenant, op_id, request_hash, answers FROM ps_op "
     "WHERE (tenant, op_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 )
+COPY_MIN = 16
+"""New rows that are worth a COPY."""
+_OWED = ("version", "tenant", "etype", "id", "h", "targets", "owner", "claimed_at", "created_at")
 OUTBOX_SQL = (
     "INSERT INTO ps_outbox (version, tenant, etype, id, h, targets, owner, claimed_at, created_at) SELECT * FROM "
     "unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], "
@@ -198,7 +201,9 @@ async def _write(db: Session, tables: Tables, decisions: Decisions, standing: St
         )
         for one in decisions.outbox
     ]
-    if owed:
+    if db.copies and len(owed) >= COPY_MIN:
+        await db.copy("ps_outbox", _OWED, owed)
+    elif owed:
         await db.run(OUTBOX_SQL, *map(list, zip(*owed, strict=True)))
     for (tenant, id), (request, answers) in decisions.ops.items():
         sql = "INSERT INTO ps_op (tenant, op_id, request_hash, answers, created_at) VALUES ($1, $2, $3, $4, $5)"
@@ -244,7 +249,9 @@ async def write_drafts(db: Session, table: RecordTable, drafts: Mapping[Key, Dra
         for tenant in tenants:
             ids = [table.key_value(key.id) for key in standing if key.tenant == tenant]
             await db.run(table.free_sql, tenant, ids)
-    if live:
+    if db.copies and table.copied is not None and len(live) >= COPY_MIN and not standing:
+        await db.copy(table.bare, table.copied, table.in_order(live))
+    elif live:
         await db.run(table.upsert_sql, *table.arrays(live))
     if table.edges is not None:
         await graph.replace(db, table, {key: one.body for key, one in drafts.items()})

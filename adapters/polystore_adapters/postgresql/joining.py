@@ -35,6 +35,7 @@ class Joined(Session):
     awaited, see `driven`."""
 
     __slots__ = ()
+    copies = False
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
         found = self._execute(sql, args)

@@ -95,7 +95,7 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
             SupportsKeptBodies,
         }
     )
-    limits: Limits = Limits(part_bytes=PART_BYTES)
+    limits: Limits = Limits(part_bytes=PART_BYTES, import_max=2_000)
     metrics: ClassVar[frozenset[str]] = frozenset({"cosine", "l2", "ip"})
 
     def __init__(self, url: str, options: Options, env: Env) -> None:

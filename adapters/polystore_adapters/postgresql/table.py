@@ -193,6 +193,8 @@ class RecordTable:
             **({} if self.home else {"ps_deleted": "boolean"}),
             **{ident(one): type_ for one, type_ in self.facet_columns.items()},
         }
+        self.copied = None if self.facet_columns else [one.strip('"') for one in self.written]
+        """The names of `written`, where COPY takes the values as they are."""
         kept = {'"ps_tenant"', '"ps_h"', key}
         self.changes = ", ".join(f"{one} = excluded.{one}" for one in self.written if one not in kept)
         arrays = ", ".join(f"${i}::{sent(type_)}[]" for i, type_ in enumerate(self.written.values(), 1))
@@ -238,10 +240,13 @@ class RecordTable:
         text = self.full_text.values(body) if self.full_text is not None else ()
         return [*text, *(column.sent(vectors.get(field)) for field, column in self.vectors.items())]
 
+    def in_order(self, drafts: Mapping[Key, Draft]) -> list[list[Any]]:
+        """Rows of `written` in the order of keys: all writers lock rows in one order."""
+        return [self.values(key, drafts[key]) for key in sorted(drafts, key=lambda key: (key.tenant, key.id))]
+
     def arrays(self, drafts: Mapping[Key, Draft]) -> list[list[Any]]:
-        """The arguments of `upsert_sql` and `apply_sql`, in the order of keys: all writers lock rows in one order."""
-        rows = [self.values(key, drafts[key]) for key in sorted(drafts, key=lambda key: (key.tenant, key.id))]
-        return [list(column) for column in zip(*rows, strict=True)]
+        """The arguments of `upsert_sql` and `apply_sql`."""
+        return [list(column) for column in zip(*self.in_order(drafts), strict=True)]
 
     def record(self, key: Key, row: Sequence[Any]) -> Record:
         """The record of a row that begins with META and the fields. Raises DecodeError."""
