@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.data import Listed
+from benchmarks.imports import LARGE, TARGET
 from benchmarks.measure import Ratio, at_least, interleaved
 from benchmarks.postgresql import asyncpg
 from benchmarks.servers import url_of
@@ -35,15 +36,16 @@ _OUTBOX = (
 
 
 class ByCopy:
-    """The same columns and the same durability, one transaction per chunk: nothing read before, nothing checked, no
-    hash of the content computed, versions counted here. `hashes`: with the index that `verify` walks, too."""
+    """The same columns and the same durability, one transaction for each `size` values: nothing read before, nothing
+    checked, no hash of the content computed, versions counted here. `hashes`: with the index that `verify` walks."""
 
-    def __init__(self, db: Any, name: str) -> None:
+    def __init__(self, db: Any, name: str, size: int = LARGE) -> None:
         self._db = db
         self._name = name
+        self._size = size
         self._version = 0
 
-    async def prepare(self, *, hashes: bool) -> None:
+    async def prepare(self, *, hashes: bool = False) -> None:
         await self._db.execute(_RECORD.format(name=self._name))
         await self._db.execute(_OUTBOX.format(name=f"{self._name}_outbox"))
         if hashes:
@@ -51,7 +53,7 @@ class ByCopy:
 
     async def import_many(self, values: Sequence[Listed]) -> None:
         rest = iter(values)
-        while part := list(islice(rest, CHUNK_MAX)):
+        while part := list(islice(rest, self._size)):
             now_us = time.time_ns() // 1000
             rows = [
                 (version, key_hash("", "listed", one.id), one)
@@ -85,9 +87,9 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
     db = await asyncpg.connect(url, server_settings={"search_path": schema, "synchronous_commit": "on"})
     try:
         await db.execute(f"CREATE SCHEMA {schema}")
-        bare, indexed = ByCopy(db, "bare"), ByCopy(db, "indexed")
-        await bare.prepare(hashes=False)
-        await indexed.prepare(hashes=True)
+        by_hand = {one: ByCopy(db, one, CHUNK_MAX if one == "small" else LARGE) for one in ("bare", "small", "indexed")}
+        for one, contender in by_hand.items():
+            await contender.prepare(hashes=one == "indexed")
         ours = f"{url}{'&' if '?' in url else '?'}synchronous_commit=on"
         stores = {
             "home": {"url": ours, "roles": ["home", "journal"], "options": {"schema": schema}},
@@ -104,13 +106,18 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
                 await contender.import_many(values)
                 return (time.perf_counter() - started) / count
 
-            contenders = {"ours": hda.collection(Listed), "bare": bare, "indexed": indexed}
+            contenders = {"ours": hda.collection(Listed), **by_hand}
             times = await interleaved({key: lambda one=one: round_of(one) for key, one in contenders.items()}, rounds)
     finally:
         await db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         await db.close()
-    informs = at_least(24, name, "the same, hashes indexed", 0.6, times["ours"], times["indexed"])
+
+    def informs(against: str, theirs: str) -> Ratio:
+        ratio = at_least(24, name, against, TARGET, times["ours"], times[theirs])
+        return msgspec.structs.replace(ratio, target="", met=None)
+
     return [
-        at_least(24, name, "COPY + COPY of the outbox", 0.6, times["ours"], times["bare"]),
-        msgspec.structs.replace(informs, target="", met=None),
+        at_least(24, name, "COPY + COPY of the outbox", TARGET, times["ours"], times["bare"]),
+        informs("the same, commits of 500", "small"),
+        informs("the same, hashes indexed", "indexed"),
     ]
