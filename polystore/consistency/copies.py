@@ -56,8 +56,15 @@ async def register(
     line.wanted[etype] = frozenset(wanted)
 
 
-def check_readable(rows: Iterable[TargetRow], etype: str, store: str, *, whole: bool = True) -> None:
-    """Raises Unavailable when a copy is out of service, or incomplete and is to be `whole`."""
+def check_readable(
+    rows: Iterable[TargetRow], etype: str, store: str, *, whole: bool = True, late: bool = False
+) -> None:
+    """Raises Unavailable when a copy is out of service, or incomplete and is to be `whole`; `late`: when it may be."""
+    if late:
+        raise Unavailable(
+            f"{etype} has moved, and this process could not go over yet, since a store did not answer; try again",
+            store=store,
+        )
     for row in rows:
         if whole and row.name == store and row.status == "backfilling":
             raise Unavailable(

@@ -136,9 +136,9 @@ class DataConsistencyManager:
 
     async def _follow(self, line: Line) -> bool:
         """Go over to what another process has rebuilt or moved; False when there is nothing new."""
-        texts = await line.home.call(SupportsJournal.placements)
+        since, texts = self.env.monotonic(), await line.home.call(SupportsJournal.placements)
         rebuilt = await self.rebuilder.follow(line, texts)
-        return await self.mover.follow(line, texts) or rebuilt
+        return await self.mover.follow(line, texts, since) or rebuilt
 
     def place(self, placement: Placement) -> None:
         """From now on this holds in this process."""
@@ -377,9 +377,10 @@ class DataConsistencyManager:
 
     def readable(self, etype: str, store: str, *, whole: bool = True) -> None:
         """Raises Unavailable when another process has taken a copy out of service; if it is to be `whole`, also while
-        it is being filled."""
+        it is being filled, and when others may have gone over to another one."""
         if store != self.placements[etype].authority:
-            check_readable(self.line(etype).targets.rows(etype), etype, store, whole=whole)
+            late = whole and self.mover.late(etype)
+            check_readable(self.line(etype).targets.rows(etype), etype, store, whole=whole, late=late)
 
     def inline_vectors(self, etype: str, body: Mapping[str, Any]) -> dict[str, bytes]:
         """Vectors that are made within the write: of in-process embedders, and of vector fields."""

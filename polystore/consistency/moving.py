@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
@@ -79,6 +80,10 @@ class Mover:
         self.wrong: dict[str, str] = {}
         """Entity -> why its move cannot end by itself, as this process found when it compared."""
         self._next: dict[str, float] = {}
+        self._seen: dict[str, float] = {}
+        """Home -> when the last look began by which those serve who serve here."""
+        self._behind: dict[str, set[str]] = {}
+        """Home -> entities that others serve than are known here."""
         self._turns: dict[str, asyncio.Lock] = {}
         """Home -> held by who goes over: on what was read before, nobody goes back."""
 
@@ -90,9 +95,15 @@ class Mover:
 
     # -- all processes --------------------------------------------------------------------------------------------
 
-    async def follow(self, line: Line, texts: Mapping[str, str]) -> bool:
-        """Go over to what the remembered placements say; False when that is nothing new."""
-        if not self._new(line, texts):
+    async def follow(self, line: Line, texts: Mapping[str, str], since: float) -> bool:
+        """Go over to what the remembered placements say, which were asked for at `since`; False when that is nothing
+        new."""
+        new = self._new(line, texts)
+        known, home = self._manager.placements, line.home.name
+        self._behind[home] = {one.etype for one in new if one.facets != known[one.etype].facets}
+        if not self._behind[home]:
+            self._seen[home] = since
+        if not new:
             return False
         followed = False
         async with self._turn(line):
@@ -119,7 +130,7 @@ class Mover:
         """From now on this placement holds in this process. Stores that hold other facets than before are told."""
         manager, etype = self._manager, now.etype
         before = manager.placements[etype]
-        for name in now.targets().keys() - manager.stores.keys():
+        for name in sorted(now.targets().keys() - manager.stores.keys()):
             await self.reach(name)
         told = {
             name
@@ -129,18 +140,27 @@ class Mover:
         standing = told & {before.authority, before.home, *before.targets()}
         async with line.alone() if standing else contextlib.nullcontext():
             if told:
-                await self.prepare(now, told)
+                await self.prepare(now, sorted(told))
         await line.targets.refresh()
         await register(line, etype, now, manager.stores, manager.embedders, manager.detach)
         await line.targets.refresh()
         for what in ("known", "leaving"):
             self._since.pop((etype, what), None)
         manager.place(now)
+        self._behind.get(line.home.name, set()).discard(etype)
         self.pace(line)
         for name in now.targets():
             line.retries.wake(name)
         line.wake()
         await take_aliases(manager.stores, [now], manager.report, create=True)
+
+    def late(self, etype: str) -> bool:
+        """Whether this process still has to go over with a type, and for so long that what it knows to serve may have
+        been turned off since: what leaves is not waited for any longer, see `_end`."""
+        home, env = self._manager.placements[etype].authority, self._manager.env
+        if etype not in self._behind.get(home, ()):
+            return False
+        return env.monotonic() - self._seen.get(home, -math.inf) > self._manager.settings.worker_dead_s
 
     async def remember(self, line: Line, before: Placement, now: Placement) -> bool:
         """Remember what follows from the placement `before`, and go over to it; False when that does not hold here any
@@ -185,7 +205,7 @@ class Mover:
         manager, etype = self._manager, placement.etype
         names = set(placement.upcoming.values())
         if unknown := names - manager.stores.keys():
-            for name in unknown:
+            for name in sorted(unknown):
                 await self._lease(line, f"without:{name}")
             return
         # Edges between types are walked in one store: types that move to the same one go over together.

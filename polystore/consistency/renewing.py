@@ -85,7 +85,6 @@ class Renewer:
                 f"{store!r} has nothing to go back to: it was not rebuilt, or what served before was discarded"
             )
         for etype, facets in copied.items():
-            await self._until_over(etype, lambda p: not p.leaving)
             async with self._turn(etype):
                 await self._begin(etype, facets, rate_per_s, back=back)
         for etype in copied:
@@ -98,7 +97,6 @@ class Renewer:
         """Remove what a rebuild has left behind; returns the places that were emptied. Raises as `rebuild`."""
         emptied: list[str] = []
         for etype, facets in self._checked(store).items():
-            await self._until_over(etype, lambda p: not p.leaving)
             async with self._turn(etype):
                 for name in sorted(set(self._kept(etype, facets).values())):
                     await self._empty(etype, name)
@@ -134,10 +132,15 @@ class Renewer:
         one empties."""
         line, worker = self._manager.line(etype), self._manager.worker
         lease = f"rebuild:{etype}"
-        while not await line.home.call(SupportsJournal.hold_lease, lease, worker, TURN_S):  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)
         try:
-            await self._follow(line, etype)
+            while True:
+                while not await line.home.call(SupportsJournal.hold_lease, lease, worker, TURN_S):  # noqa: ASYNC110
+                    await asyncio.sleep(POLL_S)
+                await self._follow(line, etype)
+                if not self._manager.placements[etype].leaving:
+                    break
+                # Of a move that was followed just now, too: what it leaves may still be asked, so nobody empties it.
+                await self._until_over(etype, lambda p: not p.leaving)
             yield
         finally:
             await line.home.call(SupportsJournal.hold_lease, lease, worker, 0.0)

@@ -124,7 +124,10 @@ class Retries:
             return False
         else:
             limit = min(store.limits.batch_max, self.context.settings.batch_max)
-        etypes = [t for t in self.targets.etypes(name) if t in self.context.types]
+        etypes = self.targets.etypes(name)
+        if store is not None:  # off for one type and not for another, it is still brought what it was owed: that counts
+            etypes = [row.etype for row in self.targets.rows() if row.name == name]
+        etypes = [etype for etype in etypes if etype in self.context.types]
         now_us = self.context.env.now_us()
         rows = await self.home.call(SupportsJournal.due, name, etypes, now_us, limit)
         if not rows:

@@ -84,7 +84,7 @@ async def open_all(
     journal = _journal(stores, placements)
     logs = {etype: one for etype, one in alone.items() if kind_of(types[etype]) == "fact"}
     facts = Facts(manager, types, stores, logs, journal)
-    await remember(stores, remembered, journal)
+    await remember(stores, remembered, journal, journals)
     exits.push_async_callback(manager.stop)
     manager.rebuilder.prepare = lambda etype: prepare_again(stores, types[etype], placements[etype], manager)
     manager.mover.reach = Places(loaded.stores, env, known, later).reach

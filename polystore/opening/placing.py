@@ -124,14 +124,22 @@ async def _owed(home: Store | None) -> Mapping[str, int]:
     return {name: backlog.retry.get(name, 0) + backlog.parked.get(name, 0) for name in names}
 
 
-async def remember(stores: Mapping[str, Store], remembered: Mapping[str, Remembered], journal: Store | None) -> None:
+async def remember(
+    stores: Mapping[str, Store], remembered: Mapping[str, Remembered], journal: Store | None, before: Mapping[str, str]
+) -> None:
     """Store the placements that are new. A standing copy that gets another facet is filled again: the manager only
-    fills copies that it does not know."""
+    fills copies that it does not know. Raises ConfigurationError when another process has placed a type otherwise since
+    the journals were read (`before`): what it has begun is not to be taken back unseen."""
     for etype, one in remembered.items():
         own = stores.get(one.placement.authority)  # no record needs its home when it is optional
         # Of what is no record, the journal remembers where it lives.
         home = own if own is not None and own.supports(SupportsJournal) else journal
-        if one.changed and home is not None:
+        now = None if home is None or not one.changed else (await home.call(SupportsJournal.placements)).get(etype)
+        if now not in (None, before.get(etype), one.json):
+            raise ConfigurationError(
+                f"another process has placed {etype} at this moment, while this one was opened; open it again"
+            )
+        if one.changed and home is not None and now != one.json:
             for row in await home.call(SupportsJournal.targets):
                 if row.etype == etype and row.name in one.backfill and row.status != "off":
                     again = msgspec.structs.replace(row, status="backfilling", cursor=None)

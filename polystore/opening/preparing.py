@@ -34,7 +34,8 @@ async def prepare(
         name: [] for name, store in stores.items() if store.roles & {"time_series", "live_state", "file", "cache"}
     }
     for etype, placement in placements.items():
-        for name in {placement.authority, placement.home, *placement.targets()} & stores.keys() - {placement.cache}:
+        told = {placement.authority, placement.home, *placement.targets()} & stores.keys() - {placement.cache}
+        for name in sorted(told):
             layout = _layout(types[etype], placement, name, manager)
             layouts.setdefault(name, []).append(layout)
 

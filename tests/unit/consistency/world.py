@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -94,14 +94,16 @@ class World:
         self.home = MemoryRepository(self.servers["home"], self.env)
         self.managers: list[DataConsistencyManager] = []
 
-    async def manager(self, *, placement: Placement | None = None, **settings: Any) -> DataConsistencyManager:
+    async def manager(
+        self, *, placements: Mapping[str, Placement] = {}, placement: Placement | None = None, **settings: Any
+    ) -> DataConsistencyManager:
         repositories = {"home": self.home, **self.copies}
         stores = {n: Store(n, cast(Repository, r), env=self.env) for n, r in repositories.items()}
         manager = DataConsistencyManager(
             self.env,
             self.types,
             stores,
-            {"note": placement or self.placement},
+            {"note": placement or self.placement, **placements},
             {"default": self.embedder},
             Settings(**settings),
         )
