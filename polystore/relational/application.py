@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from polystore.entity import EntityType
 from polystore.errors import DecodeError, SchemaMismatch
 from polystore.mapped import Column, MappedClass
 from polystore.model import Body
@@ -46,8 +47,8 @@ class Form:
 class FormCodec:
     """Bodies to and from the columns of such a table, in the order of the fields."""
 
-    def __init__(self, etype: str, forms: Mapping[str, Form]) -> None:
-        self._etype = etype
+    def __init__(self, entity: EntityType[Any], forms: Mapping[str, Form]) -> None:
+        self._entity = entity
         self._forms = forms
         self.names = tuple(forms)
 
@@ -62,7 +63,7 @@ class FormCodec:
                 body[name] = form.decode(value)
             except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as e:
                 raise DecodeError(
-                    f"{self._etype} {id!r}: the stored value of {name!r} does not fit its column's type; mend the row"
+                    f"{self._entity.name} {id!r}: the stored value of {name!r} does not fit its column's type; mend the row"
                 ) from e
         return body
 

@@ -143,7 +143,7 @@ class ApplicationTable(RecordTable):
         self.name = ident("ps_row", self.etype)
         self.unique = ()
         self.forms = {name: _Form(mapped.columns[name], self._driver) for name in self.entity.fields}
-        self.codec = _Codec(self.etype, self.forms)
+        self.codec = _Codec(self.entity, self.forms)
         self._column = {name: ident(mapped.columns[name].column.name) for name in self.forms}
         self.pk, key = self._column[self.key], self.forms[self.key]
         self.key_type = "uuid" if key.uuid else "bpchar" if key.char else key.array if key.array == "text" else "bigint"

@@ -66,7 +66,7 @@ class ApplicationTable(RecordTable):
         self.mapped: MappedClass[Any] = mapped
         self.name = mapped.table.name
         self._forms = {name: Form(mapped.columns[name], DIALECT.compiler) for name in self.entity.fields}
-        self.codec = _Codec(self.etype, self._forms)
+        self.codec = _Codec(self.entity, self._forms)
         self._column = {name: _quoted(mapped.columns[name].column.name) for name in self._forms}
         self._table, self._pk = _quoted(self.name), self._column[self.key]
         fields = ", ".join(f'u.{column} AS "{name}"' for name, column in self._column.items())
