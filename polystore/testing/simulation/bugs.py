@@ -26,6 +26,7 @@ from polystore.consistency.filling import Filling
 from polystore.consistency.leases import Leases
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Job, Mender
+from polystore.consistency.moving import Mover
 from polystore.consistency.tasks import SyncTask
 from polystore.consistency.verify import Side, Verifier
 from polystore.errors import PolystoreError
@@ -38,9 +39,11 @@ from polystore.model import (
     HashSpan,
     Key,
     Outcome,
+    Placement,
     PointRow,
     Settlement,
     StoredVector,
+    TargetRow,
     Write,
     Written,
     text_hash,
@@ -291,6 +294,37 @@ def _equals_stay(right: Callable[..., Outcome]) -> Callable[..., Outcome]:
     return apply
 
 
+def _first_part_only(right: Callable[..., TargetRow]) -> Callable[..., TargetRow]:
+    def backfill(self: MemoryServer, row: TargetRow, limit: int) -> TargetRow:
+        walked = replace(right(self, row, limit), cursor="")
+        self.set_target(walked)
+        return walked
+
+    return backfill
+
+
+def _nothing_wrong(_right: Callable[..., Any]) -> Callable[..., Any]:
+    async def wrong(_self: Mover, _placement: Placement) -> str:
+        return ""
+
+    return wrong
+
+
+def _complete_ones_only(_right: Callable[..., int]) -> Callable[..., int]:
+    def mask(self: MemoryServer, etype: str) -> int:
+        return sum(1 << row.bit for row in self.targets() if row.etype == etype and row.status == "active")
+
+    return mask
+
+
+def _at_once(right: Callable[..., Any]) -> Callable[..., Any]:
+    async def end(self: Mover, line: Line, placement: Placement) -> None:
+        vars(self)["_since"][placement.etype, "leaving"] = -math.inf
+        await right(self, line, placement)
+
+    return end
+
+
 BUGS: dict[str, tuple[Patch, int]] = {
     "no_guard": ((MemoryServer, "_apply", _no_guard), 10),
     "hard_delete": ((MemoryServer, "_apply", _hard_delete), 10),
@@ -319,10 +353,14 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "repair_ignores_pending": ((Mender, "_settled", _pending_ignored), 200),
     "repair_deletes_at_first_sight": ((Mender, "_mend", _deleted_at_first_sight), 200),
     "repair_leaves_equals": ((MemoryServer, "_apply", _equals_stay), 100),
+    "move_filled_in_part": ((MemoryServer, "backfill", _first_part_only), 300),
+    "move_not_compared": ((Mover, "_wrong", _nothing_wrong), 300),
+    "move_not_owed": ((MemoryServer, "mask", _complete_ones_only), 300),
+    "move_ends_at_once": ((Mover, "_end", _at_once), 300),
     "dead_seem_alive": ((MemoryServer, "beat", _dead_seem_alive), 50),
 }
 """Name -> the patch, and the number of seeds within which it must be found; those of repairs are looked for in seeds
-whose copies are corrupted."""
+whose copies are corrupted, those of moves in seeds that grow."""
 
 
 @contextlib.contextmanager

@@ -105,6 +105,12 @@ def no_lost_body(history: History, _final: Final) -> Iterator[str]:
     yield from history.lost
 
 
+def complete_answers(history: History, _final: Final) -> Iterator[str]:
+    """A facet that moves is served by who is complete: no search is answered from a copy that is still being filled, is
+    filled no more, or differs from its home in what it is not owed."""
+    yield from history.incomplete
+
+
 def no_lost_update(history: History, _final: Final) -> Iterator[str]:
     """What a commit replaced is what the commit before it wrote: no write falls between."""
     standing: dict[Key, Change] = {}
@@ -206,6 +212,6 @@ CHECKERS: dict[str, Checker] = {
     one.__name__: one
     for one in (
         converged, monotonic, no_phantom, no_resurrect, no_lost_ack, no_lost_body, no_lost_update, applied_once, ryw,
-        stale_bound, expiry, facts_kept, no_false_repair, no_surprise,
+        complete_answers, stale_bound, expiry, facts_kept, no_false_repair, no_surprise,
     )
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from polystore_adapters.memory.tables import Row
@@ -24,19 +24,31 @@ async def corruptions(servers: Sequence[SimServer], r: random.Random, seen: Hist
     """Until it is cancelled."""
     while True:
         await asyncio.sleep(r.expovariate(1 / _PAUSE_S))
-        server = r.choice(servers)
-        rows = [
-            (Key(tenant, etype, id), row)
-            for etype in sorted(server.layouts)
-            for tenant, part in server.parts(etype)
-            for id, row in sorted(part.rows.items())
-        ]
-        if rows:
-            kind = r.choice(KINDS)
-            key = _corrupt(server, *r.choice(rows), kind)
-            seen.corrupted.add((server.name, key))
-            seen.covered[f"corrupted {kind}"] += 1
-            seen.note(f"{server.name} {key.tenant}/{key.etype}/{key.id} is corrupted: {kind}")
+        corrupt_one(r.choice(servers), r, seen)
+
+
+def corrupt_one(
+    server: SimServer,
+    r: random.Random,
+    seen: History,
+    kinds: Sequence[str] = KINDS,
+    only: Collection[str] | None = None,
+) -> bool:
+    """Make one record (of those with these ids) wrong, in one of these ways; False when there is none."""
+    rows = [
+        (Key(tenant, etype, id), row)
+        for etype in sorted(server.layouts)
+        for tenant, part in server.parts(etype)
+        for id, row in sorted(part.rows.items())
+        if only is None or id in only
+    ]
+    if rows:
+        kind = r.choice(kinds)
+        key = _corrupt(server, *r.choice(rows), kind)
+        seen.corrupted.add((server.name, key))
+        seen.covered[f"corrupted {kind}"] += 1
+        seen.note(f"{server.name} {key.tenant}/{key.etype}/{key.id} is corrupted: {kind}")
+    return bool(rows)
 
 
 def _corrupt(server: SimServer, key: Key, row: Row, kind: str) -> Key:
@@ -68,12 +80,13 @@ def still_wrong(home: SimServer, servers: Sequence[SimServer], seen: History) ->
     for server in servers:
         states = server.contents()
         for name, key in sorted(seen.corrupted - parked, key=str):
-            if name == server.name and _differs(standing.get(key), states.get(key)):
+            if name == server.name and differs(standing.get(key), states.get(key)):
                 wrong.append(f"{name} {key.id}")
     return wrong
 
 
-def _differs(here: State | None, there: State | None) -> bool:
+def differs(here: State | None, there: State | None) -> bool:
+    """Whether a copy has a record otherwise than its home. Of vectors, only those that were corrupted are known."""
     if here is None or here.deleted:
         return there is not None and not there.deleted
     if there is None or there.deleted or (here.version, here.hash) != (there.version, there.hash):

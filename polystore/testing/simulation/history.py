@@ -102,6 +102,8 @@ class History:
     cached_reads: list[CachedRead] = field(default_factory=list[CachedRead])
     expired: list[str] = field(default_factory=list[str])
     """What a server did wrong with a record that expires, in words."""
+    incomplete: list[str] = field(default_factory=list[str])
+    """Searches that were answered from a copy that lacked something, in words."""
     lost: list[str] = field(default_factory=list[str])
     """Bodies that went from a journal and were not at their home, in words."""
     corrupted: set[tuple[str, Key]] = field(default_factory=set[tuple[str, Key]])

@@ -12,7 +12,7 @@ from polystore_adapters.memory import MemoryRepository
 from polystore.env import Env
 from polystore.errors import OutcomeUnknown, PolystoreError, RateLimited, StoreFull, Unavailable
 from polystore.model import Change, Limits, Outcome
-from polystore.protocols import SupportsInlineCache, SupportsInlineGet
+from polystore.protocols import SupportsCommit, SupportsInlineCache, SupportsInlineGet, SupportsJournal
 from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.history import History
 from polystore.testing.simulation.servers import SimServer
@@ -52,6 +52,12 @@ class Network:
         """Requests that will be carried out later, whoever sent them."""
         self.workers: dict[str, str] = {}
         """Process -> its worker, once it has had a lease."""
+        self.looked: dict[str, float] = {}
+        """Process -> when it last saw which copies there are."""
+
+    def silent(self, process: str, seconds: float) -> bool:
+        """Whether a process has not looked at the journal for so long."""
+        return self.loop.time() - self.looked.get(process, 0.0) > seconds
 
     def heal(self) -> None:
         self.fault = 0.0
@@ -115,11 +121,13 @@ class Link:
             await self._no_answer(verb)
         if fault == "twice":
             network.land(work, what)
-        result = work()
+        result, at = work(), network.loop.time()
         await self._travel(slow=fault == "slow" and not slow_there)
         if fault == "after":
             raise self._broken(verb)
         await self._meet_trouble(verb, on_the_way_back=True)
+        if verb == "targets":
+            network.looked[self._process] = at
         return result
 
     async def _travel(self, *, slow: bool) -> None:
@@ -146,9 +154,10 @@ class Link:
                 pass
 
     async def _no_answer(self, verb: str) -> None:
-        """Half of the drivers give up by themselves; with the others the caller's own deadline must end it."""
+        """Half of the drivers give up by themselves; with the others the caller's deadline must end it. Of `prepare`,
+        which may have to carry records over, no caller has one: there all do."""
         r = self._network.random
-        if r.random() < 0.5:
+        if r.random() < 0.5 or verb == "prepare":
             await asyncio.sleep(r.uniform(0.5, 2.0))
             raise self._broken(verb)
         await asyncio.get_running_loop().create_future()
@@ -195,3 +204,9 @@ class SimRepository(MemoryRepository):
             Outcome("rejected", RateLimited("429 for this item")) if i in refused else next(answers)
             for i in range(len(changes))
         ]
+
+
+class DocumentRepository(SimRepository):
+    """A memory server that cannot commit: it says so itself."""
+
+    capabilities = SimRepository.capabilities - {SupportsCommit, SupportsJournal}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from polystore.cache import CacheStore
 from polystore.consistency import DataConsistencyManager, Settings
@@ -14,17 +15,19 @@ from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.journaled import lend
 from polystore.model import Placement
+from polystore.protocols import Repository
 from polystore.store import Settings as StoreSettings
 from polystore.store import Store
 from polystore.testing.simloop import SimLoop, current_process
 from polystore.testing.simulation.caching import CACHE, CacheReader, SimCacheServer
 from polystore.testing.simulation.corrupting import RECONCILE_S, ROUND_S
 from polystore.testing.simulation.history import HOME, History
-from polystore.testing.simulation.network import Link, Network, SimRepository
+from polystore.testing.simulation.network import DocumentRepository, Link, Network, SimRepository
 from polystore.testing.simulation.scenario import Scenario
-from polystore.testing.simulation.servers import FACTS, LOGS, TYPES, SimServer, placements
+from polystore.testing.simulation.servers import DOCUMENTS, FACTS, LOGS, TYPES, SimServer, placements
 from polystore.testing.simulation.unguarded import UnguardedRepository
 
+R = TypeVar("R")
 START_US = 1_700_000_000_000_000
 
 
@@ -35,6 +38,8 @@ class SimEnv(Env):
         self.random = random.Random(f"env {scenario.seed}")
         self._loop = loop
         self._history = history
+        self.repositories: dict[str, Callable[[str], Repository]] = {}
+        """Process -> its connection with a server, where it connects as an application does."""
         self._crash_at = scenario.crash_at
         self._hits_left = scenario.crash_hit
 
@@ -43,6 +48,11 @@ class SimEnv(Env):
 
     def monotonic(self) -> float:
         return self._loop.time()
+
+    def connected(self, store: str, repository: R) -> R:
+        process = current_process()
+        assert process is not None
+        return cast(R, self.repositories[process.name](store))
 
     def crashpoint(self, name: str) -> None:
         self._history.covered[f"passed {name}"] += 1
@@ -78,8 +88,8 @@ class Node:
         self.manager: DataConsistencyManager | None = None
         self.reader: CacheReader | None = None
         self.facts: Facts | None = None
-        self._scenario = scenario
-        self._embedder = embedder
+        self.scenario = scenario
+        self.embedder = embedder
         self._placements = placements(scenario, complete=complete)
 
     async def open(self) -> DataConsistencyManager:
@@ -90,7 +100,7 @@ class Node:
                 await manager.start()
             except PolystoreError as e:
                 self.network.history.note(f"{self.name} cannot start: {e}")
-                await self._close(manager)
+                await self._stop(manager)
                 await asyncio.sleep(self.env.random.uniform(0.1, 1.0))
             else:
                 assert self.facts is not None
@@ -99,44 +109,46 @@ class Node:
                 return manager
 
     def _manager(self) -> DataConsistencyManager:
-        scenario = self._scenario
         stores = {
             name: Store(
                 name,
-                self._repository(server),
+                self.repository(server),
                 env=self.env,
                 settings=StoreSettings(timeout_s=4.0 if name == HOME else 2.0),
             )
             for name, server in self.servers.items()
             if name in (HOME, FACTS) or any(name in one.copies() for one in self._placements.values())
         }
-        settings = Settings(
-            queue_max=scenario.queue_max,
-            lanes=2,
-            batch_max=scenario.batch_max,
-            backfill_chunk=4,
-            embed_timeout_s=3.0,
-            kept_s=2.0,
-            reconcile_s=RECONCILE_S if scenario.corrupted else 0.0,
-            reconcile_full_s=ROUND_S,
-        )
         lend(self.env, stores, TYPES, self._placements)
-        embedders = {"default": self._embedder}
+        embedders = {"default": self.embedder}
         if CACHE in stores:
             cache = stores[CACHE] = CacheStore(stores[CACHE], TYPES, self.env)
             server = cast(SimCacheServer, self.servers[CACHE])
             self.reader = CacheReader(self.name, cache, stores[HOME], server, self.network.history)
-        manager = DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, settings)
+        manager = DataConsistencyManager(self.env, TYPES, stores, self._placements, embedders, self.settings())
         logs = {etype: Placement(etype, FACTS, {}) for etype in LOGS}
         self.facts = Facts(manager, {**TYPES, **LOGS}, stores, logs, stores[HOME])
         return manager
 
-    def _repository(self, server: SimServer) -> SimRepository:
-        link, size = Link(self.network, self.name, server), self._scenario.batch_max
-        durable = self._scenario.journaled != "forgetful"
+    def settings(self) -> Settings:
+        return Settings(
+            queue_max=self.scenario.queue_max,
+            lanes=2,
+            batch_max=self.scenario.batch_max,
+            backfill_chunk=4,
+            embed_timeout_s=3.0,
+            kept_s=2.0,
+            reconcile_s=RECONCILE_S if self.scenario.corrupted else 0.0,
+            reconcile_full_s=ROUND_S,
+        )
+
+    def repository(self, server: SimServer) -> SimRepository:
+        link, size = Link(self.network, self.name, server), self.scenario.batch_max
+        durable = self.scenario.journaled != "forgetful"
         if not server.compares:
             return UnguardedRepository(self.servers[HOME], server, self.env, link, size, durable=durable)
-        return SimRepository(server, self.env, link, size, durable=durable)
+        kind = DocumentRepository if server.name == DOCUMENTS else SimRepository
+        return kind(server, self.env, link, size, durable=durable)
 
     async def leave(self) -> None:
         """End as a process should: deliver what is in hand, say goodbye, close."""
@@ -145,11 +157,14 @@ class Node:
             self.process.kill()
             return
         await manager.drain(2.0)
-        await self._close(manager)
+        await self.close(manager)
         self.network.history.note(f"{self.name} has left")
         self.process.kill()
 
-    async def _close(self, manager: DataConsistencyManager) -> None:
+    async def close(self, manager: DataConsistencyManager) -> None:
+        await self._stop(manager)
+
+    async def _stop(self, manager: DataConsistencyManager) -> None:
         assert self.facts is not None
         await self.facts.stop()
         await manager.stop()

@@ -34,8 +34,13 @@ CRASHPOINTS = (
 """Where production code calls `Env.crashpoint`; the names of copies are the simulation's."""
 REPAIRS = ("repair.found", "repair.owed")
 """The same, in seeds in which copies are corrupted."""
+MOVES = ("move.filled", "move.compared", "move.remember", "move.remembered", "move.gone_over", "rebuild.emptied")
+"""The same, in seeds in which a copy moves."""
 PASSED_TOO = (
     *REPAIRS,
+    *MOVES,
+    "delivery.applied.words",
+    "delivery.applied.search~2",
     "delivery.applied.documents",
 )
 """At homes that cannot commit; no seed ends a process just there, so that all keep their histories."""
@@ -74,31 +79,54 @@ class Scenario(Value, frozen=True):
     """One copy cannot compare and write in one step."""
     corrupted: bool = False
     """Copies are made wrong behind everybody's back, and compared with their homes by and by."""
+    grown: Literal["", "added", "rebuilt"] = ""
+    """A copy moves while everything goes on: to a store that is added to the configuration, or to its other place."""
 
     @classmethod
     def draw(cls, seed: int) -> Scenario:
         r = random.Random(f"scenario {seed}")
-        return cls(
-            seed=seed,
-            processes=r.choice((2, 2, 3)),
-            three_copies=r.random() < 0.6,
+        return (
+            cls(
+                seed=seed,
+                processes=r.choice((2, 2, 3)),
+                three_copies=r.random() < 0.6,
+                operations=r.randint(60, 100),
+                pause_s=r.choice((0.05, 0.2, 0.4)),
+                fault=r.choice((0.0, 0.004, 0.01, 0.02)),
+                disturbances=r.randint(1, 5),
+                poison=r.random() < 0.3,
+                embedder=r.choice(("inline", "slow", "flaky")),
+                queue_max=r.choice((6, 40, 1000)),
+                batch_max=r.choice((2, 5, 50)),
+                crash_at=CRASHPOINTS[seed % len(CRASHPOINTS)],
+                crash_hit=r.choice((1, 2, 5, 20)),
+                preloaded=r.random() < 0.25,
+                reconfigured=r.random() < 0.25,
+                cached=r.random() < 0.6,
+                # Drawn apart: the other seeds keep their histories.
+                journaled=random.Random(f"journaled {seed}").choice(("", "", "", "durable", "durable", "forgetful")),
+                unguarded=random.Random(f"unguarded {seed}").random() < 0.25,
+            )
+            .after_all(random.Random(f"corrupted {seed}"))
+            .growing(random.Random(f"grown {seed}"))
+        )
+
+    def growing(self, r: random.Random) -> Scenario:
+        """Growing or not; not where copies come and go, or are made wrong, anyhow. In half of these seeds a process
+        dies in the middle of the move. Writes go on for longer. A copy that refuses records is not to be rebuilt."""
+        if self.reconfigured or self.corrupted or r.random() > 0.1:
+            return self
+        grown: Literal["added", "rebuilt"] = "added" if self.seed % 3 else "rebuilt"
+        return replace(
+            self,
+            grown=grown,
+            preloaded=True,
             operations=r.randint(60, 100),
-            pause_s=r.choice((0.05, 0.2, 0.4)),
-            fault=r.choice((0.0, 0.004, 0.01, 0.02)),
-            disturbances=r.randint(1, 5),
-            poison=r.random() < 0.3,
-            embedder=r.choice(("inline", "slow", "flaky")),
-            queue_max=r.choice((6, 40, 1000)),
-            batch_max=r.choice((2, 5, 50)),
-            crash_at=CRASHPOINTS[seed % len(CRASHPOINTS)],
-            crash_hit=r.choice((1, 2, 5, 20)),
-            preloaded=r.random() < 0.25,
-            reconfigured=r.random() < 0.25,
-            cached=r.random() < 0.6,
-            # Drawn apart: the other seeds keep their histories.
-            journaled=random.Random(f"journaled {seed}").choice(("", "", "", "durable", "durable", "forgetful")),
-            unguarded=random.Random(f"unguarded {seed}").random() < 0.25,
-        ).after_all(random.Random(f"corrupted {seed}"))
+            pause_s=r.choice((0.5, 1.0)),
+            poison=self.poison and grown == "added",
+            crash_at=r.choice((self.crash_at, r.choice(MOVES))),
+            crash_hit=r.choice((1, 2)),
+        )
 
     def after_all(self, r: random.Random) -> Scenario:
         """Corrupted or not; not where a copy has no guard, which is repaired without that. In half of the corrupted

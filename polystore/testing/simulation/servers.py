@@ -30,6 +30,7 @@ from polystore.model import (
     Committed,
     Held,
     Key,
+    Match,
     Outcome,
     Placement,
     Record,
@@ -148,6 +149,8 @@ class SimServer(MemoryServer):
         """False: it writes whatever it is told."""
         self.late = ""
         """Why what it is told now comes too late, see `history.Change`."""
+        self.asked: Callable[[str, str], None] | None = None
+        """Told of each search, by entity type and tenant, in the moment in which it is answered."""
         self._seen = seen
 
     def standing(self, key: Key) -> State | None:
@@ -251,6 +254,16 @@ class SimServer(MemoryServer):
         for record in found:
             if record is not None and record.body is not None and self._is_over(record.key, self.env.now_us()):
                 self._seen.expired.append(f"{self.name} shows {record.key.id} at {record.version}, which has expired")
+        return found
+
+    def expires(self, key: Key) -> bool:
+        row = self.part(key.etype, key.tenant).rows.get(key.id)
+        return row is not None and row.expires_us > 0
+
+    def search(self, etype: str, tenant: str, *question: Any, **named: Any) -> list[Match]:
+        found = super().search(etype, tenant, *question, **named)
+        if self.asked is not None:
+            self.asked(etype, tenant)
         return found
 
     def _record(

@@ -11,7 +11,7 @@ from typing import Literal
 from polystore.consistency import DataConsistencyManager
 from polystore.consistency.facts import Facts
 from polystore.embedding import pack
-from polystore.errors import PolystoreError
+from polystore.errors import PolystoreError, Unavailable
 from polystore.model import Key, Line, OpId, PointRow, Series, Write, key_hash
 from polystore.results import Ack, Token, WriteResult
 from polystore.testing.simulation.history import HOME, Append, Attempt, Read
@@ -97,10 +97,9 @@ class Client:
             attempt.state = "unknown" if e.outcome_unknown else "failed"
             self.history.note(f"{self.node.name} #{attempt.n} {attempt.error}")
             return not e.outcome_unknown
-        copies = {etype: placement.copies() for etype, placement in self.manager.placements.items()}
         servers = self.node.servers
-        attempt.held = [{name: servers[name].version(w.key) for name in copies[w.key.etype]} for w in writes]
-        attempt.results, attempt.state = results, "ok"
+        held = [{name: servers[name].version(w.key) for name in x.stores} for w, x in zip(writes, results, strict=True)]
+        attempt.results, attempt.held, attempt.state = results, held, "ok"
         self.history.note(f"{self.node.name} #{attempt.n} ok {[(x.version, dict(x.stores)) for x in results]}")
         self._remember(writes, results)
         return True
@@ -175,7 +174,10 @@ class Client:
         try:
             self.manager.readable(key.etype, name)
             await self.manager.caught_up(key.etype, name, token, timeout_s=1.0)
-            (record,) = await self.manager.stores[name].get([key])
+            store = self.manager.stores.get(name)
+            if store is None:
+                raise Unavailable("it was added, and this process does not know it", store=name)
+            (record,) = await store.get([key])
         except PolystoreError as e:
             self.history.note(f"{self.node.name} reads {key.id} at {name}: {type(e).__name__}")
             return

@@ -12,6 +12,7 @@ from polystore.testing.simloop import SimLoop
 from polystore.testing.simulation.caching import CACHE, SimCacheServer, evictions
 from polystore.testing.simulation.checkers import CHECKERS
 from polystore.testing.simulation.corrupting import corruptions, still_wrong
+from polystore.testing.simulation.growing import MOVED_S, GrowingNode, grow, servers_of, standing, unmoved, watch
 from polystore.testing.simulation.history import HOME, Final, History
 from polystore.testing.simulation.network import LATE_S, TROUBLES, Network
 from polystore.testing.simulation.process import Node, SimEnv
@@ -73,6 +74,7 @@ class World:
             HOME,
             FACTS,
             *sorted({name for one in placements(scenario).values() for name in one.copies()} - {CACHE}),
+            *servers_of(scenario),
         )
         self.servers = {
             name: SimServer(name, self.env, self.history, refuses=scenario.poison and name == POISONED)
@@ -81,7 +83,7 @@ class World:
         self.servers[UNGUARDED].compares = not scenario.unguarded
         if scenario.cached:
             self.servers[CACHE] = SimCacheServer(self.env, self.history, self.servers[HOME])
-        for name, server in self.servers.items():
+        for name, server in self.servers.items():  # what is added later, its first process prepares
             server.prepare(layouts(name, scenario, self.embedder), create=True)
         self.servers[HOME].lends_to = self.servers.get(DOCUMENTS)
         self.plan = Plan(scenario.operations, scenario.poison, scenario.pause_s)
@@ -89,11 +91,19 @@ class World:
         self.drain_s = 0.0
         self.complete = True
         """Whether the configuration names all copies."""
+        self.added = False
+        """Whether it names the store that is added."""
+        if scenario.grown:
+            watch(self.network, self.servers, self.history)
 
     # -- processes --------------------------------------------------------------------------------------------
 
-    def start(self, name: str) -> Node:
-        node = Node(name, self.env, self.network, self.servers, self.scenario, self.embedder, complete=self.complete)
+    def start(self) -> Node:
+        kind = GrowingNode if self.scenario.grown else Node
+        name = f"p{len(self.nodes)}"
+        node = kind(name, self.env, self.network, self.servers, self.scenario, self.embedder, complete=self.complete)
+        if isinstance(node, GrowingNode):
+            node.added = self.added
 
         async def main() -> None:
             manager = await node.open()
@@ -101,6 +111,7 @@ class World:
             await asyncio.gather(
                 *(Client(node, manager, self.plan).run() for _ in range(CLIENTS)),
                 read_by_key(node, self.plan),
+                *([node.search()] if isinstance(node, GrowingNode) else []),
             )
 
         node.process.start(main)
@@ -110,7 +121,7 @@ class World:
     def living(self) -> list[Node]:
         """The nodes that live: never none, the operator starts another one."""
         if not any(node.process.alive for node in self.nodes):
-            self.start(f"p{len(self.nodes)}")
+            self.start()
         return [node for node in self.nodes if node.process.alive]
 
     def preload(self) -> None:
@@ -148,7 +159,7 @@ class World:
     async def _replace(self) -> None:
         await asyncio.sleep(self.random.expovariate(1 / 1.0))
         if len(self.living()) < self.scenario.processes:
-            self.start(f"p{len(self.nodes)}")
+            self.start()
 
     async def _reconfigure(self) -> None:
         """Take the graph out of the configuration, all processes at once: some would still read it. Later put it back,
@@ -162,7 +173,7 @@ class World:
         self.history.note("the graph comes back")
         old = self.living()
         self.complete = True
-        self.start(f"p{len(self.nodes)}")
+        self.start()
         await asyncio.sleep(self.random.expovariate(1 / 1.0))
         self._restart(old)
 
@@ -170,7 +181,7 @@ class World:
         for node in old:
             node.process.kill()
         while len(self.living()) < self.scenario.processes:
-            self.start(f"p{len(self.nodes)}")
+            self.start()
 
     async def _pause(self) -> None:
         node = self.random.choice(self.living())
@@ -202,8 +213,9 @@ class World:
         if self.scenario.preloaded:
             self.preload()
         for _ in range(self.scenario.processes):
-            self.start(f"p{len(self.nodes)}")
+            self.start()
         disturbing = asyncio.create_task(self.disturb())
+        growing = asyncio.create_task(grow(self)) if self.scenario.grown else None
         cache = self.servers.get(CACHE)
         forgetting = asyncio.create_task(evictions(cache, self.random)) if isinstance(cache, SimCacheServer) else None
         corrupting = asyncio.create_task(corruptions(self._corruptible(), self.random, self.history))
@@ -213,6 +225,8 @@ class World:
             await asyncio.sleep(_LOOK_S)
             self.living()
         await disturbing
+        if growing is not None:
+            await growing
         corrupting.cancel()
         if forgetting is not None:
             forgetting.cancel()
@@ -225,7 +239,8 @@ class World:
 
     def _corruptible(self) -> list[SimServer]:
         """The copies; what a home without a journal of bodies loses, nobody has."""
-        names = sorted({name for one in placements(self.scenario).values() for name in one.facets.values()} - {HOME})
+        placed = standing(self.servers[HOME], self.scenario)
+        names = sorted({name for one in placed.values() for name in one.facets.values()} - {HOME})
         return [self.servers[name] for name in names]
 
     async def _drained(self) -> bool:
@@ -234,8 +249,10 @@ class World:
         await asyncio.sleep(max(0.0, resumes_at - self.loop.time()) + LATE_S)
         assert self.network.flying == 0
         self._repair()
+        if self.scenario.grown:
+            self.start()  # who is opened last decides, and what was said before may have arrived since
         began = self.loop.time()
-        while self._owed() and self.drain_s < DRAIN_S:
+        while self._owed() and self.drain_s < DRAIN_S + MOVED_S * bool(self.scenario.grown):
             self.living()
             await asyncio.sleep(_LOOK_S)
             self.drain_s = self.loop.time() - began
@@ -252,15 +269,31 @@ class World:
     def _owed(self) -> str:
         """What the journal still owes, in words; a dead letter whose record has changed since is to be tried again."""
         home = self.servers[HOME]
+        placed, gone = standing(home, self.scenario), self._gone()
         outbox = [f"{version} of {owed.owner}" for version, owed in home.outbox.items()]
-        retry = dict(home.backlog().retry)
-        old = [row.key.id for row in home.parked(None, None, 1_000_000)[0] if row.version < home.version(row.key)]
+        retry = {name: count for name, count in home.backlog().retry.items() if name not in gone}
+        old = [row.key.id for row in self._parked() if row.version < home.version(row.key)]
         kept = sum(one.rows for one in home.kept.counts())
-        absent = [f"{row.name} is {row.status}" for row in home.targets() if row.status != "active"]
+        absent = [
+            f"{row.name} is {row.status}"
+            for row in home.targets()
+            if row.status != "active" and (row.status != "off" or row.name in placed[row.etype].copies())
+        ]
         wrong = still_wrong(home, self._corruptible(), self.history)
+        moving = unmoved(home, self.scenario)
         told = f"outbox {outbox}, retry {retry}, outdated dead letters {old}, copies {absent}, facts {kept}"
         told = f"{told}, corrupted {wrong}" if wrong else told
-        return told if outbox or retry or old or absent or kept or wrong else ""
+        told = f"{told}, moving {moving}" if moving else told
+        return told if outbox or retry or old or absent or kept or wrong or moving else ""
+
+    def _gone(self) -> set[str]:
+        """Copies that have moved away: what they were owed then waits for nobody."""
+        rows = self.servers[HOME].targets()
+        return {row.name for row in rows} - {row.name for row in rows if row.status != "off"}
+
+    def _parked(self) -> list[RetryRow]:
+        gone = self._gone()
+        return [row for row in self.servers[HOME].parked(None, None, 1_000_000)[0] if row.target not in gone]
 
     def _final(self, drained: bool) -> Final:
         for node in self.nodes:
@@ -268,12 +301,12 @@ class World:
         home = self.servers[HOME]
         return Final(
             stores={name: server.contents() for name, server in self.servers.items()},
-            copies={etype: frozenset(one.copies()) - {CACHE} for etype, one in placements(self.scenario).items()},
+            copies={etype: frozenset(one.copies()) - {CACHE} for etype, one in standing(home, self.scenario).items()},
             poisoned=home.poisoned_at([s for s in self.servers.values() if s.refuses]),
             vectors=home.wanted_vectors(self.embedder),
             drained=drained,
             owed=self._owed(),
-            parked=home.parked(None, None, 1_000_000)[0],
+            parked=self._parked(),
             facts=self.servers[FACTS].facts(),
             overdue=home.overdue(OVERDUE_US),
         )
