@@ -1,4 +1,4 @@
-"""`import_many`: any amount of values in commits of some hundred, each with the position reached."""
+"""`import_many`: any amount of values in commits of 500 and more, each with the position reached."""
 
 from __future__ import annotations
 
