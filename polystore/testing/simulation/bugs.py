@@ -353,7 +353,7 @@ BUGS: dict[str, tuple[Patch, int]] = {
     "repair_ignores_pending": ((Mender, "_settled", _pending_ignored), 200),
     "repair_deletes_at_first_sight": ((Mender, "_mend", _deleted_at_first_sight), 200),
     "repair_leaves_equals": ((MemoryServer, "_apply", _equals_stay), 100),
-    "move_filled_in_part": ((MemoryServer, "backfill", _first_part_only), 300),
+    "filled_in_part": ((MemoryServer, "backfill", _first_part_only), 300),
     "move_not_compared": ((Mover, "_wrong", _nothing_wrong), 300),
     "move_not_owed": ((MemoryServer, "mask", _complete_ones_only), 300),
     "move_ends_at_once": ((Mover, "_end", _at_once), 300),
