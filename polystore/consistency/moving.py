@@ -170,7 +170,8 @@ class Mover:
             if self._manager.placements[now.etype] != before or read_moves(text, before) != before:
                 return False
             self._manager.env.crashpoint("move.remember")
-            await line.home.call(SupportsJournal.remember, now.etype, write_moves(text, now))
+            if not await line.home.call(SupportsJournal.remember, now.etype, write_moves(text, now), text):
+                return False
             self._manager.env.crashpoint("move.remembered")
             await self._go_over(line, now)
             self._manager.env.crashpoint("move.gone_over")

@@ -189,8 +189,11 @@ class Rebuilder:
                     await line.home.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None))
             # Who dies before this has changed nothing; after it, the next one to open goes on.
             line.context.env.crashpoint("rebuild.remember")
-            text = (await line.home.call(SupportsJournal.placements))[etype]
-            await line.home.call(SupportsJournal.remember, etype, _with(text, fields, embedders.known()))
+            remembered = False
+            while not remembered:  # another process may move a facet of the type at this moment
+                text = (await line.home.call(SupportsJournal.placements))[etype]
+                now = _with(text, fields, embedders.known())
+                remembered = await line.home.call(SupportsJournal.remember, etype, now, text)
             line.context.env.crashpoint("rebuild.remembered")
             await self._serve(line, etype, fields)
             line.context.env.crashpoint("rebuild.served")

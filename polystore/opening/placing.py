@@ -136,14 +136,19 @@ async def remember(
         home = own if own is not None and own.supports(SupportsJournal) else journal
         now = None if home is None or not one.changed else (await home.call(SupportsJournal.placements)).get(etype)
         if now not in (None, before.get(etype), one.json):
-            raise ConfigurationError(
-                f"another process has placed {etype} at this moment, while this one was opened; open it again"
-            )
+            raise _placed_by_another(etype)
         if one.changed and home is not None and now != one.json:
             for row in await home.call(SupportsJournal.targets):
                 if row.etype == etype and row.name in one.backfill and row.status != "off":
                     again = msgspec.structs.replace(row, status="backfilling", cursor=None)
                     await home.call(SupportsJournal.set_target, again)
-            await home.call(SupportsJournal.remember, etype, one.json)
+            if not await home.call(SupportsJournal.remember, etype, one.json, now):
+                raise _placed_by_another(etype)
         for advice in one.advice:
             log.warning("%s", advice)
+
+
+def _placed_by_another(etype: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"another process has placed {etype} at this moment, while this one was opened; open it again"
+    )

@@ -212,8 +212,11 @@ class Journal(KeptBodies):
     def placements(self) -> dict[str, str]:
         return dict(self._placements)
 
-    def remember(self, etype: str, placement: str) -> None:
+    def remember(self, etype: str, placement: str, was: str | None = None) -> bool:
+        if was is not None and self._placements.get(etype) not in (was, placement):
+            return False
         self._placements[etype] = placement
+        return True
 
     def targets(self) -> list[TargetRow]:
         return list(self._targets.values())

@@ -256,8 +256,8 @@ class MemoryRepository(CacheCalls, FactCalls, ObjectCalls, StateCalls):
     async def placements(self) -> dict[str, str]:
         return await self._call(self.server.placements)
 
-    async def remember(self, etype: str, placement: str) -> None:
-        await self._call(self.server.remember, etype, placement)
+    async def remember(self, etype: str, placement: str, was: str | None = None) -> bool:
+        return await self._call(self.server.remember, etype, placement, was)
 
     async def targets(self) -> list[TargetRow]:
         return await self._call(self.server.targets)

@@ -227,9 +227,13 @@ async def placements(pool: Pool) -> dict[str, str]:
         return {str(etype): str(placement) for etype, placement in rows}
 
 
-async def remember(pool: Pool, etype: str, placement: str) -> None:
-    sql = "REPLACE INTO ps_placement (etype, placement) VALUES (%s, %s)"
-    await pool.run(sql, etype, placement)
+async def remember(pool: Pool, etype: str, placement: str, was: str | None = None) -> bool:
+    async with pool.transaction() as db:
+        standing = await db.row("SELECT placement FROM ps_placement WHERE etype = %s FOR UPDATE", etype)
+        if was is not None and (standing is None or standing[0] not in (was, placement)):
+            return False
+        await db.run("REPLACE INTO ps_placement (etype, placement) VALUES (%s, %s)", etype, placement)
+        return True
 
 
 _TARGETS_SQL = "SELECT etype, name, bit, status, cur, data_id FROM ps_target"

@@ -234,12 +234,16 @@ async def placements(pool: Pool) -> dict[str, str]:
         return dict(await db.fetch("SELECT etype, placement FROM ps_placement"))
 
 
-async def remember(pool: Pool, etype: str, placement: str) -> None:
+async def remember(pool: Pool, etype: str, placement: str, was: str | None = None) -> bool:
+    if was is not None:
+        sql = "UPDATE ps_placement SET placement = $2 WHERE etype = $1 AND placement IN ($2, $3)"
+        return await pool.run(sql, etype, placement, was) == 1
     sql = (
         "INSERT INTO ps_placement (etype, placement) VALUES ($1, $2) "
         "ON CONFLICT (etype) DO UPDATE SET placement = excluded.placement"
     )
     await pool.run(sql, etype, placement)
+    return True
 
 
 _TARGETS_SQL = "SELECT etype, name, bit, status, cursor, data_id FROM ps_target"

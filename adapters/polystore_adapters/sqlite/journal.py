@@ -266,8 +266,13 @@ def placements(db: sqlite3.Connection, path: str) -> dict[str, str]:
     return dict(db.execute("SELECT etype, placement FROM ps_placement"))
 
 
-def remember(db: sqlite3.Connection, etype: str, placement: str) -> None:
+def remember(db: sqlite3.Connection, etype: str, placement: str, was: str | None = None) -> bool:
+    if was is not None:
+        standing = db.execute("SELECT placement FROM ps_placement WHERE etype = ?", (etype,)).fetchone()
+        if standing not in ((was,), (placement,)):
+            return False
     db.execute("INSERT OR REPLACE INTO ps_placement (etype, placement) VALUES (?, ?)", (etype, placement))
+    return True
 
 
 def targets(db: sqlite3.Connection) -> list[TargetRow]:

@@ -357,8 +357,8 @@ class SqliteRepository(EpochCalls, ApplicationCalls, BodyCalls, FactCalls, Objec
             return {}  # there is no file yet: nothing was ever placed
         return await self._db.read(journal.placements, self.path)
 
-    async def remember(self, etype: str, placement: str) -> None:
-        await self._db.write_one(lambda db, _: journal.remember(db, etype, placement), None)
+    async def remember(self, etype: str, placement: str, was: str | None = None) -> bool:
+        return await self._db.write_one(lambda db, _: journal.remember(db, etype, placement, was), None)
 
     async def targets(self) -> list[TargetRow]:
         return await self._db.read(journal.targets)

@@ -257,6 +257,13 @@ class OutboxConformance(JournalCase):
             await store.remember(THING.name, placement)
             await store.remember(NUMBERED.name, "{}")
             assert await store.placements() == {THING.name: placement, NUMBERED.name: "{}"}
+        assert not await store.remember(THING.name, '{"home": "c"}', '{"home": "a"}'), (
+            "decided on another one than stands"
+        )
+        assert (await store.placements())[THING.name] == '{"home": "나"}'
+        for _ in range(2):
+            assert await store.remember(THING.name, '{"home": "c"}', '{"home": "나"}'), "and may be repeated"
+        assert (await store.placements())[THING.name] == '{"home": "c"}'
 
     async def test_a_backfill_owes_every_record_once_and_remembers_how_far_it_is(self) -> None:
         store = await self.journal(TargetRow(NUMBERED.name, "copy", 0, "active"))

@@ -180,6 +180,29 @@ def test_a_rebuild_ends_beside_a_damaged_record_and_says_when_what_was_built_can
     asyncio.run(main())
 
 
+def test_what_another_process_has_remembered_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+
+    def another(crashpoint: str) -> None:
+        if crashpoint == "move.remember":
+            with contextlib.closing(sqlite3.connect(tmp_path / "main.db")) as db, db:
+                db.execute("UPDATE ps_placement SET placement = placement || ' ' WHERE etype = 'tree'")
+
+    async def main() -> None:
+        async with opening(config) as hda:
+            manager, before = hda.manager, hda.manager.placements["tree"]
+            monkeypatch.setattr(manager.env, "crashpoint", another)
+            now = replace(before, upcoming={"full_text": "words~2"})
+            assert not await manager.mover.remember(manager.line("tree"), before, now)
+            assert manager.placements["tree"] == before
+            text = (await hda.stores["main"].call(SupportsJournal.placements))["tree"]
+            assert (text[-1], "upcoming" in text) == (" ", False)
+
+    asyncio.run(main())
+
+
 def test_two_processes_that_rebuild_the_same_copy_at_once_do_so_together(tmp_path: Path) -> None:
     config = stores(tmp_path, main=["home"], words=["full_text", "vector"])
 
