@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.data import Listed
 from benchmarks.imports import LARGE, TARGET
-from benchmarks.measure import Ratio, at_least, interleaved
+from benchmarks.measure import Ratio, Round, at_least, interleaved
 from benchmarks.postgresql import asyncpg
 from benchmarks.servers import url_of
 from polystore import Collection, HybridDataArchitecture
@@ -90,9 +90,9 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
         by_hand = {one: ByCopy(db, one, CHUNK_MAX if one == "small" else LARGE) for one in ("bare", "small", "indexed")}
         for one, contender in by_hand.items():
             await contender.prepare(hashes=one == "indexed")
-        ours = f"{url}{'&' if '?' in url else '?'}synchronous_commit=on"
+        durable = f"{url}{'&' if '?' in url else '?'}synchronous_commit=on"
         stores = {
-            "home": {"url": ours, "roles": ["home", "journal"], "options": {"schema": schema}},
+            "home": {"url": durable, "roles": ["home", "journal"], "options": {"schema": schema}},
             "search": {"url": f"sqlite:{directory}/{schema}.db", "roles": ["full_text"]},
         }
         settings = Settings(queue_max=CHUNK_MAX - 1, backlog_soft=1 << 40, backlog_hard=1 << 40)
@@ -100,14 +100,17 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
             for line in hda.manager.lines.values():
                 await line.stop()
 
-            async def round_of(contender: Collection[Listed] | ByCopy) -> float:
-                values = [Listed() for _ in range(count)]
-                started = time.perf_counter()
-                await contender.import_many(values)
-                return (time.perf_counter() - started) / count
+            def round_of(contender: Collection[Listed] | ByCopy) -> Round:
+                async def once() -> float:
+                    values = [Listed() for _ in range(count)]
+                    started = time.perf_counter()
+                    await contender.import_many(values)
+                    return (time.perf_counter() - started) / count
 
-            contenders = {"ours": hda.collection(Listed), **by_hand}
-            times = await interleaved({key: lambda one=one: round_of(one) for key, one in contenders.items()}, rounds)
+                return once
+
+            ours = round_of(hda.collection(Listed))
+            times = await interleaved({"ours": ours, **{key: round_of(one) for key, one in by_hand.items()}}, rounds)
     finally:
         await db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         await db.close()

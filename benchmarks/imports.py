@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.data import Listed
-from benchmarks.measure import ROUNDS, Ratio, at_least, interleaved
+from benchmarks.measure import ROUNDS, Ratio, Round, at_least, interleaved
 from polystore import Collection, HybridDataArchitecture
 from polystore.collection.importing import CHUNK_MAX
 from polystore.consistency import Settings
@@ -98,19 +98,17 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
             await line.stop()
         ours = hda.collection(Listed)
 
-        async def round_of(contender: Collection[Listed] | ByHand) -> float:
-            values = [Listed() for _ in range(count)]
-            started = time.perf_counter()
-            await contender.import_many(values)
-            return (time.perf_counter() - started) / count
+        def round_of(contender: Collection[Listed] | ByHand) -> Round:
+            async def once() -> float:
+                values = [Listed() for _ in range(count)]
+                started = time.perf_counter()
+                await contender.import_many(values)
+                return (time.perf_counter() - started) / count
 
-        times = await interleaved(
-            {
-                "ours": lambda: round_of(ours),
-                **{name: lambda one=one: round_of(one) for name, one in by_hand.items()},
-            },
-            rounds,
-        )
+            return once
+
+        contenders = {"ours": round_of(ours), **{name: round_of(one) for name, one in by_hand.items()}}
+        times = await interleaved(contenders, rounds)
     for one in by_hand.values():
         one.db.close()
 

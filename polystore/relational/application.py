@@ -63,7 +63,8 @@ class FormCodec:
                 body[name] = form.decode(value)
             except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as e:
                 raise DecodeError(
-                    f"{self._entity.name} {id!r}: the stored value of {name!r} does not fit its column's type; mend the row"
+                    f"{self._entity.name} {id!r}: the stored value of {name!r} does not fit its column's type; "
+                    "mend the row"
                 ) from e
         return body
 
