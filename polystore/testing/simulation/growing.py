@@ -198,7 +198,7 @@ async def grow(world: World) -> None:
 
 async def _add(world: World) -> None:
     """One process after the other. Somebody may start one with the old configuration in between."""
-    r, history = world.random, world.history
+    r, history, home = world.random, world.history, world.servers[HOME]
     history.note(f"{WORDS} is added")
     history.covered["store added"] += 1
     world.added = True
@@ -216,7 +216,8 @@ async def _add(world: World) -> None:
             node.process.start(node.leave)
             await asyncio.sleep(3.0)
             node.process.kill()
-        if stragglers:
+        # Not once the new store serves: a configuration without it turns it off at once, and others may ask it still.
+        if stragglers and all(one.facets["full_text"] != WORDS for one in standing(home, world.scenario).values()):
             stragglers -= 1
             world.added = False
             world.start()
@@ -253,10 +254,10 @@ async def _rebuilt_by(node: Node, over: asyncio.Event, history: History) -> None
 async def _spoil(world: World) -> None:
     """Make one record of what is being filled wrong behind everybody's back: the comparison has to find it."""
     r, home = world.random, world.servers[HOME]
-    names = servers_of(world.scenario)
     while True:
         await asyncio.sleep(r.expovariate(1 / 0.2))
-        filling = [row.name for row in home.targets() if row.name in names and row.status == "backfilling"]
+        upcoming = {name for one in standing(home, world.scenario).values() for name in one.upcoming.values()}
+        filling = [row.name for row in home.targets() if row.name in upcoming and row.status == "backfilling"]
         # What is written anew would be right again by itself, and what was deleted is looked for by the filling.
         kinds = ("missing", "older", "content")
         if filling and corrupt_one(world.servers[filling[0]], r, world.history, kinds, OLD):
