@@ -148,9 +148,12 @@ class Import(Generic[T]):
         """Wait for the commit under way, then begin this one."""
         if sending is not None:
             await sending
-        behind = await self._scope.manager.room(self._scope.etype)
+        size = await self._scope.manager.room(self._scope.etype)
         quick = self._value_s * self._size_max < COMMIT_S
-        self._size = min(2 * self._size, self._size_max) if quick and not behind else self._size_min
+        if size is None and quick:
+            self._size = min(2 * self._size, self._size_max)
+        else:
+            self._size = min(self._size_min, size or self._size_min)
         task = asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
         await asyncio.sleep(LEAD_S)
         return task

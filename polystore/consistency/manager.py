@@ -423,11 +423,9 @@ class DataConsistencyManager:
 
     # -- state of the whole -----------------------------------------------------------------------------------
 
-    async def room(self, etype: str) -> bool:
-        """Wait until an import may go on with its next part. Whether copies have yet to follow what is committed."""
-        line = self.line(etype)
-        await line.pacing.room()
-        return bool(line.in_hand)
+    async def room(self, etype: str) -> int | None:
+        """See `Pacing.room`."""
+        return await self.line(etype).pacing.room()
 
     async def settle(self, timeout_s: float = 60.0) -> None:
         """Return once every change committed so far is applied everywhere or parked, and no copy is being filled.

@@ -253,24 +253,25 @@ def test_an_import_goes_no_faster_than_the_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("commit_s", "behind", "sizes"),
+    ("commit_s", "room", "sizes"),
     [
-        (math.inf, False, [500, 500, 1000, 2000, 2000]),
-        (math.inf, True, [500] * 12),
-        (0.0, False, [500] * 12),
+        (math.inf, None, [500, 500, 1000, 2000, 2000]),
+        (math.inf, 500, [500] * 12),
+        (math.inf, 250, [500, *[250] * 22]),
+        (0.0, None, [500] * 12),
     ],
-    ids=["quick and alone", "copies follow", "slow"],
+    ids=["quick and alone", "copies follow", "copies are late", "slow"],
 )
 def test_commits_grow_while_they_are_quick_and_no_copy_has_to_follow(
-    commit_s: float, behind: bool, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commit_s: float, room: int | None, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "COMMIT_S", commit_s)
 
     async def load(hda: HybridDataArchitecture) -> None:
-        async def room(etype: str) -> bool:
-            return behind
+        async def told(etype: str) -> int | None:
+            return room
 
-        monkeypatch.setattr(hda.manager, "room", room)
+        monkeypatch.setattr(hda.manager, "room", told)
         written = [0]
         await hda.collection(Person).import_many(people(6000), progress=lambda report: written.append(report.written))
         assert [after - before for before, after in pairwise(written)] == sizes

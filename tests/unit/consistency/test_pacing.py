@@ -52,6 +52,22 @@ def test_it_waits_for_a_copy_that_was_left_behind() -> None:
     simulated(test)
 
 
+def test_parts_get_smaller_while_one_alone_is_too_much_and_grow_again() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        await _warm(world, manager)
+        sizes: list[int] = []
+        for each_s in [0.002] * 9 + [0.0] * 9:
+            world.copies["search"].each_s = each_s
+            sizes.append(await manager.room("note") or 500)
+            writes = [world.write(manager, f"n{len(sizes)}.{i}", "둘") for i in range(sizes[-1])]
+            await manager.write_quietly("note", writes, {})
+        assert min(sizes[:9]) < 500
+        assert sizes[-1] == 500
+
+    simulated(test)
+
+
 def test_it_does_not_wait_for_a_copy_that_is_down() -> None:
     async def test(world: World) -> None:
         manager = await world.manager(lanes=1)
