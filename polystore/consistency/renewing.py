@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -76,8 +76,9 @@ class Renewer:
         process that has the store. `rate_per_s`: records that are filled in; 0: as fast as it goes.
 
         Raises ConfigurationError, before anything is begun, for a store that has no copies, whose adapter has no second
-        place, or that has nothing to go `back` to; Unavailable when it does not answer; StoreError when what was built
-        holds what cannot be mended, so that it never serves; and what stores raise.
+        place, or that has nothing to go `back` to; for an entity that the store would serve from both its places then,
+        as going back does while it is given one more facet; Unavailable when it does not answer; StoreError when what
+        was built holds what cannot be mended, so that it never serves; and what stores raise.
         """
         copied = self._checked(store)
         if back and not any(self._kept(etype, facets) or self._going(etype) for etype, facets in copied.items()):
@@ -164,12 +165,14 @@ class Renewer:
         placement, going = self._manager.placements[etype], self._going(etype)
         if back and going.keys() & facets and not self._kept(etype, facets):
             left = {f: name for f, name in placement.upcoming.items() if f not in facets}
+            _in_one_place(etype, facets, {**placement.facets, **left})
             # It has not served: nobody moves.
             await self._remember(placement, replace(placement, upcoming=left, rates={}))
             return
         if going.keys() & facets or (back and not self._kept(etype, facets)):
             return
         other = {facet: other_place(placement.facets[facet]) for facet in facets}
+        _in_one_place(etype, facets, {**placement.facets, **placement.upcoming, **other})
         if not back:
             for name in sorted(set(other.values())):
                 await self._empty(etype, name)
@@ -181,9 +184,15 @@ class Renewer:
         await self._remember(placement, replace(placement, upcoming=upcoming, previous=previous, rates=rates))
 
     async def _empty(self, etype: str, name: str) -> None:
-        """Nobody goes back to this place any more; then what it holds goes."""
+        """Nobody goes back to this place any more; then what it holds goes. Raises ConfigurationError for a place that
+        is asked or filled."""
         manager = self._manager
         placement = manager.placements[etype]
+        if name in placement.targets():
+            raise ConfigurationError(
+                f"{etype}: {name!r} serves, or is filled to serve, and is not emptied; say it again when no copy of "
+                f"{etype} is filled any more"
+            )
         if name in placement.previous.values():
             kept = {facet: one for facet, one in placement.previous.items() if one != name}
             await self._remember(placement, replace(placement, previous=kept))
@@ -226,3 +235,17 @@ class Renewer:
     async def _count(self, line: Line, etype: str) -> int:
         tenants = await line.home.call(Repository.tenants, etype)
         return sum([await line.home.call(SupportsFilter.count, etype, tenant, None) for tenant in tenants])
+
+
+def _in_one_place(etype: str, facets: Collection[str], then: Mapping[str, str]) -> None:
+    """Raises ConfigurationError where the facets would serve from both places of their store `then`: neither could be
+    emptied any more, so the copy could not be built anew again."""
+    store = origin(then[min(facets)])
+    both = {facet: name for facet, name in sorted(then.items()) if origin(name) == store}
+    if len({*both.values()}) > 1:
+        shown = ", ".join(f"{facet} from {name!r}" for facet, name in both.items())
+        raise ConfigurationError(
+            f"{store!r} would serve {etype} from both of its places then ({shown}). If it is given a facet at this "
+            "moment, let that end (`polystore status` shows how far it is), and say it again. If it serves from both "
+            "already, open with a configuration in which another store serves one of these facets, then with this one"
+        )
