@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from polystore.env import Env
-from polystore.errors import PolystoreError
 from polystore.model import Change
 
 log = logging.getLogger("polystore")
@@ -34,11 +33,10 @@ class Purges:
         for etype in {change.key.etype for change in changes}:
             if now < self._next.setdefault(etype, now + PURGE_S):
                 continue
+            self._next[etype] = now + PURGE_S  # also where the call behind which this is done is cancelled for it
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    more = await self._purge(etype)
-            except (PolystoreError, TimeoutError) as e:
+                    if await self._purge(etype):
+                        self._next[etype] = now
+            except Exception as e:  # noqa: BLE001 -- what is applied is applied
                 log.warning("tombstones of %s stay for now: %s: %s", etype, type(e).__name__, e)
-                more = False
-            if not more:
-                self._next[etype] = now + PURGE_S

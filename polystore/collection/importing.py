@@ -1,4 +1,4 @@
-"""`import_many`: any amount of values in commits of 500 and more, each with the position reached."""
+"""`import_many`: any amount of values in commits of some hundred or thousand, each with the position reached."""
 
 from __future__ import annotations
 
@@ -155,7 +155,11 @@ class Import(Generic[T]):
         else:
             self._size = min(self._size_min, size or self._size_min)
         task = asyncio.create_task(self._send(chunk.writes, chunk.positions, chunk.end))
-        await asyncio.sleep(LEAD_S)
+        try:
+            await asyncio.sleep(LEAD_S)
+        except asyncio.CancelledError:
+            await asyncio.gather(task, return_exceptions=True)  # as in `run`
+            raise
         return task
 
     async def _flush(self, sending: asyncio.Task[None] | None, chunk: _Chunk) -> None:

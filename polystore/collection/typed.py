@@ -167,7 +167,7 @@ class Collection(Measures[T], Walks[T], Generic[T]):
         resume: str | None = None,
         progress: Callable[[ImportReport], None] | None = None,
     ) -> ImportReport:
-        """Write any amount of values, in commits of 500 to 2,000, as fast as home and copies take them.
+        """Write any amount of values, in commits of up to 2,000, as fast as home and copies take them.
 
         on_conflict: what happens to a value whose key is there already: "overwrite" (unless the content is the same),
         "skip", or "error". on_error: "stop" raises at the first bad value (with a note that says which), everything

@@ -21,7 +21,7 @@ from polystore.consistency.tasks import SyncTask
 from polystore.consistency.waiting import Waiters
 from polystore.entity import EntityType
 from polystore.env import Env
-from polystore.errors import CircuitOpen, PolystoreError, StoreError, StoreTimeout, Unavailable
+from polystore.errors import CircuitOpen, OutcomeUnknown, PolystoreError, StoreError, StoreTimeout, Unavailable
 from polystore.model import Change, Done, Held, Key, RetryRow, RetryState, Settlement
 from polystore.protocols import SupportsJournal
 from polystore.store import Store
@@ -186,10 +186,9 @@ class Delivery:
         self._behind[name] -= 1
         self.caught_up()
 
-    def left_behind(self) -> bool:
-        """Whether a copy that answers is still at work on what batches have left it with."""
-        behind = [self.context.stores.get(name) for name, n in self._behind.items() if n]
-        return any(store is not None and not store.breaker.open for store in behind)
+    def left_behind(self) -> set[str]:
+        """The copies that are still at work on what batches have left them with."""
+        return {name for name, n in self._behind.items() if n}
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._late.add(task)
@@ -280,8 +279,13 @@ class Delivery:
         start = 0
         while start < len(ready):
             part = ready[start : start + store.deliver_max]
-            failures.update(await self._apply(store, part))
+            failed = await self._apply(store, part)
+            failures |= failed
             start += len(part)
+            outage = next((e for e in failed.values() if isinstance(e, Unavailable | OutcomeUnknown)), None)
+            if outage is not None and len(failed) == len(part):  # the rest would only wait as long again
+                failures |= dict.fromkeys((change.key for change in ready[start:]), outage)
+                break
         self.targets.pace(name).seconds.append(self.context.env.monotonic() - started)
         self.context.env.crashpoint(f"delivery.applied.{name}")
         if self.waiters:

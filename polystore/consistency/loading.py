@@ -43,17 +43,28 @@ async def load(home: Store, versions: Mapping[Key, int]) -> dict[Key, Change]:
 
 async def load_each(home: Store, versions: Mapping[Key, int]) -> tuple[dict[Key, Change], dict[Key, DecodeError]]:
     """As `load` for records of one type and tenant, those apart that are damaged at the home: they hold up no others.
-    Raises DecodeError only where this process can read none of these records, nor any other of the tenant."""
+    Raises DecodeError only where this process can read none of the type."""
     try:
         return await load(home, versions), {}
     except DecodeError as e:
         if len(versions) == 1:
             (key,) = versions
-            page = await home.call(Repository.scan, key.etype, key.tenant, EVERYTHING, None, PROBE)
-            if all(one.fault == UNREADABLE for one in page.stamps):
+            if not await _readable(home, key.etype):
                 raise
             return {}, {key: e}
     keys, half = list(versions), len(versions) // 2
     parts = [await load_each(home, {key: versions[key] for key in some}) for some in (keys[:half], keys[half:])]
     (changes, damaged), (more, others) = parts
     return {**changes, **more}, {**damaged, **others}
+
+
+async def _readable(home: Store, etype: str) -> bool:
+    looked = 0
+    for tenant in await home.call(Repository.tenants, etype):
+        page = await home.call(Repository.scan, etype, tenant, EVERYTHING, None, PROBE - looked)
+        if any(one.fault != UNREADABLE for one in page.stamps):
+            return True
+        looked += len(page.stamps)
+        if looked >= PROBE:
+            break
+    return False

@@ -35,13 +35,15 @@ class Pacing:
         line = self._line
         if line.in_hand:
             self._parts.append((next(reversed(line.in_hand)), line.context.env.monotonic()))
+        else:
+            self._size = min(SIZE_MAX, 2 * self._size)
         while self._full():
             await line.room()
         return self._size if line.in_hand or self._size < SIZE_MAX else None
 
     def _full(self) -> bool:
         line, settings = self._line, self._line.context.settings
-        if line.delivery.left_behind() or self._catching_up():
+        if self._catching_up():
             self._parts_max = 0
             return True
         while self._parts and self._parts[0][0] not in line.in_hand:
@@ -60,8 +62,9 @@ class Pacing:
             self._size = max(SIZE_MIN, self._size // 2)
 
     def _catching_up(self) -> bool:
-        """Whether a copy that answers is brought what it is owed."""
+        """Whether a copy that answers is at work on what it was left with, or brought what it is owed."""
         line = self._line
         filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
-        stores = [line.context.stores.get(name) for name in line.retries.busy - filling]
+        names = (line.delivery.left_behind() | line.retries.busy) - filling
+        stores = map(line.context.stores.get, names)
         return any(store is not None and not store.breaker.open for store in stores)

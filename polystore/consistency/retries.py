@@ -41,7 +41,7 @@ class Retries:
         """Embedders that have refused a text for good."""
         self._started = False
         self.busy: set[str] = set()
-        """Copies that are brought what they are owed at this moment."""
+        """Copies that are brought what they are owed at this moment, and take it."""
 
     def start(self) -> None:
         self._started = True
@@ -83,7 +83,6 @@ class Retries:
         event, due = self._wake[name], self._due.setdefault(name, [])
         while True:
             await self._until_due(event, due)
-            self.busy.add(name)
             try:
                 try:
                     while await self._round(name):
@@ -94,8 +93,11 @@ class Retries:
             except Exception as e:  # noqa: BLE001 -- the rows are still there; without this loop nobody would look
                 self.context.report(f"retries for {name} could not work: {type(e).__name__}: {e}")
             finally:
-                self.busy.discard(name)
-                self.delivery.caught_up()
+                self._bring_no_more(name)
+
+    def _bring_no_more(self, name: str) -> None:
+        self.busy.discard(name)
+        self.delivery.caught_up()
 
     async def _until_due(self, event: asyncio.Event, due: list[float]) -> None:
         wait_s = due[0] - self.context.env.monotonic() if due else None
@@ -202,6 +204,10 @@ class Retries:
             for row in rows
             if row.key in failures
         ]
+        if done:
+            self.busy.add(name)
+        else:
+            self._bring_no_more(name)
         held = self.delivery.held(name, changes.values(), failures)
         await self.delivery.settle(Settlement((), owed, done, held))
         self.context.env.crashpoint("retry.settled")

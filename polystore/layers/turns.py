@@ -45,7 +45,13 @@ class Turns:
     async def _run(self, inner: Call) -> None:
         while self._waiting:
             together = self._next()
-            outage = await self._answer([one for one in together if not one[1].done()], inner)
+            try:
+                outage = await self._answer([one for one in together if not one[1].done()], inner)
+            except BaseException:  # cancelled, by the loop that ends or by the driver: nobody would answer them
+                for _, answer in (*together, *self._waiting):
+                    answer.cancel()
+                self._waiting.clear()
+                raise
             if outage is not None:
                 for _, answer in self._waiting:
                     if not answer.done():
@@ -68,10 +74,6 @@ class Turns:
         operation: Operation[list[Outcome]] = Operation("apply", (changes,), Repository)
         try:
             outcomes = await inner(operation)
-        except asyncio.CancelledError:
-            for _, answer in together:
-                answer.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 -- it is raised where the calls were made
             outage = error if isinstance(error, PolystoreError) and error.retryable else None
             if outage is None and len(together) > 1:

@@ -59,3 +59,25 @@ def test_a_purge_that_does_not_end_holds_no_apply_up() -> None:
         await purges.behind(APPLIED)
 
     run(1, main)
+
+
+def test_a_purge_that_outlasts_the_deadline_of_its_call_is_not_begun_again_by_the_next() -> None:
+    asked: list[str] = []
+
+    async def purge(etype: str) -> bool:
+        asked.append(etype)
+        await asyncio.Event().wait()
+        return False
+
+    async def main(_loop: object) -> None:
+        env = MovableEnv()
+        purges = Purges(env, purge)
+        await purges.behind(APPLIED)
+        env.forward(PURGE_S)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await purges.behind(APPLIED)
+        await purges.behind(APPLIED)
+        assert asked == ["note"]
+
+    run(1, main)

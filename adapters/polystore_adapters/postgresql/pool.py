@@ -59,6 +59,10 @@ class Session:
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows whose keys are not there; names as the catalog has them. A row of 1 KB among 500 takes 7 us less in
         the driver and 4 us less in the server than by an INSERT with arrays."""
+        # The driver encodes by what this statement of its own said when it was prepared, and does not carry it out: so
+        # only this does tell that somebody has changed the type of a column since.
+        names = ", ".join(map(_quoted, columns))
+        await self.connection.fetch(f"SELECT {names} FROM {_quoted(table)} LIMIT 1")
         try:
             await self.connection.copy_records_to_table(table, columns=columns, records=rows)
         except TypeError:  # of arrays the driver itself says that it cannot encode them
@@ -206,6 +210,11 @@ class Pool:
             self._failed(connection, error)
             raise
         self._connections.give(connection)
+
+
+def _quoted(name: str) -> str:
+    """As the driver quotes it: the text must be that of its own statement."""
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _place(url: str) -> str:

@@ -104,7 +104,11 @@ def scan(
     del rows[limit:]
     last = rows[-1] if rows else None
     rows = [row for row in rows if row[6] is None or row[6] > now_us]
-    sealed = {row[0]: one for row in rows if (one := table.codec.sealed(row[2], row[7:])) is not None}
+    sealed = {
+        row[0]: one
+        for row in rows
+        if not any(isinstance(value, _Damaged) for value in row) and (one := table.codec.sealed(row[2], row[7:]))
+    }
     readable = [row for row in rows if row[0] in sealed]
     facet_rows = [FacetRow(row[0], tenant, row[2], sealed[row[0]][0], {}, row[3]) for row in readable]
     faults = {row[0]: UNREADABLE for row in rows if row[0] not in sealed}
@@ -126,7 +130,7 @@ def scan(
 def _scan_damaged(
     db: sqlite3.Connection, table: RecordTable, tenant: str, span: HashSpan, after: tuple[int, str], limit: int
 ) -> list[Any]:
-    """The same rows where a text is no UTF-8: it becomes what no field can have."""
+    """The same rows where a text is no UTF-8."""
     factory, db.text_factory = db.text_factory, _text
     try:
         return table.scan(db, tenant, span.low, span.high, after, limit)
@@ -134,11 +138,17 @@ def _scan_damaged(
         db.text_factory = factory
 
 
-def _text(stored: bytes) -> object:
+class _Damaged(str):
+    """A text that is no UTF-8, to be told."""
+
+    __slots__ = ()
+
+
+def _text(stored: bytes) -> str:
     try:
         return stored.decode()
     except UnicodeDecodeError:
-        return object()
+        return _Damaged(stored, "utf-8", "backslashreplace")
 
 
 def expired(db: sqlite3.Connection, tables: Tables, etypes: Sequence[str], now_us: int, limit: int) -> list[Key]:

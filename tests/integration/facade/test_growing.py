@@ -139,10 +139,11 @@ def test_a_copy_serves_what_it_has_while_it_is_given_another_facet(tmp_path: Pat
             placement = one.manager.placements["tree"]
             assert placement.facets == {"full_text": "words", "vector": "main"}
             assert placement.held("words") == {"full_text"}
-            while one.manager.placements["tree"].facets["vector"] != "words~2":
-                for hda in (one, two):
-                    assert len((await found(hda))[0]) >= 100
-                    assert len(await hda.collection(Tree).similar("나무 7", limit=500)) >= 100
+            async with asyncio.timeout(60):
+                while one.manager.placements["tree"].facets["vector"] != "words~2":
+                    for hda in (one, two):
+                        assert len((await found(hda))[0]) >= 100
+                        assert len(await hda.collection(Tree).similar("나무 7", limit=500)) >= 100
             await over(one)
             await gone_over(two, "words~2")
             assert (await found(two))[1] == "words~2"
@@ -168,8 +169,9 @@ def test_a_rebuild_ends_beside_a_damaged_record_and_says_when_what_was_built_can
             await hda.stores["main"].call(hold, "move:words", "somebody", 60.0)  # nobody compares
             again = asyncio.create_task(hda.rebuild_copies("words"))
             await until(lambda: hda.manager.placements["tree"].upcoming == {"full_text": "words", "vector": "words"})
-            while await hda.stores["words"].get([Key("", "tree", "t1")]) == [None]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while await hda.stores["words"].get([Key("", "tree", "t1")]) == [None]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             with contextlib.closing(sqlite3.connect(tmp_path / "words.db")) as db, db:
                 db.execute("UPDATE tree SET ps_version = 1 << 50 WHERE id = 't1'")
             await hda.stores["main"].call(hold, "move:words", "somebody", 0.0)

@@ -64,6 +64,28 @@ def test_a_damaged_row_is_told_by_a_scan_and_yields_to_what_is_written_again(
     asyncio.run(main())
 
 
+def test_a_row_whose_id_is_damaged_is_told_beside_the_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = tmp_path / "leaves.db"
+        store = await connect(f"sqlite:{file}", {}, Env())
+        try:
+            await store.prepare([Layout(LEAF, False, frozenset({"full_text", "graph"}))], create=True)
+            await store.apply([change(id, i) for i, id in enumerate("abc", 1)])
+            with closing(sqlite3.connect(file)) as db, db:
+                db.execute("UPDATE leaf SET id = CAST(? AS TEXT) WHERE id = 'b'", (b"\xff",))
+            cursor, faults = None, dict[str, str]()
+            for _ in range(4):
+                page = await store.scan("leaf", "", EVERYTHING, cursor, 2)
+                faults |= {one.id: one.fault for one in page.stamps}
+                if (cursor := page.cursor) is None:
+                    break
+            assert faults == {"a": "", "\\xff": UNREADABLE, "c": ""}
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
 def change(id: str, version: int, *, overwrites: bool = False) -> Change:
     body = LEAF.encode(Leaf(id=id, text=f"of {id}", near=["a"]))
     h = key_hash("", "leaf", id)

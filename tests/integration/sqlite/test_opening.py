@@ -53,7 +53,7 @@ def test_two_that_prepare_a_new_file_at_the_same_moment_share_one_writer(
             assert await store.apply([one]) == [APPLIED]
         assert all(await store.get([one.key for one in changes]))
         await store.aclose()
-        assert writers() == before
+        assert writers() <= before
 
     asyncio.run(main())
 
@@ -81,7 +81,7 @@ def test_a_store_that_is_closed_while_its_file_is_opened_leaves_nothing_open(
         await asyncio.sleep(0)
         go_on.set()
         await closing
-        assert writers() == before
+        assert writers() <= before
         with pytest.raises(Unavailable, match="closed"):
             await store.prepare([Layout(SPOT, False, frozenset())], create=True)
 

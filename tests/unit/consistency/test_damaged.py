@@ -54,6 +54,24 @@ def parked(world: World) -> list[tuple[str, str, str]]:
     return [(row.target, row.key.id, row.error) for row in world.servers["home"].parked(None, None, 100)[0]]
 
 
+def test_a_damaged_record_that_is_the_only_one_of_its_tenant_is_parked_too() -> None:
+    async def test(world: World) -> None:
+        damageable(world)
+        manager = await world.manager(reconcile_s=0.0)
+        world.copies["search"].down = Unavailable("away")
+        await world.put(manager, "a", "of a")
+        alone = msgspec.structs.replace(world.write(manager, "c", "of c"), key=Key("alone", "note", "c"))
+        await manager.write("note", [alone])
+        damage(world, "c")
+        await asyncio.sleep(60.0)
+        world.copies["search"].down = None
+        await manager.settle(120)
+        assert world.text("search", "a") == "of a"
+        assert {(target, id) for target, id, _ in parked(world)} == {("search", "c")}
+
+    simulated(test)
+
+
 def test_a_damaged_record_is_parked_for_its_copies_and_the_others_arrive() -> None:
     """After an outage: all that is owed is loaded at the home."""
 

@@ -1,9 +1,12 @@
 """An import goes as fast as the copies that answer, and a copy is not sent more at once than it can take."""
 
+import asyncio
+
 import pytest
 
 from polystore.consistency import DataConsistencyManager
 from polystore.errors import Unavailable
+from polystore.model import Key
 from tests.unit.consistency.world import World, simulated
 
 CHUNK = 20
@@ -79,6 +82,29 @@ def test_it_does_not_wait_for_a_copy_that_is_down() -> None:
         assert world.servers["home"].backlog().retry["search"] > 50 * CHUNK
         world.copies["search"].down = None
         await manager.settle(120)
+
+    simulated(test)
+
+
+def test_a_copy_whose_writes_hang_while_it_answers_reads_holds_it_up_for_one_call_at_a_time() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager(lanes=1)
+        await _warm(world, manager)
+        world.copies["search"].stall_s = 1e6
+        ending = asyncio.Event()
+
+        async def read() -> None:  # each answer tells the breaker that the store is there
+            while not ending.is_set():
+                await manager.stores["search"].get([Key("", "note", "warm1")])
+                await asyncio.sleep(0.5)
+
+        reading = asyncio.create_task(read())
+        started = world.env.monotonic()
+        await _import(world, manager)
+        assert not manager.stores["search"].breaker.open
+        assert world.env.monotonic() - started < 1000
+        ending.set()
+        await reading
 
     simulated(test)
 

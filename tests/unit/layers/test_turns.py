@@ -18,7 +18,7 @@ from tests.unit.doubles import key, virtually
 class Server:
     """Needs a second for a write; `broken`: id -> why it refuses any write with it."""
 
-    def __init__(self, **broken: Exception) -> None:
+    def __init__(self, **broken: BaseException) -> None:
         self.turns = Turns(Sizing(4))
         self.broken = broken
         self.calls = list[str]()
@@ -79,6 +79,18 @@ def test_an_outage_is_told_to_all_that_wait_and_each_gets_an_error_of_its_own() 
         assert [type(one) for one in answers] == [Unavailable] * 3
         assert len(set(map(id, answers))) == 3
         (later,) = await server.asked("d")
+        assert await later == [APPLIED]
+
+    virtually(main)
+
+
+def test_a_driver_that_is_cancelled_itself_leaves_nobody_waiting() -> None:
+    async def main() -> None:
+        server = Server(c=asyncio.CancelledError())
+        tasks = await server.asked(*"abcd", "efgh")
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in answers] == [list, *[asyncio.CancelledError] * 4]
+        (later,) = await server.asked("i")
         assert await later == [APPLIED]
 
     virtually(main)
