@@ -82,6 +82,8 @@ class Mover:
         self._next: dict[str, float] = {}
         self._seen: dict[str, float] = {}
         """Home -> when the last look began by which those serve who serve here."""
+        self._looked: dict[str, float] = {}
+        """Home -> when the last look began: one that began earlier, and ends later, says what was before."""
         self._behind: dict[str, set[str]] = {}
         """Home -> entities that others serve than are known here."""
         self._turns: dict[str, asyncio.Lock] = {}
@@ -100,9 +102,11 @@ class Mover:
         new."""
         new = self._new(line, texts)
         known, home = self._manager.placements, line.home.name
-        self._behind[home] = {one.etype for one in new if one.facets != known[one.etype].facets}
-        if not self._behind[home]:
-            self._seen[home] = since
+        if since >= self._looked.get(home, -math.inf):
+            self._looked[home] = since
+            self._behind[home] = {one.etype for one in new if one.facets != known[one.etype].facets}
+            if not self._behind[home]:
+                self._seen[home] = since
         if not new:
             return False
         followed = False

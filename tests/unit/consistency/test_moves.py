@@ -65,6 +65,23 @@ def test_who_cannot_go_over_asks_what_leaves_only_as_long_as_that_is_waited_for(
     simulated(test)
 
 
+def test_a_look_that_ends_after_a_later_one_makes_nobody_late() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        text = reconcile(None, world.placement, []).json
+        await world.home.remember("note", text)
+        line, ended = manager.line("note"), world.env.monotonic() - 100
+        await manager.stop()
+        await manager.mover.follow(line, {"note": text}, ended)
+        before = write_moves(text, gone_over(world.placement, "words"))
+        await manager.mover.follow(line, {"note": before}, ended - 1)
+        assert not manager.mover.late("note")
+        await manager.mover.follow(line, {"note": before}, ended + 1)
+        assert manager.mover.late("note")
+
+    simulated(test)
+
+
 def test_a_move_that_began_while_a_process_was_opened_is_not_taken_back() -> None:
     async def test(world: World) -> None:
         stores = {"home": Store("home", world.home, env=world.env)}
