@@ -145,7 +145,7 @@ class Store:
         self._sizing = Sizing(self.limits.batch_max)
         self._turns = Turns(self._sizing)
         turns = [self._turns] if self.limits.serial else []
-        self._once = stack([self.metrics, self.breaker, *turns, self._sizing, self._timeout, limit], repository)
+        self._once = stack([self.metrics, *turns, self.breaker, self._sizing, self._timeout, limit], repository)
         self._tracing = tracing.Tracing(name, env.monotonic)
         self._clock = env.monotonic
         self._loop: asyncio.AbstractEventLoop | None = None

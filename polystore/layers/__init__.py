@@ -1,6 +1,6 @@
 """Behaviour around every call to one store: one small file per layer, each one method over any operation.
 
-Outermost first: tracing, metrics, breaker, turns, sizing, timeout, retry, limit. The timeout stands around the retries,
+Outermost first: tracing, metrics, turns, breaker, sizing, timeout, retry, limit. The timeout stands around the retries,
 so that an operation has one deadline however often it is tried, and inside the turns: to wait for others is no failure.
 """
 
