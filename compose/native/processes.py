@@ -147,7 +147,7 @@ def memory_mb(one: Running) -> int:
 def descendants(pid: int) -> list[int]:
     try:
         found = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in children(task)]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, before it was looked at or in between
         return []
     return [*found, *(deeper for child in found for deeper in descendants(child))]
 

@@ -300,3 +300,11 @@ def test_servers_of_tests_that_were_killed_are_swept_and_those_of_others_are_not
 def test_free_ports_are_below_those_of_the_kernel() -> None:
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert own.PORTS.stop + 10_000 < first
+
+
+def test_a_process_that_ends_while_its_children_are_looked_for_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(self: Path) -> Iterator[Path]:
+        raise ProcessLookupError(3, "No such process", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", ended)
+    assert processes.descendants(os.getpid()) == []
