@@ -129,7 +129,9 @@ def load_config(
         if named := env_vars.get("POLYSTORE_CONFIG"):
             with _within("POLYSTORE_CONFIG"):
                 return load_config(named, env_vars)
-        config = DEFAULT_FILE if Path(DEFAULT_FILE).exists() else DEFAULT_URL
+        if not Path(DEFAULT_FILE).exists():
+            return _checked({"url": DEFAULT_URL}, env_vars, Path.cwd(), f"{DEFAULT_URL}, as no {DEFAULT_FILE} is here")
+        config = DEFAULT_FILE
     if isinstance(config, Mapping):
         return _checked(config, env_vars, Path.cwd(), "the mapping given to open")
     if isinstance(config, str) and scheme_of(config):

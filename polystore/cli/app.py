@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import polystore
 from polystore.cli import (
     conformance,
     data,
@@ -45,6 +46,12 @@ app = typer.Typer(
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"polystore {polystore.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -62,6 +69,9 @@ def options(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Answer in JSON; also behind the command.")] = False,
     tenant: Annotated[str, typer.Option(help="Look at this tenant's records.")] = "",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which polystore this is.")
+    ] = False,
 ) -> None:
     context.obj = Context(config, tuple(entities or ()), json, tenant)
 

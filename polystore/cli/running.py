@@ -48,7 +48,7 @@ class Context(msgspec.Struct):
         if not loaded.entities and not self.entities:
             raise ConfigurationError(
                 f"{loaded.source}: no entities; name their modules: --entities MODULE before the command, or entities "
-                "in polystore.toml"
+                "in polystore.toml, which `polystore init` writes"
             )
         named = msgspec.structs.replace(
             loaded, entities=self.entities, import_paths=(os.getcwd(),), source="--entities"

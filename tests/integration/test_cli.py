@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import signal
 import sqlite3
@@ -73,6 +74,22 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 def answer(result: Result) -> Any:
     return json.loads(result.stdout)
+
+
+def test_a_folder_without_a_configuration_is_told_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POLYSTORE_CONFIG", raising=False)
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code == 2
+    assert "no polystore.toml is here" in result.stderr
+    assert "`polystore init`" in result.stderr
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.stdout == f"polystore {importlib.metadata.version('polystore-hybrid')}\n"
 
 
 def test_init_writes_a_configuration_that_works_and_replaces_none(cli: Cli, tmp_path: Path) -> None:
