@@ -46,34 +46,35 @@ def test_a_purge_that_fails_is_told_and_tried_again_at_its_next_turn(caplog: pyt
     ]
 
 
-def test_a_purge_that_does_not_end_holds_no_apply_up() -> None:
-    async def purge(etype: str) -> bool:
-        await asyncio.Event().wait()
-        return False
-
-    async def main(_loop: object) -> None:
-        env = MovableEnv()
-        purges = Purges(env, purge)
-        await purges.behind(APPLIED)
-        env.forward(PURGE_S)
-        await purges.behind(APPLIED)
-
-    run(1, main)
-
-
-def test_a_purge_that_outlasts_the_deadline_of_its_call_is_not_begun_again_by_the_next() -> None:
-    asked: list[str] = []
+async def hanging(asked: list[str]) -> Purges:
+    """At its turn to purge, and a purge does not end; `asked` is told of each that begins."""
 
     async def purge(etype: str) -> bool:
         asked.append(etype)
         await asyncio.Event().wait()
         return False
 
+    env = MovableEnv()
+    purges = Purges(env, purge)
+    await purges.behind(APPLIED)
+    env.forward(PURGE_S)
+    return purges
+
+
+def test_a_purge_that_does_not_end_holds_no_apply_up() -> None:
     async def main(_loop: object) -> None:
-        env = MovableEnv()
-        purges = Purges(env, purge)
+        asked: list[str] = []
+        purges = await hanging(asked)
         await purges.behind(APPLIED)
-        env.forward(PURGE_S)
+        assert asked == ["note"]
+
+    run(1, main)
+
+
+def test_a_purge_that_outlasts_the_deadline_of_its_call_is_not_begun_again_by_the_next() -> None:
+    async def main(_loop: object) -> None:
+        asked: list[str] = []
+        purges = await hanging(asked)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await purges.behind(APPLIED)
