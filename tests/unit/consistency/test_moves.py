@@ -49,12 +49,12 @@ def test_who_cannot_go_over_asks_what_leaves_only_as_long_as_that_is_waited_for(
         manager = await world.manager()
         text = reconcile(None, world.placement, []).json
         await world.home.remember("note", text)
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # it has looked, and serves as all do
         words.down = Unavailable("gone", store="words")
         await world.home.remember("note", write_moves(text, gone_over(world.placement, "words")))
-        await asyncio.sleep(3)
+        await until(lambda: any("could not be placed" in problem for problem in manager.problems))
         manager.readable("note", "search")
-        await asyncio.sleep(5)
+        await until(lambda: manager.mover.late("note"))
         assert manager.placements["note"] == world.placement
         with pytest.raises(Unavailable, match="could not go over"):
             manager.readable("note", "search")
