@@ -231,7 +231,7 @@ async def related(
 ) -> Sequence[tuple[Key, Related[Any]]]:
     """The records that are reached, with their identities."""
     owners = _owners(scope, asked.edges.types)
-    return await scope.manager.where_it_is(owners, lambda: _related(scope, key, asked, after, stale_ok))
+    return await scope.manager.following.where_it_is(owners, lambda: _related(scope, key, asked, after, stale_ok))
 
 
 async def _related(
@@ -283,7 +283,7 @@ async def _hydrated(
 
 async def paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path]:
     owners = _owners(scope, asked.edges.types)
-    return await scope.manager.where_it_is(owners, lambda: _paths(scope, asked, after))
+    return await scope.manager.following.where_it_is(owners, lambda: _paths(scope, asked, after))
 
 
 async def _paths(scope: Scope[Any], asked: Way, after: Token | None) -> list[Path]:

@@ -105,7 +105,7 @@ async def search(question: Question[T], text: str, cursor: str | None, after: To
     """One page. A cursor names the last match and how many came up to it: scores of all records move with every write,
     so a score is no place to go on from."""
     manager, etype = question.scope.manager, question.scope.etype
-    return await manager.where_it_is((etype,), lambda: _page(question, text, cursor, after))
+    return await manager.following.where_it_is((etype,), lambda: _page(question, text, cursor, after))
 
 
 async def _page(question: Question[T], text: str, cursor: str | None, after: Token | None) -> Found[Hit[T]]:
@@ -199,7 +199,7 @@ async def similar(
 
         return Found(await enough(question.limit, ask))
 
-    return await scope.manager.with_one_model(scope.etype, one_model)
+    return await scope.manager.following.with_one_model(scope.etype, one_model)
 
 
 # -- both ---------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ async def hybrid(question: Question[T], text: str, after: Token | None) -> Found
 
         return Found(await enough(question.limit, ask))
 
-    return await scope.manager.with_one_model(scope.etype, one_model)
+    return await scope.manager.following.with_one_model(scope.etype, one_model)
 
 
 def fused(lists: Sequence[Sequence[Match]]) -> list[Match]:

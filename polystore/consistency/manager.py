@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,9 +16,11 @@ from polystore.consistency.copies import check_readable, register, vector_copies
 from polystore.consistency.delivery import Context
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
+from polystore.consistency.following import Following
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Mender
 from polystore.consistency.moving import Mover
+from polystore.consistency.queueing import Queue
 from polystore.consistency.rebuild import Rebuilder
 from polystore.consistency.reconcile import Reconciler
 from polystore.consistency.renewing import Renewer
@@ -30,7 +32,7 @@ from polystore.embedders import Made
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
-from polystore.errors import Backpressure, PolystoreError, SchemaMismatch
+from polystore.errors import Backpressure, PolystoreError
 from polystore.model import (
     Change,
     Commit,
@@ -47,16 +49,13 @@ from polystore.store import Store
 
 log = logging.getLogger("polystore.consistency")
 
-R = TypeVar("R")
-
 PROBLEMS_MAX = 1_000
 
 
 class DataConsistencyManager:
     """Commits writes with the duty to deliver them, delivers, retries, recovers.
 
-    The queue is the fast path above durable rows: losing it loses nothing. One manager per open architecture; any
-    number of processes may have one on the same home.
+    One manager per open architecture; any number of processes may have one on the same home.
     """
 
     def __init__(
@@ -83,12 +82,10 @@ class DataConsistencyManager:
         # Of a table that the application writes, too, a home cannot make vectors in the commit.
         later = [e for e, one in placements.items() if types[e].mapped and one.facets.get("vector") == one.authority]
         self.embedders = Embedders(types, embedders, serving, others, env, later)
-        self.queue: asyncio.Queue[SyncTask] = asyncio.Queue(self.settings.queue_max)
+        self._queue = Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
         self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
         """Asked about all writes; what it raises is raised to the writer, and nothing is written."""
-        self._placed = 0
-        """How often a facet has moved."""
         self._answers = Answers(stores, placements, self.embedders)
         self._vector_copies = vector_copies(placements)
         self.erasures = Erasures(types, placements)
@@ -108,18 +105,18 @@ class DataConsistencyManager:
             lent={etype: placement.home for etype, placement in placements.items() if placement.lent},
         )
         homes = dict.fromkeys(placement.authority for placement in placements.values())
-        self.lines = {name: Line(self._context, stores[name], self._put) for name in homes}
+        self.lines = {name: Line(self._context, stores[name], self._queue.put) for name in homes}
         self.rebuilder = Rebuilder(self)
         self.mover = Mover(self)
         self.renewer = Renewer(self)
         self.mender = Mender(self)
         self.reconciler = Reconciler(self)
+        self.following = Following(self)
         for line in self.lines.values():
             line.runs.anew = self._anew
-            line.delivery.follow = functools.partial(self._follow, line)
+            line.delivery.follow = functools.partial(self.following.look, line)
             line.runs.returned = self.reconciler.ask
             line.advance = functools.partial(self.mover.advance, line)
-        self._dispatcher: asyncio.Task[None] | None = None
         self._closing = False
         self._journaled = {etype: placement.home for etype, placement in placements.items() if placement.journal}
         self._committed = committed
@@ -134,16 +131,10 @@ class DataConsistencyManager:
 
     # -- placements -------------------------------------------------------------------------------------------
 
-    async def _follow(self, line: Line) -> bool:
-        """Go over to what another process has rebuilt or moved; False when there is nothing new."""
-        since, texts = self.env.monotonic(), await line.home.call(SupportsJournal.placements)
-        rebuilt = await self.rebuilder.follow(line, texts)
-        return await self.mover.follow(line, texts, since) or rebuilt
-
     def place(self, placement: Placement) -> None:
         """From now on this holds in this process."""
         self.placements[placement.etype] = placement
-        self._placed += 1
+        self.following.placed += 1
         self._answers.forget(placement.etype)
         self._vector_copies.clear()
         self._vector_copies.update(vector_copies(self.placements))
@@ -171,7 +162,7 @@ class DataConsistencyManager:
                     await register(line, etype, placement, self.stores, self.embedders, self.detach)
             await line.start()
         self.reconciler.start()
-        self._dispatcher = asyncio.create_task(self._dispatch())
+        self._queue.start(self.lines)
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Take nothing new, deliver what is in hand for at most `timeout_s`, and leave the rest to others."""
@@ -184,10 +175,7 @@ class DataConsistencyManager:
     async def stop(self) -> None:
         """End all tasks and leave the journals. Idempotent."""
         self._closing = True
-        if self._dispatcher is not None:
-            self._dispatcher.cancel()
-            await asyncio.gather(self._dispatcher, return_exceptions=True)
-            self._dispatcher = None
+        await self._queue.stop()
         await self.reconciler.stop()
         await self.embedders.aclose()
         await self.mover.stop()
@@ -198,23 +186,6 @@ class DataConsistencyManager:
                 await line.home.call(SupportsJournal.retire, self.worker)
             except PolystoreError as e:  # its rows are taken over when this worker is seen to be dead
                 self.report(f"leaving {line.home.name}: {e}")
-
-    def _put(self, task: SyncTask) -> bool:
-        try:
-            self.queue.put_nowait(task)
-        except asyncio.QueueFull:
-            return False
-        return True
-
-    async def _dispatch(self) -> None:
-        while True:
-            task = await self.queue.get()
-            while True:
-                self.lines[task.home].lanes.put(task)
-                try:
-                    task = self.queue.get_nowait()
-                except asyncio.QueueEmpty:
-                    break
 
     # -- write ------------------------------------------------------------------------------------------------
 
@@ -241,21 +212,21 @@ class DataConsistencyManager:
         if ack != "committed":
             wanted = self._answers.wanted(ack, ack_timeout_s, {write.key.etype for write in writes})
         line = self.line(etype)
-        committed, waits, told = await self._written(line, writes, op, marks or {}, wanted)
+        committed, waits, told = await self._written(etype, writes, op, marks or {}, wanted)
         statuses = await await_all(line, waits, ack_timeout_s) if waits else {}
         return self._answers.results(line.home.name, writes, committed, merged(statuses, told) if told else statuses)
 
     async def write_quietly(self, etype: str, writes: Sequence[Write], marks: Mapping[str, str]) -> Sequence[Written]:
         """As `write`, for who asks of each write no more than what became of it: that costs less."""
+        committed, waits, _ = await self._written(etype, writes, None, marks, None)
         line = self.line(etype)
-        committed, waits, _ = await self._written(line, writes, None, marks, None)
         for wait in waits:
             line.waiters.forget(wait.store, wait.key, wait.told)
         return committed.written
 
     async def _written(
         self,
-        line: Line,
+        etype: str,
         writes: Sequence[Write],
         op: OpId | None,
         marks: Mapping[str, str],
@@ -263,17 +234,15 @@ class DataConsistencyManager:
     ) -> tuple[Committed, list[Wait], Mapping[int, Mapping[str, StoreStatus]]]:
         if self.before_commit is not None:
             await self.before_commit(writes)
+        line = self.line(etype)
         if line.backlog.outbox > self.settings.backlog_soft:
             await self._slow_down(line)
         owner = self.worker if line.has_room(len(writes)) and not self._closing else None
-        spills, placed = self.erasures.of(writes), self._placed
+        spills = self.erasures.of(writes)
         writer = self._strict.writer(writes)
-        try:
-            committed = await self._commit(line, writes, owner, op, marks, spills, writer)
-        except SchemaMismatch:  # by another process a moment ago
-            if not await self._follow(line) and placed == self._placed:
-                raise
-            committed = await self._commit(line, writes, owner, op, marks, spills, writer)
+        committed = await self.following.where_it_is(
+            (etype,), lambda: self._commit(line, writes, owner, op, marks, spills, writer)
+        )
         self.env.crashpoint("write.committed")
         self.erasures.committed(spills)
         waits = self._accept(line, writes, committed, owner, wanted)
@@ -389,37 +358,6 @@ class DataConsistencyManager:
     async def query_vector(self, etype: str, field: str, text: str) -> bytes:
         """The packed vector of a query text. Raises Unavailable when the embedder does not answer."""
         return await self.embedders.query(etype, field, text, timeout_s=self.settings.embed_timeout_s)
-
-    async def with_one_model(self, etype: str, ask: Callable[[], Awaitable[R]]) -> R:
-        """The answer to a question that makes a vector and compares it: asked again when the vectors of the type
-        changed over to another model in between."""
-        gate = self.line(etype).delivery.gate
-        while True:
-            while gate.closed:
-                await gate.changed()
-            before, placed = self.embedders.times_served[etype], self._placed
-            try:
-                answer = await ask()
-            except PolystoreError as e:
-                followed = isinstance(e, SchemaMismatch)
-                followed = followed and (await self._follow(self.line(etype)) or placed != self._placed)
-                if self.embedders.times_served[etype] == before and not followed:
-                    raise
-            else:
-                if self.embedders.times_served[etype] == before:
-                    return answer
-
-    async def where_it_is(self, etypes: Collection[str], ask: Callable[[], Awaitable[R]]) -> R:
-        """The answer to a question to whoever serves these types: asked again when it was elsewhere by now, since
-        another process had gone over before this one was told."""
-        placed = self._placed
-        try:
-            return await ask()
-        except SchemaMismatch:
-            followed = [await self._follow(line) for line in dict.fromkeys(map(self.line, etypes))]
-            if not any(followed) and placed == self._placed:
-                raise
-        return await ask()
 
     # -- state of the whole -----------------------------------------------------------------------------------
 
