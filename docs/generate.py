@@ -35,6 +35,8 @@ CHAPTERS = {
     "Untyped": "Parts Query ReadResult",
     "Embedders": "Embedder InlineEmbedder HashedEmbedder",
 }
+PARTED = ("polystore.architecture", "polystore.collection.")
+"""Where classes are made of several parts, each with methods of its own."""
 NOT_MADE = frozenset(
     {
         *("HybridDataArchitecture", "Opening", "Transaction", "Collection", "Token", "Found", "Field", "Expr", "Order"),
@@ -89,7 +91,7 @@ def described(name: str, value: Any) -> str:
 def members(owner: str, cls: type[Any]) -> list[str]:
     """The public methods and properties that the class itself has, and those of the parts it is made of."""
     out: list[str] = []
-    parts = [base for base in cls.__mro__ if base.__module__.startswith("polystore.collection.")] or [cls]
+    parts = [base for base in cls.__mro__ if base.__module__.startswith(PARTED)] or [cls]
     for name, value in (item for part in parts for item in vars(part).items()):
         function: Any = getattr(value, "__func__", value)
         if name.startswith("_"):
