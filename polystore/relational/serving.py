@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, cast
 
 import msgspec
 
+from polystore.embedding import pack
 from polystore.evolution import Migration
+from polystore.model import Body, Key, Vectors, text_hash
 from polystore.protocols import VectorSpec
 
 
@@ -47,3 +50,26 @@ def differences(migration: Migration | None, before: Served | None, now: Served)
     if not told and before != now:
         told.append("it serves other facets, or vectors of another kind")
     return "; ".join(told)
+
+
+async def known_vectors(
+    key: Key,
+    body: Body,
+    specs: Mapping[str, VectorSpec],
+    fields: Collection[str],
+    stored: Callable[..., Awaitable[bytes | None]],
+) -> Vectors:
+    """The vectors of a record that can be had of what the store holds: those in the record itself, and those that
+    embedders made of the same text. `stored(tenant, entity, id, field, embedder, text_hash, bytes)` looks one up."""
+    found: dict[str, bytes] = {}
+    for field in fields:
+        value: Any = body.get(field)
+        vector: bytes | None = None
+        if isinstance(value, list):
+            vector = pack(cast(list[float], value))
+        elif isinstance(value, str):
+            made = (specs[field].embedder, text_hash(value), 4 * specs[field].dimension)
+            vector = await stored(key.tenant, key.etype, key.id, field, *made)
+        if vector is not None:
+            found[field] = vector
+    return found

@@ -8,17 +8,17 @@ Changes are those of `polystore.evolution`: carried out when asked for, else tol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
-from polystore.embedding import pack
 from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
-from polystore.model import Body, Key, Vectors, text_hash
+from polystore.model import Body, Key
 from polystore.protocols import VectorSpec
-from polystore.relational.serving import Served, differences, load_served, same
+from polystore.relational.serving import Served, differences, known_vectors, load_served, same
 from polystore_adapters.mysql import graph
 from polystore_adapters.mysql.dialect import ident, name_of
 from polystore_adapters.mysql.pool import Session
@@ -27,6 +27,11 @@ from polystore_adapters.mysql.table import RecordTable, vector_column
 
 PAGE = 500
 """Records in memory while facets are made anew."""
+KNOWN_SQL = (
+    "SELECT vec FROM ps_vector WHERE tenant = %s AND etype = %s AND id = %s AND field = %s AND "
+    "embedder IN ('caller', %s) AND text_hash = %s AND LENGTH(vec) = %s "
+    "ORDER BY embedder <> 'caller' LIMIT 1"
+)
 
 
 class _Record(NamedTuple):
@@ -261,31 +266,12 @@ class _Preparation:
         fresh = {field for field, spec in specs.items() if not same(before.get(was.get(field, field)), spec)}
         if not fresh or migration is None:
             return
+        stored = functools.partial(self._db.value, KNOWN_SQL)
         async for records in self._pages():
-            found = [await self._known(one, fresh) for one in records]
+            found = [await known_vectors(one.key, one.body, specs, fresh, stored) for one in records]
             await self._set(records, {vector_column(name): [one.get(name) for one in found] for name in sorted(fresh)})
         if not table.home:
             await self._db.run(f"UPDATE {table.name} SET ps_version = 0 WHERE NOT ps_deleted")
-
-    async def _known(self, one: _Record, fields: set[str]) -> Vectors:
-        """The vectors that can be had of what the database holds."""
-        found: dict[str, bytes] = {}
-        for field in fields:
-            value: Any = one.body.get(field)
-            if isinstance(value, list):
-                found[field] = pack(cast(list[float], value))
-            elif isinstance(value, str):
-                sql = (
-                    "SELECT vec FROM ps_vector WHERE tenant = %s AND etype = %s AND id = %s AND field = %s AND "
-                    "embedder IN ('caller', %s) AND text_hash = %s AND LENGTH(vec) = %s "
-                    "ORDER BY embedder <> 'caller' LIMIT 1"
-                )
-                spec, key = self._table.layout.vectors[field], one.key
-                made = (spec.embedder, text_hash(value), 4 * spec.dimension)
-                vector = await self._db.value(sql, key.tenant, key.etype, key.id, field, *made)
-                if vector is not None:
-                    found[field] = vector
-        return found
 
     async def _pages(self) -> AsyncGenerator[list[_Record]]:
         """All live records, some at a time."""

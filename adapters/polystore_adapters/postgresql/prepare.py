@@ -5,17 +5,17 @@ Changes are those of `polystore.evolution`: carried out when asked for, else tol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
-from polystore.embedding import pack
 from polystore.errors import SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
-from polystore.model import Body, Key, Vectors, text_hash
+from polystore.model import Body, Key
 from polystore.protocols import Layout, VectorSpec
-from polystore.relational.serving import Served, differences, load_served, same
+from polystore.relational.serving import Served, differences, known_vectors, load_served, same
 from polystore_adapters.postgresql import graph, touching
 from polystore_adapters.postgresql.application import table_of
 from polystore_adapters.postgresql.dialect import ident
@@ -37,6 +37,11 @@ from polystore_adapters.postgresql.table import RecordTable, sent, vector_column
 
 PAGE = 500
 """Records in memory while facets are made anew."""
+KNOWN_SQL = (
+    "SELECT vec FROM ps_vector WHERE tenant = $1 AND etype = $2 AND id = $3 AND field = $4 AND "
+    "embedder IN ('caller', $5) AND text_hash = $6 AND length(vec) = $7 "
+    "ORDER BY embedder <> 'caller' LIMIT 1"
+)
 
 
 class _Record(NamedTuple):
@@ -316,8 +321,9 @@ class _Preparation:
                 await self._convert(column)
         if not fresh or migration is None:
             return
+        stored = functools.partial(self._db.value, KNOWN_SQL)
         async for records in self._pages():
-            found = [await self._known(one, fresh) for one in records]
+            found = [await known_vectors(one.key, one.body, specs, fresh, stored) for one in records]
             for field in sorted(fresh):
                 column = table.vectors[field]
                 await self._set(records, column.name, column.type, [column.sent(one.get(field)) for one in found])
@@ -344,26 +350,6 @@ class _Preparation:
             await self._set(records, new, column.type, [column.sent(old.packed(row[2])) for row in rows])
         await db.run(f"ALTER TABLE {table.name} DROP COLUMN {old.name}")
         await db.run(f"ALTER TABLE {table.name} RENAME COLUMN {new} TO {column.name}")
-
-    async def _known(self, one: _Record, fields: set[str]) -> Vectors:
-        """The vectors that can be had of what the database holds."""
-        found: dict[str, bytes] = {}
-        for field in fields:
-            value: Any = one.body.get(field)
-            if isinstance(value, list):
-                found[field] = pack(cast(list[float], value))
-            elif isinstance(value, str):
-                sql = (
-                    "SELECT vec FROM ps_vector WHERE tenant = $1 AND etype = $2 AND id = $3 AND field = $4 AND "
-                    "embedder IN ('caller', $5) AND text_hash = $6 AND length(vec) = $7 "
-                    "ORDER BY embedder <> 'caller' LIMIT 1"
-                )
-                spec, key = self._table.layout.vectors[field], one.key
-                made = (spec.embedder, text_hash(value), 4 * spec.dimension)
-                vector = await self._db.value(sql, key.tenant, key.etype, key.id, field, *made)
-                if vector is not None:
-                    found[field] = vector
-        return found
 
     # -- small things -----------------------------------------------------------------------------------------
 
