@@ -92,8 +92,12 @@ class Transaction:
             return
         if self._home is None:
             self._result = ()
-            return
+        else:
+            await self._write(self._home)
+
+    async def _write(self, home: Scope[Any]) -> None:
+        """Let what was collected happen, and keep the results."""
         op = op_of(self._tenant, self._op_id, self._wiring.types, self._writes)
         self._result = await self._wiring.manager.write(
-            self._home.etype, self._writes, op=op, ack=self._ack, ack_timeout_s=self._ack_timeout_s
+            home.etype, self._writes, op=op, ack=self._ack, ack_timeout_s=self._ack_timeout_s
         )

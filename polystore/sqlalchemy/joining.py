@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 
@@ -120,22 +119,14 @@ class JoinedTransaction(Transaction):
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended = True
-        if kind is not None:
-            return
-        if self._home is None:
-            self._result = ()
-            return
-        if self._home.placement.journal or not self._home.home.supports(SupportsApplicationTables):
-            raise UnsupportedOperation(f"{self._home.home.name}: this store's transactions cannot be joined")
+    async def _write(self, home: Scope[Any]) -> None:
+        if home.placement.journal or not home.home.supports(SupportsApplicationTables):
+            raise UnsupportedOperation(f"{home.home.name}: this store's transactions cannot be joined")
         manager = self._wiring.manager
         if manager.before_commit is not None:
             await manager.before_commit(self._writes)
         loop = asyncio.get_running_loop()
-        line = manager.line(self._home.etype)
+        line = manager.line(home.etype)
 
         def wake() -> None:
             loop.call_soon_threadsafe(line.wake)
