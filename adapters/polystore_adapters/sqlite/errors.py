@@ -1,9 +1,11 @@
-"""SQLite's errors as polystore's, by result code (https://sqlite.org/rescode.html), never by message."""
+"""SQLite's errors as polystore's, by result code (https://sqlite.org/rescode.html). SQLITE_ERROR alone stands for all
+that has no code of its own: there the kind of message tells, of which nothing else is told on."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
 
@@ -69,13 +71,27 @@ def _too_big(path: str) -> PolystoreError:
     return ValueTooLarge("the record is larger than SQLite takes (1 GB)")
 
 
-def _lacks(path: str) -> PolystoreError:
+_CHANGED = re.compile(
+    r"(error in \w+ .*: )?no such (table|column|index|trigger|view): |duplicate column name: "
+    r"|(table|index|trigger|view) .* already exists$|table .* (has no column named |has \d+ columns but )",
+    re.DOTALL,
+)
+_KINDS = ("syntax error", "unrecognized token", "no such function", "too many", "too large", "integer overflow")
+
+
+def _other(path: str, message: str) -> PolystoreError:
     # Statements are compiled from the tables that were prepared: what does not fit them is another process's change.
-    return SchemaMismatch(f"{path}: a table or a column is missing; another process has changed them, open it again")
+    if _CHANGED.match(message):
+        return SchemaMismatch(
+            f"{path}: the tables are not those that were prepared; another process has changed them, open it again"
+        )
+    if message.startswith("malformed JSON"):
+        return DecodeError("a stored value is no JSON; repair the record by writing it again")
+    kind = next((kind for kind in _KINDS if kind in message), "an error of no known kind")
+    return StoreError(f"{path}: SQLite does not carry out a statement ({kind}); its own error is the cause of this one")
 
 
 _BY_CODE: Mapping[int, Make] = {
-    sqlite3.SQLITE_ERROR: _lacks,
     sqlite3.SQLITE_FULL: _full,
     sqlite3.SQLITE_BUSY: _busy,
     sqlite3.SQLITE_LOCKED: _busy,
@@ -113,6 +129,8 @@ def translate(error: Exception, path: str, *, committing: bool = False) -> Excep
             return InvalidData("a value that SQLite cannot keep")
         if committing and code & 0xFF == sqlite3.SQLITE_IOERR:
             return OutcomeUnknown(f"{path}: the disk failed during the commit; read the records before writing again")
+        if code == sqlite3.SQLITE_ERROR:
+            return _other(path, str(error))
         make = _BY_CODE.get(code) or _BY_CODE.get(code & 0xFF)
         return make(path) if make is not None else StoreError(f"{path}: {error.sqlite_errorname}")
     if isinstance(error, OSError):

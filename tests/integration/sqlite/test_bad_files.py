@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from polystore_adapters.sqlite import connect, embedded_profile
+from polystore_adapters.sqlite.errors import translating
 
 from polystore.env import Env
 from polystore.errors import (
@@ -23,6 +24,7 @@ from polystore.errors import (
     PolystoreError,
     SchemaMismatch,
     StoreCorrupt,
+    StoreError,
     StoreFull,
     Unavailable,
 )
@@ -121,6 +123,32 @@ def test_a_file_where_a_directory_must_be(tmp_path: Path) -> None:
     error = asyncio.run(refusal(tmp_path / "data" / "app.db"))
     assert isinstance(error, PermissionDenied)
     assert "writable" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected", "told"),
+    [
+        ("SELECT * FROM gone", SchemaMismatch, "another process has changed them"),
+        ("SELECT gone FROM t", SchemaMismatch, "another process has changed them"),
+        ("INSERT INTO t (gone) VALUES ('secret')", SchemaMismatch, "another process has changed them"),
+        ("CREATE TABLE t (a)", SchemaMismatch, "another process has changed them"),
+        ("SELECT * FROM t WHERE 'secret' 'no such table: t'", StoreError, "(syntax error)"),
+        ("SELECT gone('secret')", StoreError, "(no such function)"),
+        ("SELECT json_extract('{}', 'secret')", StoreError, "(an error of no known kind)"),
+        ("SELECT json('{secret')", DecodeError, "no JSON"),
+    ],
+)
+def test_an_error_without_a_code_of_its_own_is_told_by_its_kind_and_quotes_nothing(
+    sql: str, expected: type[Exception], told: str
+) -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE t (a)")
+    with pytest.raises(PolystoreError) as caught, translating("app.db"):
+        db.execute(sql)
+    db.close()
+    assert type(caught.value) is expected
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 READ_ONLY = """
