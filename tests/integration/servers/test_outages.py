@@ -123,7 +123,7 @@ def test_each_server_is_down_at_the_start_and_paused_in_the_middle_of_writes(tmp
 
 
 async def outages(config: Mapping[str, Any], servers: Mapping[str, OwnServer]) -> None:
-    async with opened(config) as hda:
+    async with opened(patient(config)) as hda:
         await Application(hda).once("0", COPIES)
     for server in servers.values():
         server.kill()
@@ -142,6 +142,12 @@ async def outages(config: Mapping[str, Any], servers: Mapping[str, OwnServer]) -
                 await app.once("m", others)
                 server.thaw()
         await nothing_is_lost(app)
+
+
+def patient(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All are to be there: a server that was started a moment ago takes its time to answer first, Neo4j some 3 s."""
+    stores = {name: {**one, "required": True, "timeout_s": 60} for name, one in config["stores"].items()}
+    return {**config, "stores": stores}
 
 
 def opened(config: Mapping[str, Any]) -> Any:
