@@ -27,7 +27,8 @@ async def register(
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
-    wanted = set(placement.targets()) | embedders.pseudo_targets(etype) | await _under_way(line, etype, embedders)
+    copies = placement.targets()
+    wanted = set(copies) | embedders.pseudo_targets(etype, copies) | await _under_way(line, placement, embedders)
     wanted |= detach.pseudo_targets(etype)
     stands |= {name: name.removeprefix(EMBED) for name in wanted if name.startswith(EMBED)}
     rows = {row.name: row for row in line.targets.rows(etype)}
@@ -53,7 +54,8 @@ async def register(
     for target, row in rows.items():
         if target not in wanted and row.status != "off":
             await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
-    line.wanted[etype] = frozenset(wanted)
+    others = {EMBED + model for model in embedders.elsewhere.get(etype, ())}
+    line.wanted[etype] = frozenset(wanted - others)
 
 
 def check_readable(
@@ -94,12 +96,16 @@ def free_bits(line: Line, etype: str) -> Iterator[int]:
     raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
 
 
-async def _under_way(line: Line, etype: str, embedders: Embedders) -> set[str]:
-    """The embedders that a rebuild has begun to ask: it goes on. That of a model in this process is done with when it
-    owes nothing any more, once that model serves."""
+async def _under_way(line: Line, placement: Placement, embedders: Embedders) -> set[str]:
+    """The embedders that a rebuild has begun to ask: it goes on; and those that others ask. That of a model in this
+    process is done with when it owes nothing any more, once that model serves."""
+    etype, coming = placement.etype, placement.upcoming.get("vector")
     going = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
     ending = {EMBED + one.model for one in embedders.serving(etype).values()} - embedders.pseudo_targets(etype)
-    kept = going & embedders.upcoming(etype)
+    models = set(embedders.elsewhere.get(etype, ()))
+    if coming is not None:
+        models |= {one.model for one in embedders.makings(etype).at(coming).values()}
+    kept = going & (embedders.upcoming(etype) | {EMBED + model for model in models})
     if going & ending:
         backlog = await line.home.call(SupportsJournal.backlog)
         kept |= {name for name in going & ending if backlog.outbox or backlog.retry.get(name)}

@@ -318,17 +318,17 @@ class Delivery:
         vector under a new version."""
         etypes = self.context.vector_copies.get(name, frozenset())
         embedders = self.context.embedders
-        if embedders.switched & etypes:  # what was queued before may carry the vectors of the old model
-            changes = [
-                msgspec.structs.replace(c, vectors={}) if c.key.etype in embedders.switched else c for c in changes
-            ]
+        # What writes carry is for who serves; and what was queued before that changed is perhaps of the old model.
+        others = {one for one in etypes if one in embedders.switched or not embedders.as_serving(one, name)}
+        if others:
+            changes = [msgspec.structs.replace(c, vectors={}) if c.key.etype in others else c for c in changes]
         lacking = [c for c in changes if c.key.etype in etypes and embedders.missing(c)]
         if not lacking:
             return list(changes)
         found = by_record(await self.home.call(SupportsJournal.vectors, [c.key for c in lacking]))
         completed: dict[int, Change] = {}
         for change in lacking:
-            vectors = embedders.complete(change, found.get(change.key, {}), refused=refused)
+            vectors = embedders.complete(change, found.get(change.key, {}), name, refused=refused)
             if vectors is None:
                 failures[change.key] = Waiting()
             else:

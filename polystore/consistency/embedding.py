@@ -1,7 +1,8 @@
 """Vectors of texts: at once for embedders inside the process, in a stage of its own for all others.
 
-Each field is *served* by one model, the one that its stored vectors were made with. The *configured* model is another
-after the configuration changed; `polystore rebuild` makes its vectors beside the old ones and then changes over.
+Each field is *served* by one model, the one that the vectors were made with that searches compare. The *configured*
+model is another after the configuration changed; `polystore rebuild` makes its vectors beside the old ones and then
+changes over. A copy that is filled with those meanwhile is brought them, while the one that serves is brought the old.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import EMBED
-from polystore.embedders import GIVEN, Made, made, made_again, model_of
+from polystore.embedders import GIVEN, Made, made, made_again, model_of, read_made
 from polystore.embedding import Embedder, InlineEmbedder, pack
 from polystore.entity import EntityType
 from polystore.env import SYSTEM_ENV, Env
 from polystore.errors import ConfigurationError
-from polystore.model import CALLER, Body, Change, Key, StoredVector, text_hash
+from polystore.model import CALLER, Body, Change, Key, Placement, StoredVector, text_hash
 
 Stored = Mapping[tuple[str, str], StoredVector]
 """(field, model) -> a stored vector of one record."""
@@ -31,19 +32,34 @@ class _Text(NamedTuple):
     inline: InlineEmbedder | None
 
 
+_Texts = Mapping[str, _Text]
+
+
+class Makings(NamedTuple):
+    """How the vectors of one type are made, field by field: those that searches compare, and those in each store of
+    which that is remembered."""
+
+    serving: Mapping[str, Made]
+    places: Mapping[str, Mapping[str, Made]]
+
+    def at(self, store: str) -> Mapping[str, Made]:
+        """How the vectors in a store are made."""
+        return self.places.get(store, self.serving)
+
+
 class Embedders:
     """Which models serve which fields, which are configured, and all that can be asked.
 
-    `serving`: entity -> field -> how the stored vectors were made; what is left out is served by its configured model.
-    `others` are embedders beside the configured ones, which made stored vectors. `later`: entities whose vectors are
-    all made after the commit, since others write them, too.
+    `placements` say how stored vectors were made; what they leave out is served by its configured model. `others` are
+    embedders beside the configured ones, which made stored vectors. `later`: entities whose vectors are all made after
+    the commit, since others write them, too.
     """
 
     def __init__(
         self,
         types: Mapping[str, EntityType[Any]],
         embedders: Mapping[str, Embedder],
-        serving: Mapping[str, Mapping[str, Made]] = {},
+        placements: Mapping[str, Placement] = {},
         others: Sequence[Embedder] = (),
         env: Env = SYSTEM_ENV,
         later: Collection[str] = (),
@@ -53,7 +69,10 @@ class Embedders:
         self._stages = {model_of(one): Stage(EMBED + model_of(one), one, env) for one in others}
         self._stages |= {model_of(one): Stage(EMBED + model_of(one), one, env) for one in embedders.values()}
         self._configured: dict[str, dict[str, Made]] = {}
-        self._texts: dict[str, dict[str, _Text]] = {}
+        self._makings: dict[str, Makings] = {}
+        self._texts: dict[str, _Texts] = {}
+        self._places: dict[str, dict[str, _Texts]] = {}
+        """Entity -> the stores whose vectors are made otherwise than those that searches compare."""
         self._given: dict[str, dict[str, Made]] = {}
         self._learned: list[Embedder] = []
         self.elsewhere: dict[str, set[str]] = {}
@@ -64,16 +83,50 @@ class Embedders:
         """The types whose model changed while this process ran: what was written before may carry the old vectors."""
         for name, one in types.items():
             self._configured[name] = made(one, embedders)
-            self.serve(name, {**self._configured[name], **serving.get(name, {})})
+            self._given[name] = {f: how for f, how in self._configured[name].items() if how.model == GIVEN}
+            self._hold(name, Makings(self._configured[name], {}))
+            if (placed := placements.get(name)) is not None:
+                self._hold(name, self.remembered(placed))
+                # Who makes what is to serve has begun it: this process may have been opened without knowing that model.
+                coming = placed.upcoming.get("vector", "")
+                models = {how.model for how in self._makings[name].at(coming).values()} if coming else set[str]()
+                self.elsewhere[name] = models - self._stages.keys() - {GIVEN}
+        self.times_served.clear()
 
-    def serve(self, etype: str, fields: Mapping[str, Made]) -> None:
+    def remembered(self, placement: Placement) -> Makings:
+        """What a placement says; of fields that it does not know, as they are served now."""
+        etype, told = placement.etype, {name: read_made(words) for name, words in placement.made.items()}
+        serving = self._whole(etype, told.get(placement.facets.get("vector", ""), {}), self._makings[etype].serving)
+        return Makings(serving, {name: self._whole(etype, fields, serving) for name, fields in told.items()})
+
+    def _whole(self, etype: str, fields: Mapping[str, Made], else_: Mapping[str, Made]) -> dict[str, Made]:
+        given = self._given[etype]
+        return {f: given[f] if f in given else fields.get(f, else_[f]) for f in self._configured[etype]}
+
+    def makings(self, etype: str) -> Makings:
+        """How the vectors of a type are made, in all its places."""
+        return self._makings[etype]
+
+    def hold(self, etype: str, makings: Makings) -> None:
         """From now on, these are the makings of the type's stored vectors."""
-        self._given[etype] = {f: one for f, one in self._configured[etype].items() if one.model == GIVEN}
-        self.times_served[etype] += 1
-        texts = {f: fields[f] for f in self._configured[etype].keys() - self._given[etype].keys()}
+        before = self._makings[etype].serving
+        self._hold(etype, makings)
+        if makings.serving != before:
+            self.times_served[etype] += 1
+            self.switched.add(etype)
+
+    def _hold(self, etype: str, makings: Makings) -> None:
+        self._makings[etype] = makings
+        self._texts[etype] = self._of(etype, makings.serving)
+        others = {name: fields for name, fields in makings.places.items() if fields != makings.serving}
+        self._places[etype] = {name: self._of(etype, fields) for name, fields in others.items()}
+
+    def _of(self, etype: str, fields: Mapping[str, Made]) -> _Texts:
         # Decided once: an isinstance check of a runtime protocol costs microseconds, and inline() runs in every write.
-        self._texts[etype] = {
-            f: _Text(one, None if etype in self._later else self._inline(one.model)) for f, one in sorted(texts.items())
+        return {
+            f: _Text(one, None if etype in self._later else self._inline(one.model))
+            for f, one in sorted(fields.items())
+            if f not in self._given[etype]
         }
 
     def _inline(self, model: str) -> InlineEmbedder | None:
@@ -84,9 +137,10 @@ class Embedders:
         """All embedders that can be asked here."""
         return [stage.embedder for stage in self._stages.values()]
 
-    def learn(self, configs: str, fields: Mapping[str, Made]) -> None:
-        """Make the embedders of these makings that are not known here, as `configs` (`write_configs`) says."""
-        for one in made_again([making.model for making in fields.values()], self.known(), configs):
+    def learn(self, placement: Placement, configs: str) -> None:
+        """Make the embedders of its vectors that are not known here, as `configs` (`write_configs`) says."""
+        models = [one.model for words in placement.made.values() for one in read_made(words).values()]
+        for one in made_again(models, self.known(), configs):
             self._stages[model_of(one)] = Stage(EMBED + model_of(one), one, self._env)
             self._learned.append(one)
 
@@ -105,13 +159,13 @@ class Embedders:
 
     def stages(self) -> list[tuple[str, Stage]]:
         """The pseudo-target and stage of every embedder that some field is served by, or configured with."""
-        makings = [*self._configured.values(), *map(self.serving, self._texts)]
-        models = {one.model for fields in makings for one in fields.values()}
+        held = [fields for one in self._makings.values() for fields in (one.serving, *one.places.values())]
+        models = {one.model for fields in (*self._configured.values(), *held) for one in fields.values()}
         return [(EMBED + model, self._stages[model]) for model in sorted(models & self._stages.keys())]
 
     def serving(self, etype: str) -> dict[str, Made]:
         """Field -> how the vectors that searches compare are made."""
-        return {**self._given[etype], **{field: text.made for field, text in self._texts[etype].items()}}
+        return dict(self._makings[etype].serving)
 
     def dimension(self, one: EntityType[Any], field: str) -> int:
         """Components of the vectors that searches compare."""
@@ -128,9 +182,10 @@ class Embedders:
         """The fields whose serving model cannot be asked any more."""
         return {field for field, text in self._texts[etype].items() if text.made.model not in self._stages}
 
-    def pseudo_targets(self, etype: str) -> set[str]:
-        """`embed:<model>` for each model that serves the type and works after the commit."""
-        later = {text.made.model for text in self._texts[etype].values() if text.inline is None}
+    def pseudo_targets(self, etype: str, copies: Collection[str] = ()) -> set[str]:
+        """`embed:<model>` for each model that serves the type and works after the commit; with those of `copies`."""
+        places = [self._texts[etype], *(self._places[etype][name] for name in copies if name in self._places[etype])]
+        later = {text.made.model for texts in places for text in texts.values() if text.inline is None}
         return {EMBED + model for model in later & self._stages.keys()}
 
     def upcoming(self, etype: str) -> set[str]:
@@ -138,6 +193,10 @@ class Embedders:
         existing records in the stage too."""
         serving = {field: text.made.model for field, text in self._texts[etype].items()}
         return {EMBED + one.model for field, one in self.outdated(etype).items() if one.model != serving[field]}
+
+    def as_serving(self, etype: str, store: str) -> bool:
+        """Whether the vectors in a store are made as those that searches compare, and that writes carry."""
+        return store not in self._places[etype]
 
     def comparable(self, etype: str, field: str) -> None:
         """Raises ConfigurationError when nobody can say what is near in this field."""
@@ -151,10 +210,11 @@ class Embedders:
 
     # -- vectors of records -------------------------------------------------------------------------------------
 
-    def inline(self, etype: str, body: Body) -> dict[str, bytes]:
-        """The vectors that can be made without waiting, for the fields that `body` holds."""
+    def inline(self, etype: str, body: Body, store: str = "") -> dict[str, bytes]:
+        """The vectors that can be made without waiting, for the fields that `body` holds: those that searches compare,
+        or those that a store has."""
         vectors: dict[str, bytes] = {}
-        for field, text in self._texts[etype].items():
+        for field, text in self._at(etype, store).items():
             value = body.get(field)
             if value is not None and text.inline is not None:
                 vectors[field] = text.inline.embed_now([value])[0]
@@ -163,6 +223,9 @@ class Embedders:
             if value is not None:
                 vectors[field] = pack(value)
         return vectors
+
+    def _at(self, etype: str, store: str) -> _Texts:
+        return self._places[etype].get(store, self._texts[etype])
 
     def missing(self, change: Change) -> bool:
         """True when a field has a value but the change carries no vector of it."""
@@ -175,20 +238,20 @@ class Embedders:
             for field in fields
         )
 
-    def complete(self, change: Change, stored: Stored, *, refused: bool = False) -> dict[str, bytes] | None:
-        """All vectors of a change: given ones, then the caller's, then made at once, then the model's stored ones. None
-        while one is still to be embedded. A text without a vector is left out where its model is gone, and where the
-        model has `refused` the record."""
-        body = typing.cast(Body, change.body)
-        vectors = {**self.inline(change.key.etype, body), **change.vectors}
-        for field, text in self._texts[change.key.etype].items():
+    def complete(self, change: Change, stored: Stored, store: str, *, refused: bool = False) -> dict[str, bytes] | None:
+        """All vectors of a change that a store has: given ones, then the caller's, then made at once, then the model's
+        stored ones. None while one is still to be embedded. A text without a vector is left out where its model is
+        gone, and where the model has `refused` the record."""
+        body, etype = typing.cast(Body, change.body), change.key.etype
+        vectors = {**self.inline(etype, body, store), **change.vectors}
+        for field, text in self._at(etype, store).items():
             value = body.get(field)
             if value is None or field in change.vectors:
                 continue
             found = _current(stored, field, value, text.made)
             if found is not None:
                 vectors[field] = found
-            elif field not in vectors and not refused and self._asked(change.key.etype, text):
+            elif field not in vectors and not refused and self._asked(etype, text):
                 return None
         return vectors
 
@@ -201,9 +264,10 @@ class Embedders:
         embedded again."""
         model, etype = target.removeprefix(EMBED), change.key.etype
         out: dict[str, str] = {}
-        for field, text in self._texts[etype].items():
+        places = (self._texts[etype], *self._places[etype].values())
+        for field, configured in self._configured[etype].items():
             value = change.body.get(field) if change.body is not None else None
-            ways = (text.made, self._configured[etype][field])
+            ways = (*(texts[field].made for texts in places if field in texts), configured)
             way = next((way for way in ways if way.model == model), None)
             if value is not None and way is not None and _current(stored, field, value, way) is None:
                 out[field] = value

@@ -28,7 +28,6 @@ from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
 from polystore.consistency.strict import StrictCache, StrictWrites, merged
 from polystore.consistency.tasks import SyncTask
-from polystore.embedders import Made
 from polystore.embedding import Embedder
 from polystore.entity import EntityType
 from polystore.env import Env
@@ -67,7 +66,6 @@ class DataConsistencyManager:
         embedders: Mapping[str, Embedder],
         settings: Settings | None = None,
         *,
-        serving: Mapping[str, Mapping[str, Made]] = {},
         others: Sequence[Embedder] = (),
         committed: Mapping[str, Callable[[Change], None]] = {},
         strict: Mapping[str, StrictCache] = {},
@@ -81,7 +79,7 @@ class DataConsistencyManager:
         self.worker = str(env.uuid7())
         # Of a table that the application writes, too, a home cannot make vectors in the commit.
         later = [e for e, one in placements.items() if types[e].mapped and one.facets.get("vector") == one.authority]
-        self.embedders = Embedders(types, embedders, serving, others, env, later)
+        self.embedders = Embedders(types, embedders, placements, others, env, later)
         self._queue = Queue(self.settings.queue_max)
         self.problems: dict[str, int] = {}
         self.before_commit: Callable[[Sequence[Write]], Awaitable[None]] | None = None
@@ -138,11 +136,12 @@ class DataConsistencyManager:
         self._answers.forget(placement.etype)
         self._vector_copies.clear()
         self._vector_copies.update(vector_copies(self.placements))
+        self.embedders.hold(placement.etype, self.embedders.remembered(placement))
 
     async def _anew(self, name: str, etype: str) -> None:
         """The data of a copy began anew while this process runs."""
         line = self.line(etype)
-        await self.rebuilder.prepare(etype)
+        await self.mover.prepare(self.placements[etype], [name])
         await register(line, etype, self.placements[etype], self.stores, self.embedders, self.detach)
         await line.targets.refresh()
         line.retries.wake(name)

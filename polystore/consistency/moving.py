@@ -21,16 +21,17 @@ from msgspec.structs import replace
 from polystore.consistency.aliases import take_aliases
 from polystore.consistency.copies import register
 from polystore.consistency.detach import Detach
-from polystore.consistency.embedding import Embedders
+from polystore.consistency.embedding import Embedders, Makings
 from polystore.consistency.line import Line
 from polystore.consistency.mending import Mender, Steady
 from polystore.consistency.settings import Settings
+from polystore.consistency.targets import EMBED
 from polystore.consistency.verify import AT_HOME
 from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.model import Placement
 from polystore.protocols import SupportsJournal
-from polystore.selection.moves import origin, read_moves, write_moves
+from polystore.selection.moves import configs_in, origin, read_moves, write_moves
 from polystore.store import Store
 
 AGAIN_S = 60.0
@@ -111,10 +112,11 @@ class Mover:
             return False
         followed = False
         async with self._turn(line):
-            new = self._new(line, await line.home.call(SupportsJournal.placements))
+            texts = await line.home.call(SupportsJournal.placements)
+            new = self._new(line, texts)
             for now in new:
                 try:
-                    await self._go_over(line, now)
+                    await self._go_over(line, now, texts[now.etype])
                     followed = True
                 except PolystoreError as e:  # at the next look then: nothing else has to wait for it
                     self._manager.report(f"{now.etype} could not be placed as the journal says: {e}")
@@ -130,22 +132,33 @@ class Mover:
     def _turn(self, line: Line) -> asyncio.Lock:
         return self._turns.setdefault(line.home.name, asyncio.Lock())
 
-    async def _go_over(self, line: Line, now: Placement) -> None:
-        """From now on this placement holds in this process. Stores that hold other facets than before are told."""
-        manager, etype = self._manager, now.etype
+    async def _go_over(self, line: Line, now: Placement, text: str, *, alone: bool = False) -> None:
+        """From now on this placement holds in this process, as the `text` of it says. Stores that hold other facets
+        than before, or vectors that are made otherwise, are told. `alone`: nothing else is under way."""
+        manager, embedders, etype = self._manager, self._manager.embedders, now.etype
         before = manager.placements[etype]
         for name in sorted(now.targets().keys() - manager.stores.keys()):
             await self.reach(name)
+        embedders.learn(now, configs_in(text))
+        was, then = embedders.makings(etype), embedders.remembered(now)
         told = {
             name
             for name in {now.authority, now.home, *now.targets()} & manager.stores.keys() - {now.cache}
-            if now.held(name) != before.held(name)
+            if now.held(name) != before.held(name) or ("vector" in now.held(name) and then.at(name) != was.at(name))
         }
         standing = told & {before.authority, before.home, *before.targets()}
-        async with line.alone() if standing else contextlib.nullcontext():
-            if told:
-                await self.prepare(now, sorted(told))
+        async with line.alone() if standing and not alone else contextlib.nullcontext():
+            # Each place is brought from now on what it is made with; who is asked changes with the placement.
+            held = then if _in_place(before, now) else Makings(was.serving, {**was.places, **then.places})
+            embedders.hold(etype, held)
+            try:
+                if told:
+                    await self.prepare(now, sorted(told))
+            except BaseException:
+                embedders.hold(etype, was)
+                raise
         await line.targets.refresh()
+        self._leave_to_others(line, etype)
         await register(line, etype, now, manager.stores, manager.embedders, manager.detach)
         await line.targets.refresh()
         for what in ("known", "leaving"):
@@ -168,18 +181,37 @@ class Mover:
 
     async def remember(self, line: Line, before: Placement, now: Placement) -> bool:
         """Remember what follows from the placement `before`, and go over to it; False when that does not hold here any
-        more, or another process has remembered something else, which is to be followed first."""
-        async with self._turn(line):
+        more, or another process has remembered something else, which is to be followed first. A copy whose vectors are
+        made otherwise, where it is, is filled again."""
+        embedders, alone = self._manager.embedders, _made_anew(before, now)
+        async with self._turn(line), line.alone() if alone else contextlib.nullcontext():
             text = (await line.home.call(SupportsJournal.placements))[now.etype]
             if self._manager.placements[now.etype] != before or read_moves(text, before) != before:
                 return False
+            written = write_moves(text, now, embedders.known())
+            now = read_moves(written, now)
+            if alone:
+                await self._fill_again(line, now)
             self._manager.env.crashpoint("move.remember")
-            if not await line.home.call(SupportsJournal.remember, now.etype, write_moves(text, now), text):
+            if not await line.home.call(SupportsJournal.remember, now.etype, written, text):
                 return False
             self._manager.env.crashpoint("move.remembered")
-            await self._go_over(line, now)
+            await self._go_over(line, now, written, alone=alone)
             self._manager.env.crashpoint("move.gone_over")
         return True
+
+    async def _fill_again(self, line: Line, now: Placement) -> None:
+        """The copy that serves vectors: it begins anew."""
+        for row in await line.home.call(SupportsJournal.targets):
+            if row.etype == now.etype and row.name == now.facets["vector"]:
+                await line.home.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None))
+
+    def _leave_to_others(self, line: Line, etype: str) -> None:
+        """Who has begun or rebuilt something has said which embedders work on, and may ask those that this process
+        cannot."""
+        asked = {row.name for row in line.targets.rows(etype) if row.name.startswith(EMBED) and row.status != "off"}
+        embedders = self._manager.embedders
+        embedders.elsewhere[etype] = {name.removeprefix(EMBED) for name in asked if embedders.stage(name) is None}
 
     def pace(self, line: Line) -> None:
         """Let the filling keep to the rates that are remembered."""
@@ -313,6 +345,17 @@ class Mover:
         """As long as a worker may be silent, unless it says otherwise; 0 gives it up."""
         seconds = self._manager.settings.worker_dead_s if ttl_s is None else ttl_s
         return await line.home.call(SupportsJournal.hold_lease, name, self._manager.worker, seconds)
+
+
+def _in_place(before: Placement, now: Placement) -> bool:
+    """Whether the store that searches compare vectors in stays."""
+    return before.facets.get("vector") == now.facets.get("vector")
+
+
+def _made_anew(before: Placement, now: Placement) -> bool:
+    """Whether the vectors in that store are made otherwise from now on."""
+    place = now.facets.get("vector", "")
+    return _in_place(before, now) and before.made.get(place) != now.made.get(place)
 
 
 async def _nothing(placement: Placement, stores: Collection[str]) -> None:

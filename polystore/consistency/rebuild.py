@@ -2,15 +2,17 @@
 
 The new model is one more pseudo-target of the type: its backfill owes it every record, commits owe it theirs, and the
 embedding stage works it off, in any process that knows the model. So a rebuild survives whoever began it. What it makes
-lies beside the home under the new model's name. When all is there, the placement is remembered with the new model, the
-stores are prepared for it and take over what lies beside the home, and the old vectors are removed.
+lies beside the home under the new model's name. When all is there, who serves changes over: a copy with a second place
+by a move to that (`renewing.py`), which is filled with the new vectors while the old ones serve. A home that serves
+vectors itself takes them over in one transaction, and a copy without a second place begins anew where it is. Then the
+old vectors are removed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -18,14 +20,16 @@ from msgspec.structs import replace
 from polystore.consistency.copies import free_bits, register
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
+from polystore.consistency.moving import Mover
+from polystore.consistency.renewing import Renewer
 from polystore.consistency.settings import Settings
 from polystore.consistency.stage import HARMLESS
 from polystore.consistency.targets import EMBED
-from polystore.embedders import Made, read_made, write_configs, write_made
-from polystore.embedding import Embedder
+from polystore.embedders import write_made
 from polystore.errors import ConfigurationError, IntegrityViolation, did_you_mean
 from polystore.model import Placement, TargetRow
 from polystore.protocols import Repository, SupportsFilter, SupportsJournal
+from polystore.selection.moves import origin
 from polystore.store import Store
 
 POLL_S = 0.05
@@ -49,16 +53,16 @@ class _Manager(Protocol):
     placements: dict[str, Placement]
     stores: Mapping[str, Store]
     settings: Settings
+    mover: Mover
+    renewer: Renewer
 
     def line(self, etype: str) -> Line: ...
 
 
 class Rebuilder:
-    """Rebuilds the vectors of the types of one architecture, and follows when another process has."""
+    """Rebuilds the vectors of the types of one architecture."""
 
     def __init__(self, manager: _Manager) -> None:
-        self.prepare: Callable[[str], Awaitable[None]] = _nothing
-        """Tells the stores of a type what they hold, as its vectors are made now."""
         self._manager = manager
         self._embedders = manager.embedders
         self._switched: dict[str, tuple[int, int]] = {}
@@ -68,7 +72,9 @@ class Rebuilder:
         """The entities with vectors that are meant by names of entities or stores; all without names. Raises
         ConfigurationError for an unknown name."""
         placements = self._manager.placements
-        known = {etype: one.facets["vector"] for etype, one in sorted(placements.items()) if "vector" in one.facets}
+        known = {
+            etype: origin(one.facets["vector"]) for etype, one in sorted(placements.items()) if "vector" in one.facets
+        }
         for name in names:
             if name not in placements and name not in self._manager.stores:
                 hint = did_you_mean(name, [*placements, *self._manager.stores]) or ";"
@@ -83,10 +89,14 @@ class Rebuilder:
         """Make the vectors of a type with the configured models; returns how many texts this process embedded.
 
         May be cancelled or killed at any moment and called again: it goes on. Waits for an embedder that goes down on
-        the way. Raises before anything is begun what an embedder raises that does not answer; and outages of stores.
+        the way. What was begun for other models than the configured ones, and has not served, is taken back. Raises
+        before anything is begun what an embedder raises that does not answer; ConfigurationError when somebody else
+        has changed over to another model meanwhile; StoreError when a copy holds what cannot be mended; and outages of
+        stores.
         """
-        line = self._manager.line(etype)
-        outdated = self._embedders.outdated(etype)
+        line, renewer = self._manager.line(etype), self._manager.renewer
+        outdated, beside = self._embedders.outdated(etype), renewer.beside(etype)
+        fields = {**self._embedders.serving(etype), **outdated}
         total = await self._count(line, etype) if outdated else 0
         texts = 0
         if outdated:
@@ -98,11 +108,20 @@ class Rebuilder:
                 progress(RebuildProgress(etype, "embedding", min(total, self._texts(targets) - before), total))
                 await self._pause(line)
             texts = self._texts(targets) - before
+        if beside:
+            await renewer.remake(
+                etype, fields, lambda now: progress(RebuildProgress(etype, "copying", now.done, now.total))
+            )
+        elif outdated:
             await self.switch(etype)
         while await self._filling(line, etype):
             progress(RebuildProgress(etype, "copying", total, total))
             await self._pause(line)
         line.context.env.crashpoint("rebuild.tidy")
+        if self._embedders.outdated(etype):
+            raise ConfigurationError(
+                f"another process has decided otherwise about the vectors of {etype} meanwhile; look, and say it again"
+            )
         await self._tidy(line, etype)
         progress(RebuildProgress(etype, "done", total, total))
         return texts
@@ -155,10 +174,12 @@ class Rebuilder:
     def _ending(self, line: Line, etype: str) -> set[str]:
         """Pseudo-targets that serve no more, or work within the writes by now."""
         known = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
-        return known - self._embedders.pseudo_targets(etype) - self._embedders.upcoming(etype)
+        copies = self._manager.placements[etype].targets()
+        return known - self._embedders.pseudo_targets(etype, copies) - self._embedders.upcoming(etype)
 
     async def _tidy(self, line: Line, etype: str) -> None:
         """Take what works no more out of service, and remove vectors that nothing is compared with."""
+        await self._manager.renewer.discard_others(etype)
         for row in line.targets.rows(etype):
             if row.name in self._ending(line, etype):
                 await line.home.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
@@ -175,90 +196,25 @@ class Rebuilder:
         line.wake()
         await asyncio.sleep(POLL_S)
 
-    # -- the change over ------------------------------------------------------------------------------------------
+    # -- the change over, in place --------------------------------------------------------------------------------
 
     async def switch(self, etype: str) -> None:
         """From now on the configured models serve. Searches see the old vectors or the new ones, never both: reads and
         writes of the home wait meanwhile, and a copy is asked again when it is complete."""
-        line, embedders = self._manager.line(etype), self._embedders
-        placement: Placement = self._manager.placements[etype]
-        async with line.alone():
+        manager, embedders = self._manager, self._embedders
+        line = manager.line(etype)
+        while True:
+            placement = manager.placements[etype]
             fields = {**embedders.serving(etype), **embedders.outdated(etype)}
-            for row in await line.home.call(SupportsJournal.targets):
-                if row.etype == etype and row.name == placement.facets.get("vector"):
-                    await line.home.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None))
-            # Who dies before this has changed nothing; after it, the next one to open goes on.
-            line.context.env.crashpoint("rebuild.remember")
-            remembered = False
-            while not remembered:  # another process may move a facet of the type at this moment
-                text = (await line.home.call(SupportsJournal.placements))[etype]
-                now = _with(text, fields, embedders.known())
-                remembered = await line.home.call(SupportsJournal.remember, etype, now, text)
-            line.context.env.crashpoint("rebuild.remembered")
-            await self._serve(line, etype, fields)
-            line.context.env.crashpoint("rebuild.served")
-            await register(line, etype, placement, self._manager.stores, embedders, line.context.detach)
-            await line.targets.refresh()
-        line.wake()
-
-    async def _serve(self, line: Line, etype: str, fields: dict[str, Made]) -> None:
-        """This process goes over to these makings, stores and all."""
-        before = self._embedders.serving(etype)
-        self._embedders.serve(etype, fields)
-        try:
-            await self.prepare(etype)
-        except BaseException:
-            self._embedders.serve(etype, before)
-            raise
-        self._embedders.switched.add(etype)
+            made = {**placement.made, placement.facets["vector"]: write_made(fields)}
+            if await manager.mover.remember(line, placement, replace(placement, made=made)):
+                break
+            await manager.renewer.follow(line, etype)  # another process moves a facet of the type at this moment
         newest = await line.home.call(Repository.newest, etype)
         self._switched[etype] = line.context.env.now_us(), newest
-        await line.targets.refresh()
-
-    async def follow(self, line: Line, texts: Mapping[str, str]) -> bool:
-        """Go over to what another process has rebuilt, by the remembered placements; False when there is nothing new. A
-        model that this one cannot ask is left to those that can."""
-        followed = False
-        for etype, text in texts.items():
-            if etype in self._manager.placements and self._changed(etype, text):
-                async with line.alone():
-                    now = (await line.home.call(SupportsJournal.placements))[etype]
-                    if self._changed(etype, now):
-                        self._embedders.learn(_made_of(now).get("embedders", ""), _fields(now))
-                        await self._serve(line, etype, {**self._embedders.serving(etype), **_fields(now)})
-                        self._leave_to_others(line, etype)
-                    followed = True
-        return followed
-
-    def _leave_to_others(self, line: Line, etype: str) -> None:
-        """Who rebuilt has said which embedders work on; this process wants no others."""
-        stages = {row.name for row in line.targets.rows(etype) if row.name.startswith(EMBED) and row.status != "off"}
-        wanted = {name for name in line.wanted.get(etype, frozenset()) if not name.startswith(EMBED)}
-        line.wanted[etype] = frozenset(wanted | (stages & self._embedders.pseudo_targets(etype)))
-        self._embedders.elsewhere[etype] = {name.removeprefix(EMBED) for name in stages}
-
-    def _changed(self, etype: str, text: str) -> bool:
-        serving, fields = self._embedders.serving(etype), _fields(text)
-        return any(fields[field] != one for field, one in serving.items() if field in fields)
-
-
-async def _nothing(etype: str) -> None:
-    """The stores are prepared by who opened them."""
-
-
-def _made_of(placement: str) -> dict[str, str]:
-    found: dict[str, str] = msgspec.json.decode(placement).get("made_of", {})
-    return found
-
-
-def _fields(placement: str) -> dict[str, Made]:
-    return read_made(_made_of(placement).get("vector", ""))
-
-
-def _with(placement: str, fields: dict[str, Made], embedders: Sequence[Embedder]) -> str:
-    """The remembered placement with other makings."""
-    stored: dict[str, Any] = msgspec.json.decode(placement)
-    made_of = _made_of(placement)
-    configs = write_configs([one.model for one in fields.values()], embedders, made_of.get("embedders", ""))
-    stored["made_of"] = {**made_of, "vector": write_made(fields), "embedders": configs}
-    return msgspec.json.encode(stored).decode()
+        if not await line.home.call(Repository.tenants, etype):  # there is nothing to fill a copy with
+            for row in await line.home.call(SupportsJournal.targets):
+                if (row.etype, row.name, row.status) == (etype, placement.facets["vector"], "backfilling"):
+                    await line.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
+            await line.targets.refresh()
+        line.wake()

@@ -2,7 +2,8 @@
 
 The move is that of `moving.py`: filled by the guarded path, compared, gone over to by every process. The place that
 served before is kept, delivered nothing, for a way back: a move like any other, so that it is brought up to date before
-it serves. The next rebuild, or `discard`, empties it.
+it serves. The next rebuild, or `discard`, empties it. So vectors are changed over to those of another model, too: the
+other place is filled with them. There is no way back from that then, but the same way with the model of before.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 
 from polystore.consistency.line import Line
 from polystore.consistency.moving import Mover
+from polystore.embedders import Made, read_made, write_made
 from polystore.env import Env
 from polystore.errors import ConfigurationError, StoreError, Unavailable
 from polystore.model import Placement
@@ -83,7 +85,8 @@ class Renewer:
         copied = self._checked(store)
         if back and not any(self._kept(etype, facets) or self._going(etype) for etype, facets in copied.items()):
             raise ConfigurationError(
-                f"{store!r} has nothing to go back to: it was not rebuilt, or what served before was discarded"
+                f"{store!r} has nothing to go back to: it was not rebuilt, or what served before was discarded, or has "
+                "vectors of another model"
             )
         for etype, facets in copied.items():
             async with self._turn(etype):
@@ -99,10 +102,61 @@ class Renewer:
         emptied: list[str] = []
         for etype, facets in self._checked(store).items():
             async with self._turn(etype):
-                for name in sorted(set(self._kept(etype, facets).values())):
+                previous = self._manager.placements[etype].previous
+                for name in sorted({previous[facet] for facet in facets & previous.keys()}):
                     await self._empty(etype, name)
                     emptied.append(name)
         return emptied
+
+    # -- vectors that are made otherwise --------------------------------------------------------------------------
+
+    def beside(self, etype: str) -> bool:
+        """Whether the vectors of a type can be made anew beside those that serve: in a copy with a second place.
+        Raises Unavailable when the copy does not answer."""
+        placement = self._manager.placements[etype]
+        place = placement.facets["vector"]
+        if "vector" not in self.copied(origin(place)).get(etype, ()):
+            return False
+        store = self._manager.stores.get(place)
+        if store is None:
+            raise Unavailable("it has not answered since this architecture was opened", store=place)
+        return store.supports(SupportsRebuild)
+
+    async def remake(self, etype: str, fields: Mapping[str, Made], progress: Callable[[RenewProgress], None]) -> None:
+        """Let vectors serve that are made in this way, of which all that no process makes within its writes are beside
+        the home. Raises as `rebuild`."""
+        facets = self._checked(origin(self._manager.placements[etype].facets["vector"]))[etype]
+        async with self._turn(etype):
+            placement = self._manager.placements[etype]
+            going = self._going(etype).get("vector")
+            if going is not None and not _made_so(placement, going, fields):
+                await self._take_back(etype, facets)
+                going = None
+            if going is None and not _made_so(placement, placement.facets["vector"], fields):
+                await self._begin(etype, facets, 0.0, back=False, made=write_made(fields))
+        if self._going(etype):
+            self._manager.mover.again(etype)
+            await self._watch(etype, progress)
+
+    async def discard_others(self, etype: str) -> None:
+        """Remove what has served with vectors that are made otherwise: nobody goes back to that."""
+        placement = self._manager.placements[etype]
+        names = {name for name in placement.previous.values() if _otherwise(placement, name)}
+        if not names:
+            return
+        async with self._turn(etype):
+            for name in sorted(names & {*self._manager.placements[etype].previous.values()}):
+                await self._delivered(etype, name)
+                await self._empty(etype, name)
+
+    async def _delivered(self, etype: str, name: str) -> None:
+        """Return when nothing is owed to a place that is delivered nothing any more, or not for some time."""
+        line, env = self._manager.line(etype), self._manager.env
+        deadline = env.monotonic() + line.context.settings.worker_dead_s
+        await line.home.call(SupportsJournal.awaken, name, None, 0)
+        while env.monotonic() < deadline and (await line.home.call(SupportsJournal.backlog)).retry.get(name):
+            line.retries.wake(name)
+            await asyncio.sleep(POLL_S)
 
     # -- one entity -----------------------------------------------------------------------------------------------
 
@@ -119,8 +173,9 @@ class Renewer:
         return copied
 
     def _kept(self, etype: str, facets: frozenset[str]) -> dict[str, str]:
-        previous = self._manager.placements[etype].previous
-        return {facet: name for facet, name in previous.items() if facet in facets}
+        placement = self._manager.placements[etype]
+        previous = {facet: name for facet, name in placement.previous.items() if facet in facets}
+        return {} if any(_otherwise(placement, name) for name in previous.values()) else previous
 
     def _going(self, etype: str) -> dict[str, str]:
         """The facets that a rebuild moves at this moment."""
@@ -137,7 +192,7 @@ class Renewer:
             while True:
                 while not await line.home.call(SupportsJournal.hold_lease, lease, worker, TURN_S):  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
-                await self._follow(line, etype)
+                await self.follow(line, etype)
                 if not self._manager.placements[etype].leaving:
                     break
                 # Of a move that was followed just now, too: what it leaves may still be asked, so nobody empties it.
@@ -146,7 +201,7 @@ class Renewer:
         finally:
             await line.home.call(SupportsJournal.hold_lease, lease, worker, 0.0)
 
-    async def _follow(self, line: Line, etype: str) -> None:
+    async def follow(self, line: Line, etype: str) -> None:
         """Go over to what is remembered. Raises Unavailable where that cannot be done here: what another process fills
         would be emptied."""
         for _ in range(FOLLOW_TRIES):
@@ -160,14 +215,21 @@ class Renewer:
             "it again"
         )
 
-    async def _begin(self, etype: str, facets: frozenset[str], rate_per_s: float, *, back: bool) -> None:
-        """Let the other place be upcoming, emptied first; unless it is: then somebody has begun before."""
+    async def _take_back(self, etype: str, facets: frozenset[str]) -> None:
+        """End what was begun. It has not served: nobody moves."""
+        placement = self._manager.placements[etype]
+        left = {f: name for f, name in placement.upcoming.items() if f not in facets}
+        _in_one_place(etype, facets, {**placement.facets, **left})
+        await self._remember(placement, replace(placement, upcoming=left, rates={}))
+
+    async def _begin(
+        self, etype: str, facets: frozenset[str], rate_per_s: float, *, back: bool, made: str = ""
+    ) -> None:
+        """Let the other place be upcoming, emptied first; unless it is: then somebody has begun before. `made`: how its
+        vectors are to be made, where not as those that serve."""
         placement, going = self._manager.placements[etype], self._going(etype)
         if back and going.keys() & facets and not self._kept(etype, facets):
-            left = {f: name for f, name in placement.upcoming.items() if f not in facets}
-            _in_one_place(etype, facets, {**placement.facets, **left})
-            # It has not served: nobody moves.
-            await self._remember(placement, replace(placement, upcoming=left, rates={}))
+            await self._take_back(etype, facets)
             return
         if going.keys() & facets or (back and not self._kept(etype, facets)):
             return
@@ -180,8 +242,10 @@ class Renewer:
         placement = self._manager.placements[etype]
         previous = {f: name for f, name in placement.previous.items() if f not in facets}
         rates = dict.fromkeys(facets, rate_per_s) if rate_per_s else {}
-        upcoming = {**placement.upcoming, **other}
-        await self._remember(placement, replace(placement, upcoming=upcoming, previous=previous, rates=rates))
+        now = replace(placement, upcoming={**placement.upcoming, **other}, previous=previous, rates=rates)
+        if made:
+            now = replace(now, made={**placement.made, other["vector"]: made})
+        await self._remember(placement, now)
 
     async def _empty(self, etype: str, name: str) -> None:
         """Nobody goes back to this place any more; then what it holds goes. Raises ConfigurationError for a place that
@@ -235,6 +299,18 @@ class Renewer:
     async def _count(self, line: Line, etype: str) -> int:
         tenants = await line.home.call(Repository.tenants, etype)
         return sum([await line.home.call(SupportsFilter.count, etype, tenant, None) for tenant in tenants])
+
+
+def _made_so(placement: Placement, place: str, fields: Mapping[str, Made]) -> bool:
+    """Whether the vectors in a place of a copy are made in this way."""
+    serving = placement.made.get(placement.facets["vector"], "")
+    made = read_made(placement.made.get(place, serving))
+    return all(made.get(field, one) == one for field, one in fields.items())
+
+
+def _otherwise(placement: Placement, place: str) -> bool:
+    """Whether the vectors in a place are made otherwise than those that serve."""
+    return place in placement.made and place != placement.facets.get("vector")
 
 
 def _in_one_place(etype: str, facets: Collection[str], then: Mapping[str, str]) -> None:

@@ -226,7 +226,7 @@ class Retries:
             return
         found = by_record(await self.home.call(SupportsJournal.vectors, [change.key for change in waiting]))
         embedders = self.context.embedders
-        ready = [c.key for c in waiting if embedders.complete(c, found.get(c.key, {})) is not None]
+        ready = [c.key for c in waiting if embedders.complete(c, found.get(c.key, {}), name) is not None]
         if ready:
             await self.home.call(SupportsJournal.awaken, name, ready, 0)
             self.wake(name)

@@ -164,7 +164,7 @@ class Verifier:
             change, there = changes.get(key), window.there[key.id]
             if change is None or change.deleted or change.version != there.version:
                 continue  # changed since it was listed
-            wanted = self._embedders.complete(change, stored.get(key, {}))
+            wanted = self._embedders.complete(change, stored.get(key, {}), side.copy.name)
             if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != dict(there.vectors):
                 found[key.id] = Difference(side.copy.name, key, "vector", change.version, there.version)
         return found

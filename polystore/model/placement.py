@@ -26,7 +26,8 @@ class Placement(Value, frozen=True, gc=False):
     A facet that moves has a store in `upcoming` while that is filled: the one in `facets` serves until it is complete
     and compared. Then they change places: what served before stays in `leaving` until every process has gone over.
     `previous` names what a rebuild left behind, which is delivered nothing. `rates`: the most records a second that are
-    filled in of a facet that moves; without one, as many as go.
+    filled in of a facet that moves; without one, as many as go. `made` says of each store that holds vectors how these
+    are made, in words of `write_made`; of one that it does not name, as where they are served.
 
     `journal` is the commit store of a home that cannot commit, "" where the home commits itself: versions, existence
     and the duty to deliver are there, and the home is a copy of it that holds the bodies. `whole`: the journal serves
@@ -47,6 +48,7 @@ class Placement(Value, frozen=True, gc=False):
     leaving: Mapping[str, str] = {}
     previous: Mapping[str, str] = {}
     rates: Mapping[str, float] = {}
+    made: Mapping[str, str] = {}
 
     @property
     def authority(self) -> str:

@@ -31,10 +31,11 @@ from polystore.journaled import lend
 from polystore.model import Placement
 from polystore.opening.latecomers import Known, Latecomers, answering
 from polystore.opening.places import Places, with_places
-from polystore.opening.placing import placed, remember, stored, stored_placements
+from polystore.opening.placing import placed, remember, stored_placements
 from polystore.opening.preparing import fill_vectors, prepare, prepare_again
 from polystore.protocols import Repository
 from polystore.selection import Remembered, kind_of, live_state_store
+from polystore.selection.moves import configs_in
 from polystore.store import Store, open_store
 
 log = logging.getLogger("polystore")
@@ -72,8 +73,8 @@ async def open_all(
         caches,
         {etype: cache.committed for etype, cache in caches.items()},
     )
-    makings = _makings(exits, {etype: remembered[etype].json for etype in records}, known_embedders)
-    manager = _manager(env, records, known, placements, known_embedders, makings, settings)
+    others = _others(exits, placements, {etype: remembered[etype].json for etype in records}, known_embedders)
+    manager = _manager(env, records, known, placements, known_embedders, others, settings)
     await prepare(stores, types, {**placements, **alone}, manager, create)
     for etype, placement in placements.items():
         if records[etype].mapped:
@@ -86,7 +87,6 @@ async def open_all(
     facts = Facts(manager, types, stores, logs, journal)
     await remember(stores, remembered, journal, journals)
     exits.push_async_callback(manager.stop)
-    manager.rebuilder.prepare = lambda etype: prepare_again(stores, types[etype], placements[etype], manager)
     manager.mover.reach = Places(loaded.stores, env, known, later).reach
     manager.mover.prepare = lambda placement, names: prepare_again(
         stores, types[placement.etype], placement, manager, names
@@ -113,10 +113,9 @@ def _manager(
     known: Known,
     placements: dict[str, Placement],
     embedders: Mapping[str, Embedder],
-    makings: tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]],
+    others: Sequence[Embedder],
     settings: Settings | None,
 ) -> DataConsistencyManager:
-    serving, others = makings
     return DataConsistencyManager(
         env,
         records,
@@ -124,7 +123,6 @@ def _manager(
         placements,
         embedders,
         settings,
-        serving=serving,
         others=others,
         committed=known.committed,
         strict={etype: cache for etype, cache in known.caches.items() if records[etype].cache == "strict"},
@@ -181,21 +179,21 @@ def _embedders(exits: AsyncExitStack, config: Config, given: Mapping[str, Embedd
     return {"default": HashedEmbedder(), **configured, **given}
 
 
-def _makings(
-    exits: AsyncExitStack, texts: Mapping[str, str], embedders: Mapping[str, Embedder]
-) -> tuple[Mapping[str, Mapping[str, Made]], Sequence[Embedder]]:
-    """How the stored vectors of each type are made, and the embedders that are needed for them beside the configured
-    ones, as far as they can be made."""
-    serving: dict[str, Mapping[str, Made]] = {}
+def _others(
+    exits: AsyncExitStack,
+    placements: Mapping[str, Placement],
+    texts: Mapping[str, str],
+    embedders: Mapping[str, Embedder],
+) -> Sequence[Embedder]:
+    """The embedders beside the configured ones that stored vectors were made with, as far as they can be made."""
     others: dict[str, Embedder] = {}
-    for etype, text in texts.items():
-        made_of = stored(text).made_of
-        serving[etype] = read_made(made_of.get("vector", ""))
-        models = {one.model for one in serving[etype].values()} - others.keys()
-        again = made_again(models, embedders.values(), made_of.get("embedders", ""))
+    for etype, placement in placements.items():
+        made = [read_made(words) for words in placement.made.values()]
+        models = {one.model for fields in made for one in fields.values()} - others.keys()
+        again = made_again(models, embedders.values(), configs_in(texts[etype]))
         others |= {model_of(one): one for one in again}
     _close_with(exits, others.values())
-    return serving, list(others.values())
+    return list(others.values())
 
 
 def _close_with(exits: AsyncExitStack, embedders: Iterable[Embedder]) -> None:

@@ -54,6 +54,7 @@ class _Stored(msgspec.Struct):
     leaving: Mapping[str, str] = {}
     beside: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
+    made: Mapping[str, str] = {}
     journal: str = ""
 
     @property
@@ -85,21 +86,21 @@ async def placed(
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(stored(text).authority))
-        before: Mapping[str, str] = {} if text is None else stored(text).made_of
-        made_of: Mapping[str, str] = _made_of(one, before, embedders) if one.embeddings else {}
+        made_of: Mapping[str, str] = _made_of(one, stored(text or ""), embedders) if one.embeddings else {}
         remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
     return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)
 
 
-def _made_of(
-    entity: EntityType[Any], before: Mapping[str, str], embedders: Mapping[str, Embedder]
-) -> Mapping[str, str]:
-    """How the vectors of a type are made, and what makes them: a changed model serves only after a rebuild."""
-    fields = kept(read_made(before.get("vector", "")), made(entity, embedders), entity.renamed)
-    models = {one.model for one in fields.values()}
+def _made_of(entity: EntityType[Any], before: _Stored, embedders: Mapping[str, Embedder]) -> Mapping[str, str]:
+    """How the vectors of a type are made, and what makes them, in all its places: a changed model serves only after a
+    rebuild."""
+    made_of = before.made_of
+    fields = kept(read_made(made_of.get("vector", "")), made(entity, embedders), entity.renamed)
+    places = [fields, *map(read_made, before.made.values())]
+    models = {one.model for place in places for one in place.values()}
     return {
         "vector": write_made(fields),
-        "embedders": write_configs(models, embedders.values(), before.get("embedders", "")),
+        "embedders": write_configs(models, embedders.values(), made_of.get("embedders", "")),
     }
 
 

@@ -73,7 +73,7 @@ def _layout(entity: EntityType[Any], placement: Placement, store: str, manager: 
     facets = placement.held(store)
     vectors: dict[str, VectorSpec] = {}
     if "vector" in facets:
-        for field, one in manager.embedders.serving(entity.name).items():
+        for field, one in manager.embedders.makings(entity.name).at(store).items():
             vectors[field] = VectorSpec(one.dimension, one.metric, one.model)
     commits = store == placement.authority
     held = JournalEntity(entity) if commits and placement.lent else entity

@@ -6,12 +6,14 @@ without the rest of the text, which is nobody's business that moves something.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from polystore.embedders import read_made, write_configs
+from polystore.embedding import Embedder
 from polystore.model import Placement
 from polystore.protocols import SupportsRebuild
 from polystore.selection.candidate import Candidate
@@ -70,7 +72,11 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
         if name not in (facets[facet], upcoming.get(facet))
     }
     rates = {facet: rate for facet, rate in before.rates.items() if facet in upcoming}
-    return replace(wanted, facets=facets, upcoming=upcoming, leaving=leaving, previous=previous, rates=rates)
+    roles = ((before.upcoming, upcoming), (before.leaving, leaving), (before.previous, previous))
+    standing = {now["vector"] for was, now in roles if "vector" in now and was.get("vector") == now["vector"]}
+    made = {name: words for name, words in before.made.items() if name in standing}
+    parts = {"upcoming": upcoming, "leaving": leaving, "previous": previous, "rates": rates, "made": made}
+    return replace(wanted, facets=facets, **parts)
 
 
 def _in_other_places(
@@ -103,18 +109,52 @@ def read_moves(text: str, placement: Placement) -> Placement:
     """The placement with what the stored text says of its facets. A process whose class has others passes them over."""
     stored: dict[str, Any] = msgspec.json.decode(text)
     said = {part: _of(placement, stored.get(part, {})) for part in PARTS}
-    return replace(placement, **{**said, "facets": {**placement.facets, **said["facets"]}})
+    said["facets"] = {**placement.facets, **said["facets"]}
+    now = replace(placement, **said, made=stored.get("made", {}))
+    return with_made(now, stored.get("made_of", {}).get("vector"))
 
 
-def write_moves(text: str, placement: Placement) -> str:
-    """The stored text with what the placement says of its facets."""
+def with_made(placement: Placement, serving: str | None) -> Placement:
+    """The placement with how the vectors that serve are made, None: not remembered; and of its other places what
+    differs from that."""
+    place = placement.facets.get("vector")
+    if place is None or serving is None:
+        return replace(placement, made={})
+    placement = replace(placement, made={**placement.made, place: serving})
+    return replace(placement, made={**made_otherwise(placement), place: serving})
+
+
+def made_otherwise(placement: Placement) -> dict[str, str]:
+    """Of the places that hold vectors, or held them last, those whose are made otherwise than where they are served."""
+    held = {part.get("vector") for part in (placement.upcoming, placement.leaving, placement.previous)}
+    serving = placement.made.get(placement.facets.get("vector", ""))
+    return {name: words for name, words in sorted(placement.made.items()) if name in held and words != serving}
+
+
+def write_moves(text: str, placement: Placement, embedders: Sequence[Embedder] = ()) -> str:
+    """The stored text with what the placement says of its facets, and with what would make those of the `embedders`
+    again that its vectors are made with."""
     stored: dict[str, Any] = msgspec.json.decode(text)
     for part in PARTS:
         others = {facet: name for facet, name in stored.get(part, {}).items() if facet not in placement.facets}
         stored[part] = dict(sorted({**others, **getattr(placement, part)}.items()))
         if not stored[part] and part != "facets":
             del stored[part]
+    if (serving := placement.made.get(placement.facets.get("vector", ""))) is not None:
+        before, others = stored.get("made_of", {}), made_otherwise(placement)
+        models = {one.model for words in (serving, *others.values()) for one in read_made(words).values()}
+        configs = write_configs(models, embedders, before.get("embedders", ""))
+        stored["made_of"] = {**before, "vector": serving, "embedders": configs}
+        stored.pop("made", None)
+        if others:
+            stored["made"] = others
     return msgspec.json.encode(stored).decode()
+
+
+def configs_in(text: str) -> str:
+    """What would make the embedders again that made the stored vectors, as `write_configs` wrote it."""
+    stored: dict[str, Any] = msgspec.json.decode(text)
+    return str(stored.get("made_of", {}).get("embedders", ""))
 
 
 def _of(placement: Placement, said: Mapping[str, Any]) -> dict[str, Any]:

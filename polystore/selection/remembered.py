@@ -19,7 +19,7 @@ from polystore.errors import ConfigurationError, did_you_mean
 from polystore.model import Considered, Placement, Value
 from polystore.selection.beside import BESIDE, place_alone
 from polystore.selection.candidate import Candidate
-from polystore.selection.moves import moved, origin
+from polystore.selection.moves import made_otherwise, moved, origin, with_made
 from polystore.selection.placement import HOME_NEEDS, JOURNAL_NEEDS, JOURNALED_NEEDS, cost_of, unfit
 
 FORMAT: Final = 1
@@ -64,17 +64,20 @@ class _Stored(Value, frozen=True):
     leaving: Mapping[str, str] | UnsetType = UNSET
     previous: Mapping[str, str] | UnsetType = UNSET
     rates: Mapping[str, float] | UnsetType = UNSET
+    made: Mapping[str, str] | UnsetType = UNSET
 
     def placement(self, etype: str) -> Placement:
         """What it says of the stores of records."""
-        return Placement(
+        placed = Placement(
             *(etype, self.home, self.facets),
             journal=self.journal or "",
             upcoming=self.upcoming or {},
             leaving=self.leaving or {},
             previous=self.previous or {},
             rates=self.rates or {},
+            made=self.made or {},
         )
+        return with_made(placed, self.made_of.get("vector"))
 
 
 def reconcile(
@@ -92,6 +95,7 @@ def reconcile(
     store that is owed deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
     """
     if stored is None:
+        wanted = with_made(wanted, made_of.get("vector"))
         return Remembered(wanted, _json(wanted, made_of), True)
     before = _load(stored, wanted.etype)
     by_name = {store.name: store for store in stores}
@@ -107,7 +111,7 @@ def reconcile(
     kept = msgspec.structs.replace(kept, journal=journal, whole=whole, beside=_kept_beside(before, wanted, by_name))
     anew = {facet for facet, words in before.made_of.items() if made_of.get(facet, words) != words}
     stood = before.placement(wanted.etype)
-    kept = moved(stood, kept, by_name, anew)
+    kept = with_made(moved(stood, kept, by_name, anew), made_of.get("vector"))
     dropped = stood.targets().keys() - kept.targets().keys()
     for name in sorted(name for name in dropped if origin(name) not in by_name):
         if owed.get(name):
@@ -117,7 +121,7 @@ def reconcile(
             )
     text = _json(kept, made_of)
     fresh = {facet: store for facet, store in kept.facets.items() if facet in anew or before.facets.get(facet) != store}
-    begun = {store for facet, store in kept.upcoming.items() if stood.upcoming.get(facet) != store}
+    begun = {store for facet, store in kept.upcoming.items() if facet in anew or stood.upcoming.get(facet) != store}
     return Remembered(
         kept,
         text,
@@ -162,6 +166,7 @@ def _json(placement: Placement, made_of: Mapping[str, str]) -> str:
             leaving=dict(sorted(placement.leaving.items())) or UNSET,
             previous=dict(sorted(placement.previous.items())) or UNSET,
             rates=dict(sorted(placement.rates.items())) or UNSET,
+            made=made_otherwise(placement) or UNSET,
         )
     ).decode()
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from polystore import Embedding, FullText, HybridDataArchitecture, entity
 from polystore.architecture import Opening
-from polystore.consistency import Settings
+from polystore.consistency import Settings, renewing
 from polystore.env import Env
 from tests.faults.worker import KillAt
 
@@ -34,11 +34,14 @@ def opening(store: str, server: str, model: str, env: Env | None = None) -> Open
         {"url": store, "embedders": {"default": embedder}},
         entities=[Leaf],
         env=env,
-        settings=Settings(poll_s=0.05, backfill_chunk=5),
+        settings=Settings(
+            poll_s=0.05, backfill_chunk=5, call_timeout_s=0.5, batch_deadline_s=0.7, worker_dead_s=0.8
+        ),
     )
 
 
 async def rebuild(store: str, server: str, env: KillAt) -> None:
+    vars(renewing)["TURN_S"] = 1.0  # the next one waits as long for one that was killed while it had its turn
     async with opening(store, server, "m-2", env) as hda:
         texts = await hda.rebuild()
     print(json.dumps({"texts": texts, "passed": dict(env.passed)}), flush=True)

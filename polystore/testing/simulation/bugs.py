@@ -127,9 +127,12 @@ def _oldest_of_a_batch(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _any_vector(right: Callable[..., Any]) -> Callable[..., Any]:
-    def complete(self: Embedders, change: Change, stored: Mapping[tuple[str, str], StoredVector]) -> Any:
+    def complete(
+        self: Embedders, change: Change, stored: Mapping[tuple[str, str], StoredVector], store: str, **options: bool
+    ) -> Any:
         fresh = text_hash(change.body["text"]) if change.body else b""
-        return right(self, change, {place: replace(one, text_hash=fresh) for place, one in stored.items()})
+        held = {place: replace(one, text_hash=fresh) for place, one in stored.items()}
+        return right(self, change, held, store, **options)
 
     return complete
 
