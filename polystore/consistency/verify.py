@@ -39,7 +39,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 class Side(NamedTuple):
     """One tenant's records of one type in one copy, and what they are compared with. `lent`: the copy is the home, and
-    `home` its journal."""
+    `home` its journal. `first`: of the copies that are compared; what is damaged at home is told beside that alone."""
 
     etype: str
     tenant: str
@@ -47,6 +47,7 @@ class Side(NamedTuple):
     copy: Store
     vectors: bool
     lent: bool
+    first: bool
 
     def key(self, id: str) -> Key:
         return Key(self.tenant, self.etype, id)
@@ -111,14 +112,13 @@ class Verifier:
         served: dict[str, set[str]] = {placement.home: set()} if placement.journal else {}
         for facet, name in placement.facets.items():
             served.setdefault(name, set()).add(facet)
-        for name, facets in served.items():
-            if only is not None and name not in only:
-                continue
+        names = [name for name in served if only is None or name in only]
+        for name in names:
             copy = self._stores[name]
             lent = placement.lent and name == placement.home
             tenants = set(await home.call(Repository.tenants, etype)) | set(await copy.call(Repository.tenants, etype))
             for tenant in sorted(tenants):
-                yield Side(etype, tenant, home, copy, "vector" in facets, lent)
+                yield Side(etype, tenant, home, copy, "vector" in served[name], lent, name == names[0])
 
     async def windows(self, side: Side, span: HashSpan = EVERYTHING) -> AsyncIterator[Window]:
         """The records of both sides, about `PAGE` at a time, as each side has them when it is asked."""
@@ -144,7 +144,13 @@ class Verifier:
         found: dict[str, Difference] = {}
         equal: list[str] = []
         for id in window.here.keys() | window.there.keys():
-            one = _difference(side, id, window.here.get(id), window.there.get(id))
+            here, there = window.here.get(id), window.there.get(id)
+            if here is not None and here.fault == UNREADABLE:
+                if side.first:
+                    copied = None if there is None else there.version
+                    found[id] = Difference(side.home.name, side.key(id), "fault", here.version, copied, AT_HOME)
+                continue
+            one = _difference(side, id, here, there)
             if one is None:
                 equal.append(id)
             else:
@@ -177,9 +183,6 @@ def _quiet(etype: str, store: str, records: int) -> None:
 def _difference(side: Side, id: str, here: Stamp | None, there: Stamp | None) -> Difference | None:
     problem: Problem | None = None
     fault = "" if there is None else there.fault
-    if here is not None and here.fault == UNREADABLE:
-        copied = None if there is None else there.version
-        return Difference(side.home.name, side.key(id), "fault", here.version, copied, AT_HOME)
     if here is None:
         problem = "extra"
     elif there is None:
