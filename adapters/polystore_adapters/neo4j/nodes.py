@@ -34,6 +34,10 @@ TEXT_MAX = 4_000
 """Characters of a text that is shown as a property."""
 _PLAIN = frozenset({"str", "int", "float", "bool"})
 _AS_TEXT = frozenset({"date", "decimal", "uuid"})
+_OWN = (
+    *("ps_key", "ps_tenant", "ps_etype", "ps_id"),
+    *("ps_version", "ps_h", "ps_updated_us", "ps_expires_us", "ps_live", "ps_record"),
+)
 _generic = msgspec.msgpack.Decoder()
 
 
@@ -48,6 +52,8 @@ class Codec:
         self._entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
         self._bodies = PackedBodies(entity)
+        self.names = tuple(dict.fromkeys((*_OWN, *self._kinds)))
+        """What properties a node of it may have, `ps_key` first."""
 
     def encoded(self, change: Change, kept: Mapping[str, Any]) -> Row:
         """The properties of the node after the change; `kept`: values of fields that the class has no more. Raises

@@ -20,6 +20,8 @@ from polystore_adapters.neo4j.nodes import edge_properties, key_of, opened, unpa
 from polystore_adapters.neo4j.server import Row, Server, quoted, rows
 
 KEYS = 500
+_Edge = tuple[str, str, str, str, Row]
+"""The end and the record by their keys, tenant and id of the end, properties."""
 LIVE = "n.ps_live AND (n.ps_expires_us = 0 OR n.ps_expires_us > $now)"
 
 
@@ -119,22 +121,25 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
 
 async def _write(tx: Any, held: Held, some: Sequence[tuple[int, Row]], changes: Sequence[Change]) -> list[int]:
     """Which of the changes were newer."""
-    given = [
-        {"i": i, "key": node["ps_key"], "v": node["ps_version"] + changes[i].overwrites, "node": node}
-        for i, node in some
-    ]
+    names = held.codec.names
+    given = [[i, node["ps_version"] + changes[i].overwrites, *map(node.get, names)] for i, node in some]
+    # Rows of values, and two lists of numbers back: to pack names, and to read a row for each record, took as long as
+    # all that the server does. A node that is made here is locked by that.
+    properties = ", ".join(f"{quoted(name)}: r[{i}]" for i, name in enumerate(names, 2))
     guard = (
-        f"UNWIND $rows AS r MERGE (n:{held.all} {{ps_key: r.key}}) SET n.ps_lock = true "
-        "WITH n, r, n.ps_version IS NOT NULL AS stood WHERE coalesce(n.ps_version, -1) < r.v "
-        f"SET n = r.node, n:{quoted(held.etype)} RETURN r.i AS i, stood"
+        f"UNWIND $rows AS r MERGE (n:{held.all} {{ps_key: r[2]}}) ON MATCH SET n.ps_lock = true "
+        "WITH n, r, n.ps_version IS NOT NULL AS stood WHERE coalesce(n.ps_version, -1) < r[1] "
+        f"SET n = {{{properties}}}, n:{quoted(held.etype)} "
+        "RETURN collect(r[0]) AS newer, collect(CASE WHEN stood THEN r[0] END) AS stood"
     )
-    newer: dict[int, bool] = {row["i"]: row["stood"] for row in await rows(tx, guard, rows=given)}
-    locked = [row["key"] for row in given if row["i"] not in newer]  # of the others the node is all that there is
+    (found,) = await rows(tx, guard, rows=given)
+    newer, stood = set[int](found["newer"]), set[int](found["stood"])
+    locked = [node["ps_key"] for i, node in some if i not in newer]  # of the others the node is all that there is
     if locked:
         unlock = f"UNWIND $keys AS key MATCH (n:{held.all} {{ps_key: key}}) REMOVE n.ps_lock"
         await rows(tx, unlock, keys=locked)
-    stood = [changes[i] for i, _ in some if newer.get(i)]
-    await replace_edges(tx, held, [changes[i] for i, _ in some if i in newer], stood)
+    written = [changes[i] for i, _ in some if i in newer]
+    await replace_edges(tx, held, written, [changes[i] for i, _ in some if i in stood])
     return list(newer)
 
 
@@ -149,24 +154,24 @@ async def replace_edges(tx: Any, held: Held, changes: Sequence[Change], stood: S
         return
     for (kind, to), ends in _edges(held, changes).items():
         made = (
-            f"UNWIND $rows AS r MATCH (n:{held.all} {{ps_key: r.key}}) MERGE (m:{held.all} {{ps_key: r.to}}) "
-            f"ON CREATE SET m:{quoted(to)}, m.ps_tenant = r.tenant, m.ps_etype = $etype, m.ps_id = r.id "
-            f"CREATE (n)-[e:{quoted(kind)}]->(m) SET e = r.properties"
+            f"UNWIND $rows AS r MATCH (n:{held.all} {{ps_key: r[1]}}) MERGE (m:{held.all} {{ps_key: r[0]}}) "
+            f"ON CREATE SET m:{quoted(to)}, m.ps_tenant = r[2], m.ps_etype = $etype, m.ps_id = r[3] "
+            f"CREATE (n)-[e:{quoted(kind)}]->(m) SET e = r[4]"
         )
         await rows(tx, made, rows=ends, etype=to)
 
 
-def _edges(held: Held, changes: Sequence[Change]) -> dict[tuple[str, str], list[Row]]:
+def _edges(held: Held, changes: Sequence[Change]) -> dict[tuple[str, str], list[_Edge]]:
     """(relation, entity of the ends) -> the relationships to make, the same ends in the same order always."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    found: dict[tuple[str, str], list[_Edge]] = {}
     for change in changes:
         tenant = change.key.tenant
         key = key_of(tenant, (change.key.etype, change.key.id))
         for edge in held.entity.edges(change.body or {}):
             to = key_of(tenant, (edge.to_etype, edge.to_id))
-            row = {"key": key, "to": to, "tenant": tenant, "id": edge.to_id, "properties": edge_properties(edge)}
+            row = (to, key, tenant, edge.to_id, edge_properties(edge))
             found.setdefault((edge.type, edge.to_etype), []).append(row)
-    return {place: sorted(found[place], key=lambda row: (row["to"], row["key"])) for place in sorted(found)}
+    return {place: sorted(found[place], key=lambda row: row[:2]) for place in sorted(found)}
 
 
 async def _kept(server: Server, types: AllHeld, changes: Sequence[Change]) -> Mapping[Key, Mapping[str, Any]]:
