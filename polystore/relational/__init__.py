@@ -6,6 +6,6 @@ SQLAlchemy describes tables and compiles statements; it never executes one. What
 
 from polystore.relational.dialect import Dialect
 from polystore.relational.statements import Statement, Statements, compiled
-from polystore.relational.tables import TABLE_COLUMNS, record_table
+from polystore.relational.tables import SEGMENT_BITS, TABLE_COLUMNS, record_table
 
-__all__ = ["TABLE_COLUMNS", "Dialect", "Statement", "Statements", "compiled", "record_table"]
+__all__ = ["SEGMENT_BITS", "TABLE_COLUMNS", "Dialect", "Statement", "Statements", "compiled", "record_table"]

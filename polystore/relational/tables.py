@@ -14,6 +14,10 @@ TABLE_COLUMNS = ("ps_rid", "ps_tenant", "ps_version", "ps_h", "ps_hash", "ps_upd
 """What polystore keeps of each record: row number (what hangs off a row refers to it), tenant, version, hash of the
 key, content hash, time of the last write in microseconds since the epoch, and time from which the record is absent
 (missing: never)."""
+SEGMENT_BITS = 13
+"""The hashes of keys are indexed in segments of 2 ** 13 row numbers. They come in no order: in one index of all rows
+nearly every new row of a large table touches a page of its own, each of which is then written to the log and to the
+file. Here it touches a page of the last segment, which has some 40; who reads a range of hashes asks every segment."""
 
 
 def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa.Table:
@@ -42,7 +46,7 @@ def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa
     )
     name, tenant, columns = entity.name, table.c.ps_tenant, table.c
     sa.Index(f"ps_key_{name}", tenant, columns[entity.key], unique=True)
-    sa.Index(f"ps_h_{name}", tenant, columns.ps_h)
+    sa.Index(f"ps_scan_{name}", columns.ps_rid.bitwise_rshift(SEGMENT_BITS), tenant, columns.ps_h)
     expires = columns.ps_expires_at
     some = expires.is_not(None)
     sa.Index(f"ps_expiry_{name}", expires, sqlite_where=some, postgresql_where=some)

@@ -59,6 +59,7 @@ class ApplicationTable(RecordTable):
     """SQL and value forms of an entity type whose home is a table of the application."""
 
     shared = True
+    _among = ""  # the hashes of all rows are in one index
 
     def _describe(self) -> None:
         mapped = self.entity.mapped
@@ -133,6 +134,14 @@ class ApplicationTable(RecordTable):
         """A number with its column's digits, a time without its zone."""
         whole = self.codec.decode(key.id, columns)
         return whole, self.entity.content_hash(whole, bounded=True)
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def scan(
+        self, db: sqlite3.Connection, tenant: str, low: int, high: int, after: tuple[int, str], limit: int
+    ) -> list[Any]:
+        h, id = after
+        return db.execute(self._scan_sql, (tenant, max(low, h), high, h, id, limit)).fetchall()
 
     # -- what stands beside the rows --------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from polystore.errors import SchemaMismatch
 from polystore.model import FIRST_VERSION
 
-SCHEMA_VERSION = 3
-"""Of the `ps_*` tables. A file of a newer one is refused, an older one is brought up by `create_tables`. 1: without
-state, limits and facts. 2: without leases."""
+SCHEMA_VERSION = 4
+"""Of what polystore makes. A file of a newer one is refused, an older one is brought up by `prepare`. 1: without state,
+limits and facts. 2: without leases. 3: the hashes of a table's keys in one index."""
 
 _TABLES = """
 CREATE TABLE ps_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;

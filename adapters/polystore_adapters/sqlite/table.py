@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import msgspec
 
-from polystore.model import Body, Key, Record, Vectors
+from polystore.model import HASH_SPACE, Body, Key, Record, Vectors
 from polystore.protocols import Layout
-from polystore.relational import TABLE_COLUMNS, Statements, record_table
+from polystore.relational import SEGMENT_BITS, TABLE_COLUMNS, Statements, record_table
 from polystore_adapters.sqlite.dialect import Codec, SqliteDialect
 from polystore_adapters.sqlite.facets import FacetRow, RowFacet
 from polystore_adapters.sqlite.facets.full_text import FullTextFacet
@@ -20,6 +21,7 @@ from polystore_adapters.sqlite.many import Insert
 
 DIALECT = SqliteDialect()
 META_COLUMNS = ("ps_version", "ps_hash", "ps_updated_at", "ps_expires_at")
+_SEGMENT = f"ps_rid >> {SEGMENT_BITS}"
 
 
 class Row(msgspec.Struct, gc=False):
@@ -52,6 +54,8 @@ class RecordTable:
 
     shared = False
     """Whether the rows are the application's own, see `ApplicationTable`."""
+    _among = f"{_SEGMENT} IN (SELECT value FROM json_each(?)) AND "
+    """Segments of the index of hashes, see `SEGMENT_BITS`."""
 
     def __init__(self, layout: Layout, vector_cache_bytes: int) -> None:
         self.layout = layout
@@ -115,9 +119,14 @@ class RecordTable:
         self.page_sql = f"SELECT ps_rid, ps_tenant, {key}, ps_version, {fields} FROM {table} WHERE ps_rid > ? LIMIT ?"
         self._scan_sql = (
             f"SELECT ps_rid, ps_h, CAST({key} AS TEXT) AS ps_id, {meta}, {fields} FROM {table} "
-            "WHERE ps_tenant = ? AND ps_h >= ? AND ps_h < ? AND (ps_h > ? OR CAST({key} AS TEXT) > ?) "
+            f"WHERE {self._among}ps_tenant = ? AND ps_h >= ? AND ps_h < ? AND (ps_h > ? OR CAST({key} AS TEXT) > ?) "
             "ORDER BY ps_h, ps_id LIMIT ?"
-        ).replace("{key}", key)
+        )
+        next_ = f"SELECT min({_SEGMENT}) FROM {table}"
+        self._segments_sql = (
+            f"WITH RECURSIVE s (i) AS ({next_} UNION ALL SELECT ({next_} WHERE {_SEGMENT} > s.i) FROM s "
+            "WHERE s.i IS NOT NULL) SELECT i FROM s WHERE i IS NOT NULL"
+        )
         self.tenants_sql = f"SELECT DISTINCT ps_tenant FROM {table} ORDER BY 1"
         self.expiring_sql = f"SELECT 1 FROM {table} WHERE ps_expires_at IS NOT NULL LIMIT 1"
         self.expired_sql = f"SELECT ps_tenant, {key} FROM {table} WHERE ps_expires_at <= ? LIMIT ?"
@@ -177,9 +186,23 @@ class RecordTable:
     def scan(
         self, db: sqlite3.Connection, tenant: str, low: int, high: int, after: tuple[int, str], limit: int
     ) -> list[Any]:
-        """Rows of a hash range after (h, id): rid, h, id, version, hash, updated_us, expires_us, fields."""
+        """The first rows of a hash range after (h, id): rid, h, id, version, hash, updated_us, expires_us, fields.
+
+        Of every segment a part of the range is read. Hashes are spread evenly: the part is to all hashes what the rows
+        wanted are to all rows there can be, and is widened where rows were deleted or are of other tenants."""
         h, id = after
-        return db.execute(self._scan_sql, (tenant, max(low, h), high, h, id, limit)).fetchall()
+        low = max(low, h)
+        segments = [i for (i,) in db.execute(self._segments_sql)]
+        most = min(len(segments) << SEGMENT_BITS, self._last_rid(db))
+        among = msgspec.json.encode(segments).decode()
+        rows: list[Any] = []
+        wider = 1
+        while len(rows) < limit and low < high:
+            lack = limit - len(rows)
+            top = min(high, low + 1 + wider * (lack + lack // 8 + 32) * HASH_SPACE // max(1, most))
+            rows += db.execute(self._scan_sql, (among, tenant, low, top, h, id, lack))
+            low, wider = top, 2 * wider
+        return rows
 
     # -- writing ----------------------------------------------------------------------------------------------
 
@@ -216,15 +239,16 @@ class RecordTable:
             for facet in self.facets:
                 facet.put(db, rows)
 
-    def insert(self, db: sqlite3.Connection, values: list[Any], count: int) -> range:
+    def insert(self, db: sqlite3.Connection, values: list[Any], rows: int) -> range:
         """Add rows that are not there, of all columns but the row number, which is the answer. Facets are apart."""
-        (last,) = db.execute(self._last_rid_sql).fetchone()
+        first = self._last_rid(db) + 1
         self._insert.flat(db, values)
-        return range(last + 1, last + 1 + count)
+        return range(first, first + rows)
 
     def _fresh(self, db: sqlite3.Connection) -> Iterator[int]:
         """Row numbers that no row has."""
+        return count(self._last_rid(db) + 1)
+
+    def _last_rid(self, db: sqlite3.Connection) -> int:
         (last,) = db.execute(self._last_rid_sql).fetchone()
-        while True:
-            last += 1
-            yield last
+        return int(last)
