@@ -16,8 +16,8 @@ Needs pytest, nothing else.
 import pytest
 
 _REWRITTEN = """alias application_tables base cache commit durability epoch expiry facade facade_state facts file_claims
-    filters histories home_facets kept_bodies limits logs objects outbox overwriting records repository retries schema
-    spills state text traversal vectors writes"""
+    filters histories home_facets kept_bodies kept_vectors limits logs objects outbox overwriting records repository
+    retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.alias import AliasConformance  # noqa: E402

@@ -1,9 +1,8 @@
-"""The journal of a home, first half: what a commit owes, who delivers it, and what is kept beside the records."""
+"""The journal of a home, first half: what a commit owes, and who delivers it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from polystore.model import (
@@ -11,11 +10,8 @@ from polystore.model import (
     OpId,
     RetryRow,
     Settlement,
-    StoredVector,
     TargetRow,
-    Write,
     key_hash,
-    text_hash,
 )
 from polystore.protocols import Repository, SupportsCommit, SupportsJournal
 from polystore.testing.conformance.base import (
@@ -62,7 +58,7 @@ class JournalCase(Conformance):
 
 
 class OutboxConformance(JournalCase):
-    """Outbox rows, workers, targets, marks and kept vectors."""
+    """Outbox rows, workers, targets and marks."""
 
     # -- outbox: owed by the commit itself --------------------------------------------------------------------
 
@@ -288,60 +284,6 @@ class OutboxConformance(JournalCase):
             assert (rows[one.key].state, rows[one.key].version, rows[one.key].h) == ("b", done.version, one.h)
         assert rows[things[0].key].version == newer.version
 
-    # -- vectors beside the home ------------------------------------------------------------------------------
-
-    async def test_vectors_of_embedders_are_kept_for_the_text_they_were_made_of(self) -> None:
-        store = await self.journal()
-        await commit(store, spot("a", "one"), spot("b", "two"))
-        first = [stored("a", "one", b"\1" * 16), stored("b", "two", b"\2" * 16)]
-        other = stored("a", "one", b"\3" * 16, embedder="another")
-        await store.put_vectors([*first, other])
-        assert by_place(await store.vectors([key_of(SPOT, "a"), key_of(SPOT, "b")])) == by_place([*first, other])
-        newer = stored("a", "one", b"\4" * 16)
-        await store.put_vectors([newer])
-        assert by_place(await store.vectors([key_of(SPOT, "a"), key_of(SPOT, "x")])) == by_place([newer, other])
-        assert await store.vectors([]) == []
-
-    async def test_vectors_of_other_embedders_are_forgotten_part_by_part(self) -> None:
-        store = await self.journal()
-        given = write("put", SPOT, Spot(id="c", text="three"), vectors={"text": b"\5" * 16}, keep=frozenset({"text"}))
-        await commit(store, spot("a", "one"), spot("b", "two"), given)
-        await store.put_vectors([stored("a", "one", b"\1" * 16), stored("b", "two", b"\2" * 16)])
-        old = [stored(id, text, b"\3" * 16, embedder="old") for id, text in (("a", "one"), ("b", "two"))]
-        await store.put_vectors(old)
-        assert [await store.forget_vectors("another_type", ["kit"], 10)] == [0]
-        assert [await store.forget_vectors(SPOT.name, ["kit"], 1) for _ in range(3)] == [1, 1, 0]
-        left = await store.vectors([key_of(SPOT, id) for id in "abc"])
-        assert sorted((one.key.id, one.embedder) for one in left) == [("a", "kit"), ("b", "kit"), ("c", "caller")]
-
-    async def test_vectors_given_by_the_caller_are_kept_until_their_field_changes(self) -> None:
-        store = await self.journal()
-        given = {"text": b"\1" * 16, "by_cosine": b"\2" * 16}
-
-        async def kept() -> list[tuple[str, bytes]]:
-            vectors = await store.vectors([key_of(SPOT, "a")])
-            assert all(v.embedder == "caller" and v.key == key_of(SPOT, "a") for v in vectors)
-            return sorted((v.field, v.vector) for v in vectors)
-
-        both = sorted(given.items())
-        fields: dict[str, Any] = {"vectors": given, "keep": frozenset(given)}
-        await commit(store, write("create", SPOT, Spot(id="a", text="one", by_cosine=[1.0] * 4), **fields))
-        assert await kept() == both
-        await commit(store, update(SPOT, "a", {"stars": 2}))
-        assert await kept() == both
-        await commit(store, write("insert", SPOT, Spot(id="a", text="never")))
-        assert await kept() == both
-        await commit(store, update(SPOT, "a", {"text": "two"}, vectors={"text": b"\3" * 16}))
-        assert await kept() == both[:1]
-        await commit(store, write("put", SPOT, Spot(id="a", text="one"), **fields))
-        assert await kept() == both
-        await commit(store, spot("a", "one"))
-        assert await kept() == []
-        await commit(store, write("put", SPOT, Spot(id="a", text="one"), vectors=given, keep=frozenset({"text"})))
-        assert await kept() == both[1:]
-        await commit(store, delete(SPOT, "a"))
-        assert await kept() == []
-
     # -- what was written lately ------------------------------------------------------------------------------
 
     async def test_what_was_written_since_a_version_is_listed_with_its_tombstones_in_the_order_of_versions(
@@ -394,15 +336,3 @@ class OutboxConformance(JournalCase):
         self.env.forward(2 * 3600)
         assert await store.purge(self.env.now_us(), HOUR_US) == 1
         assert not (await committed(store, one)).repeated
-
-
-def spot(id: str, text: str) -> Write:
-    return write("put", SPOT, Spot(id=id, text=text))
-
-
-def stored(id: str, text: str, vector: bytes, embedder: str = "kit") -> StoredVector:
-    return StoredVector(key_of(SPOT, id), "text", embedder, text_hash(text), vector)
-
-
-def by_place(vectors: Sequence[StoredVector]) -> list[StoredVector]:
-    return sorted(vectors, key=lambda v: (v.key.id, v.field, v.embedder))
