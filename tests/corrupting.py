@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from base64 import b64encode
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,53 +138,55 @@ class Elasticsearch:
 
 
 class Chromadb:
-    kinds = ("missing", "extra", "older", "content", "vector", "fault", "content unreadable")
+    """A record has its vector, a list in its body, in the index alone: "content by index" is another one there."""
+
+    kinds = ("missing", "extra", "older", "content", "vector", "fault", "content unreadable", "content by index")
 
     def __init__(self, url: str, prefix: str) -> None:
         self.store = {"url": url, "roles": ["vector"], "options": {"prefix": prefix}}
-        self._prefix = prefix
+        self._begins = f"{prefix}{ETYPE}.v"
         self._client = httpx.Client(base_url=http(url), timeout=120)
 
-    def _ask(self, what: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Of the collection of records, or that of vectors ("v")."""
-        begins = f"{self._prefix}{ETYPE}.{what}"
+    def _ask(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Of the collection of vectors, which has the whole records."""
         there: list[dict[str, Any]] = self._client.get(COLLECTIONS, params={"limit": 10_000}).json()
-        (id,) = [one["id"] for one in there if one["name"].startswith(begins)]
+        (id,) = [one["id"] for one in there if one["name"].startswith(self._begins)]
         answer = self._client.post(f"{COLLECTIONS}/{id}/{verb}", json=body).raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
 
     def corrupt(self, kind: str, id: str) -> None:
         item = {"ids": [f"/{id}"]}
-        there = self._ask("records", "get", item | {"include": ["metadatas", "uris"]})
-        about, uri = there["metadatas"][0], there["uris"][0]
+        there = self._ask("get", item | {"include": ["metadatas", "uris", "embeddings"]})
+        about, embedding = there["metadatas"][0], there["embeddings"][0]
+        kept = msgspec.msgpack.decode(b64decode(there["uris"][0].partition(",")[2]))
+        body = kept[-1]
         match kind:
             case "missing":
-                self._ask("records", "delete", item)
+                self._ask("delete", item)
             case "extra":
                 new = f"{id}-extra"
-                body = MEMO.encode(memo(new, 1))
-                uri = f"data:application/msgpack;base64,{b64encode(msgspec.msgpack.encode(body)).decode()}"
-                about |= {"id": new, "ps_id": new, "ps_h": h_of(new), "ps_bucket": h_of(new) >> 20, **_shown(body)}
-                more = {"ids": [f"/{new}"], "metadatas": [about], "uris": [uri], "embeddings": [[0.0]]}
-                self._ask("records", "upsert", more)
+                about |= {"id": new, "ps_at": f"/{h_of(new) >> 20:x}"}
+                uri = _uri([*kept[:-1], body | {"id": new}])
+                more = {"ids": [f"/{new}"], "metadatas": [about], "uris": [uri], "embeddings": [embedding]}
+                self._ask("upsert", more)
             case "older":
-                self._ask("records", "update", item | {"metadatas": [about | {"ps_version": about["ps_version"] - 1}]})
+                self._ask("update", item | {"metadatas": [about | {"ps_version": about["ps_version"] - 1}]})
             case "content":
-                body = MEMO.encode(memo(id, -1))
-                uri = f"data:application/msgpack;base64,{b64encode(msgspec.msgpack.encode(body)).decode()}"
-                self._ask("records", "update", item | {"uris": [uri]})
+                self._ask("update", item | {"uris": [_uri([*kept[:-1], body | {"number": -1}])]})
             case "content unreadable":
-                self._ask("records", "update", item | {"uris": ["data:,"]})
+                self._ask("update", item | {"uris": ["data:,"]})
             case "vector":
-                beside = {"ps_vector": b64encode(pack(WRONG)).decode()}
-                self._ask("v", "update", item | {"metadatas": [beside], "embeddings": [WRONG]})
+                uri = _uri([zlib.crc32(pack(WRONG)), None, "", *kept[3:-1], body | {"at": embedding}])
+                self._ask("update", item | {"uris": [uri], "embeddings": [WRONG]})
+            case "fault":
+                self._ask("update", item | {"metadatas": [{"number": -1}]})
             case _:
-                self._ask("v", "update", item | {"embeddings": [WRONG]})
+                self._ask("update", item | {"embeddings": [WRONG]})
 
     def close(self) -> None:
         self._client.close()
 
 
-def _shown(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {"number": body["number"], "text": body["text"]}
+def _uri(kept: Sequence[Any]) -> str:
+    return f"data:application/msgpack;base64,{b64encode(msgspec.msgpack.encode(kept)).decode()}"

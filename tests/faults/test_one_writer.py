@@ -107,7 +107,7 @@ async def test_a_request_of_a_former_owner_that_lands_late_is_masked_and_repaire
         async with httpx.AsyncClient(base_url=f"{http(chromadb)}{COLLECTIONS}") as client:
             sent = {
                 id: (await client.post(f"{id}/get", json={"include": ["metadatas", "uris", "embeddings"]})).json()
-                for id in (*held.indexes.values(), held.id)
+                for id in [held.ids["at"]]
             }
             await places.put(Place(id="p", n=2, at=[0.0, 1.0]), ack="applied")
             for id, items in sent.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from polystore.errors import SchemaMismatch
 from polystore.protocols import Layout, VectorSpec
-from polystore_adapters.chromadb.items import Codec
+from polystore_adapters.chromadb.items import RECORDS, Codec
 from polystore_adapters.chromadb.server import Server
 
 
@@ -18,14 +18,12 @@ class Held:
         self.layout = layout
         self.entity = layout.entity
         self.etype = layout.entity.name
-        self.codec = Codec(layout.entity)
         self._server = server
         self.name = records_name(server, self.etype)
         self.vectors: Mapping[str, VectorSpec] = layout.vectors if "vector" in layout.facets else {}
-        self.id = ""
-        """Of the collection of records; ids are the server's, and known when the type is prepared."""
-        self.indexes: Mapping[str, str] = {}
-        """Field -> id of the collection of its vectors."""
+        self.codec = Codec(layout.entity, self.vectors)
+        self.ids: dict[str, str] = {}
+        """RECORDS and field -> id of the collection; ids are the server's, and known when the type is prepared."""
         self.tenants = ""
         """Id of the collection of tenants."""
         self.known: set[str] = set()
@@ -35,12 +33,17 @@ class Held:
         self.retired: Sequence[str] = ()
         """Fields that the class has no more, whose values stay in the bodies."""
 
+    @property
+    def whole(self) -> Sequence[str]:
+        """The places where whole records lie."""
+        return list(dict.fromkeys((self.codec.main, RECORDS)))
+
     def index_name(self, field: str, spec: VectorSpec) -> str:
         return index_name(self._server, self.etype, field, spec)
 
 
 def records_name(server: Server, etype: str) -> str:
-    """Of the collection of a type's records."""
+    """Of the collection of a type's records without a vector, which tells of the type."""
     return f"{server.options.prefix}{etype}.records"
 
 

@@ -1,48 +1,68 @@
 """How a record lies in its collections.
 
-`<prefix><entity>.records` has an item of every record, whose embedding says nothing. Its URI is a data URI with the
-record (MessagePack), from which it is read, and so exactly: the server lays no index over URIs, but one over documents
-that costs ten times what the rest of a write does. Fields that are single values are metadata, too, under their own
-names. `<prefix><entity>.v<digest>` has an item of every vector of one field, with the same metadata.
+A record with a vector is one item, in `<prefix><entity>.v<digest>`, the collection of that field. Where a class has
+several such fields, it lies in that of the first by name, the main one; the others have an item of its vector there.
+`<prefix><entity>.records` has what has no such vector, whose embedding says nothing: other records, and tombstones.
+
+An item's URI is a data URI with what is kept (MessagePack, `Kept`): the server lays no index over URIs, but one over
+documents that costs ten times what the rest of a write does. Metadata, of which each costs the server a row in three
+trees, are what is asked by, and the fields that are single values, under their own names.
 
 id                  <tenant>/<id>, the tenant with %XX; "#" and a hash where that is longer than 512 bytes
-ps_version, ps_expires_us (0: never)
-ps_tenant (with %XX), ps_id    of a live record only
-ps_h, ps_bucket (its first 12 bits), ps_hash, ps_updated_us    in `records`
-ps_deleted          of a tombstone, which has no fields
-ps_vector           base64, in the other collections: embeddings compared by cosine are not kept as they were sent
+ps_version
+ps_tenant (with %XX) of live records
+ps_at               of the whole record, when it is live: its tenant and the first 12 bits of its hash
+ps_id               where the id is a hash
+ps_deleted_us       of a tombstone, which has no more
 """
 
 from __future__ import annotations
 
-import binascii
 import hashlib
+import math
 import sys
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote
+from typing import Any, cast
+from urllib.parse import quote, unquote
 
 import msgspec
 
+from polystore.embedding import pack, unpack
 from polystore.entity import EntityType
-from polystore.errors import InvalidData
+from polystore.errors import DecodeError, InvalidData
+from polystore.facets import Metric
 from polystore.kinds import INT_MAX, INT_MIN
-from polystore.model import Body, Change, Key, Record
+from polystore.model import Body, Change, Key, Record, key_hash
 from polystore.packed import PackedBodies
+from polystore.protocols import VectorSpec
 from polystore_adapters.chromadb.server import Document
 
 ID_BYTES_MAX = 512
-TEXT_MAX = 1_000
+TEXT_MAX = 200
 """Characters of a text that is metadata; a longer one is only in the record."""
 FLOAT_MAX = sys.float_info.max
 """Stands for the infinity, which JSON has not."""
 BUCKET_BITS = 12
 PLAIN = frozenset({"str", "int", "float", "bool"})
 AS_TEXT = frozenset({"uuid", "date", "decimal"})
+SPACES: Mapping[Metric, str] = {"cosine": "ip", "l2": "l2", "ip": "ip"}
+"""How the server compares: what it compares by cosine it does not give back bit by bit, but what has length 1 has the
+same order by inner product."""
+UNIT = 1e-6
+"""A vector whose length is no further from 1 is sent as it is."""
+RECORDS = ""
+"""The place of records without a vector; the other places are the fields."""
+EMPTY = "data:,"
 _HEAD = "data:application/msgpack;base64,"
-_EMPTY = "data:,"
-_generic = msgspec.msgpack.Decoder()
+NO_VECTOR = pack([0.0])
+"""The embedding of what has none."""
+_DELETED = "ps_deleted_us"
+_NIL = msgspec.Raw(b"\xc0")
+_generic = msgspec.msgpack.Decoder(dict[str, Any])
+DAMAGED = (TypeError, ValueError, msgspec.DecodeError)
+"""What reading an item raises that is not what was written."""
 
 
 def id_of(key: Key) -> str:
@@ -54,49 +74,100 @@ def bucket_of(h: int) -> int:
     return h >> (32 - BUCKET_BITS)
 
 
+def at_of(tenant: str, bucket: int) -> str:
+    """`tenant` with %XX."""
+    return f"{tenant}/{bucket:x}"
+
+
 class Item(msgspec.Struct, frozen=True):
-    """What is sent of one change. `fields`: metadata of every collection that the record is in."""
+    """What is sent of one record to one collection. In `metadata`, None is for what is not there."""
 
     id: str
-    fields: Document
-    own: Document
+    metadata: Document
     uri: str
+    embedding: bytes
 
     @property
-    def metadata(self) -> Document:
-        return self.fields | self.own
+    def size(self) -> int:
+        """Bytes of a request, about."""
+        return len(self.uri) + 2 * len(self.embedding)
+
+
+class Kept(msgspec.Struct, array_like=True, frozen=True):
+    """What is kept of an item. `check`: CRC-32 of the embedding that was sent. `vector`: that of the record, where it
+    is neither the embedding nor a list in the body. `field`: where that list is the vector, its name; the body has it
+    unless it is the embedding's. `body`: of the item that is the whole record, else nil."""
+
+    check: int
+    vector: bytes | None
+    field: str
+    updated_us: int
+    expires_us: int
+    hash: bytes
+    body: msgspec.Raw
+
+
+_kept = msgspec.msgpack.Decoder(Kept)
 
 
 class Codec:
     """Records of one entity to and from items."""
 
-    def __init__(self, entity: EntityType[Any]) -> None:
+    def __init__(self, entity: EntityType[Any], vectors: Mapping[str, VectorSpec]) -> None:
         self._entity = entity
         self._kinds = {name: spec.kind for name, spec in entity.fields.items()}
         self._bodies = PackedBodies(entity)
+        self._vectors = vectors
+        self.main = main_of(vectors)
 
-    def encoded(self, change: Change, kept: Mapping[str, Any]) -> Item:
-        """`kept`: values of fields that the class has no more. Raises InvalidData."""
-        key, body = change.key, change.body
-        live = body is not None
-        own = {
-            "ps_h": change.h if live else None,
-            "ps_bucket": bucket_of(change.h) if live else None,
-            "ps_hash": change.hash.hex() if live else None,
-            "ps_updated_us": change.updated_us,
-            "ps_deleted": None if live else True,
-        }
-        fields: Document = {
-            "ps_tenant": quote(key.tenant, safe="") if live else None,
-            "ps_id": key.id if live else None,
-            "ps_version": change.version,
-            "ps_expires_us": change.expires_us if live else 0,
-        }
+    def encoded(self, change: Change, vectors: Mapping[str, bytes], more: Mapping[str, Any]) -> dict[str, Item]:
+        """Place -> the item there. `more`: values of fields that the class has no more. Raises InvalidData."""
+        id, body = id_of(change.key), change.body
+        if body is None:
+            about: Document = {"ps_version": change.version, "ps_deleted_us": change.updated_us}
+            return {RECORDS: Item(id, {"ps_tenant": None, "ps_at": None, "ps_id": None, **about}, EMPTY, NO_VECTOR)}
         try:
-            uri = _EMPTY if body is None else packed({**kept, **body})
-            return Item(id_of(key), self.shown(body or {}) | fields, own, uri)
+            about, whole = self.about(change.key, change.h, change.version, body), {**more, **body}
+            found = {field: self._item(id, change, field, packed, about, whole) for field, packed in vectors.items()}
+            if self.main not in vectors:
+                uri = _uri(Kept(0, None, "", *_of(change), _raw(whole)))
+                found[RECORDS] = Item(id, self.told(RECORDS, about), uri, NO_VECTOR)
         except (ArithmeticError, AttributeError, TypeError, ValueError, msgspec.MsgspecError) as e:
             raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from None
+        return found
+
+    def _item(self, id: str, change: Change, field: str, packed: bytes, about: Document, body: Body) -> Item:
+        """Of a vector, and with the record where it is the main one."""
+        embedding = compared(packed, self._vectors[field].metric)
+        same = embedding == packed
+        if field != self.main:
+            kept = Kept(zlib.crc32(embedding), None if same else packed, "", *_of(change), _NIL)
+            return Item(id, self.told(field, about), _uri(kept), embedding)
+        listed = _is_list(body.get(field), packed)
+        if same and listed and unpack(packed).tolist() == body[field]:
+            body = {name: value for name, value in body.items() if name != field}
+        kept = Kept(
+            *(zlib.crc32(embedding), None if same or listed else packed, field if listed else ""),
+            *(*_of(change), _raw(body)),
+        )
+        return Item(id, about, _uri(kept), embedding)
+
+    def about(self, key: Key, h: int, version: int, body: Body) -> Document:
+        """The metadata of the whole record; None for what is not there."""
+        tenant = quote(key.tenant, safe="")
+        return {
+            **self.shown(body),
+            "ps_version": version,
+            "ps_tenant": tenant,
+            "ps_at": at_of(tenant, bucket_of(h)),
+            "ps_id": key.id if id_of(key)[:1] == "#" else None,
+        }
+
+    def told(self, place: str, about: Document) -> Document:
+        """What of that an item there has."""
+        if place == RECORDS:
+            return {name: about[name] for name in ("ps_version", "ps_tenant", "ps_at", "ps_id")} | {_DELETED: None}
+        return about if place == self.main else {**about, "ps_at": None}
 
     def shown(self, body: Body) -> Document:
         """Fields as metadata; None where there is nothing that can be asked for, which removes what was there."""
@@ -106,56 +177,110 @@ class Codec:
             if kind.name in PLAIN or kind.name in AS_TEXT
         }
 
-    def decode(self, id: str, uri: str | None) -> dict[str, Any]:
-        """Raises DecodeError when it is not what this adapter wrote."""
+    def decode(self, item: Document) -> dict[str, Any]:
+        """The body. Raises DecodeError when the item is not what this adapter wrote."""
+        return self.typed(key_of(self._entity.name, item).id, self.plain(item))
+
+    def typed(self, id: str, plain: Body) -> dict[str, Any]:
+        """The body of plain values. Raises DecodeError."""
+        return self._bodies.decode(id, msgspec.msgpack.encode(plain))
+
+    def plain(self, item: Document) -> dict[str, Any]:
+        """The stored body as plain values, whatever the class is. Raises DecodeError."""
         try:
-            whole = _packed(uri)
-        except (TypeError, ValueError):
-            whole = b""  # which is no body either
-        return self._bodies.decode(id, whole)
+            return plain_body(item)
+        except DAMAGED:
+            id = key_of(self._entity.name, item).id
+            raise DecodeError(
+                f"{self._entity.name} {id!r}: the stored item is not what was written; repair the record by writing it "
+                "again, or rebuild this store from its home"
+            ) from None
 
     def record(self, key: Key, item: Document, now_us: int) -> Record:
         """The record of an item; the tombstone, where it is one or its time is over."""
         about: Document = item["metadatas"]
-        version, updated_us = about["ps_version"], about["ps_updated_us"]
-        if about.get("ps_deleted") or over(about, now_us):
-            return Record(key, version, None, b"", updated_us)
-        body = self.decode(key.id, item["uris"])
-        return Record(key, version, body, bytes.fromhex(about["ps_hash"]), updated_us, about["ps_expires_us"])
+        if "ps_deleted_us" in about:
+            return Record(key, about["ps_version"], None, b"", about["ps_deleted_us"])
+        body, kept = self.decode(item), kept_of(item)
+        if over(kept, now_us):
+            return Record(key, about["ps_version"], None, b"", kept.updated_us)
+        return Record(key, about["ps_version"], body, kept.hash, kept.updated_us, kept.expires_us)
 
 
-def over(about: Document, now_us: int) -> bool:
-    """Whether the time of what is told is over."""
-    return 0 < int(about.get("ps_expires_us") or 0) <= now_us
+def main_of(vectors: Mapping[str, VectorSpec]) -> str:
+    """The field in whose collection records lie; RECORDS where there is none."""
+    return min(vectors, default=RECORDS)
 
 
-def packed(body: Body) -> str:
-    return _HEAD + b64encode(msgspec.msgpack.encode(body)).decode()
+def key_of(etype: str, item: Document) -> Key:
+    """Whose item it is."""
+    tenant, _, id = item["id"].partition("/")
+    about: Document = item["metadatas"]
+    return Key(unquote(about.get("ps_tenant", tenant)), etype, about.get("ps_id", id))
 
 
-def unpacked(uri: str | None) -> dict[str, Any]:
-    """A stored body as plain values, whatever the class is."""
-    found: dict[str, Any] = _generic.decode(_packed(uri))
+def h_of(key: Key) -> int:
+    return key_hash(key.tenant, key.etype, key.id)
+
+
+def kept_of(item: Document) -> Kept:
+    """Raises one of DAMAGED where the item has none."""
+    uri = item["uris"] or ""
+    if not uri.startswith(_HEAD):
+        raise ValueError
+    return _kept.decode(b64decode(uri[len(_HEAD) :], validate=True))
+
+
+def plain_body(item: Document) -> dict[str, Any]:
+    """The stored body as plain values, whatever the class is. Raises one of DAMAGED where it has
+    none."""
+    kept = kept_of(item)
+    found = _generic.decode(kept.body)
+    if kept.field and kept.field not in found:
+        found[kept.field] = unpack(pack(item["embeddings"])).tolist()
     return found
 
 
-def vector_text(packed: bytes) -> str:
-    return b64encode(packed).decode()
-
-
-def vector_of(about: Document) -> bytes:
-    """Empty where it is no vector."""
+def vector_of(item: Document) -> bytes:
+    """The record's vector. What cannot be read has the embedding, which is about the same."""
     try:
-        return b64decode(about.get("ps_vector") or "", validate=True)
-    except (binascii.Error, TypeError):
-        return b""
+        kept = kept_of(item)
+        if kept.vector is not None:
+            return kept.vector
+        listed = plain_body(item)[kept.field] if kept.field else None
+    except (KeyError, *DAMAGED):
+        listed = None
+    return pack(item["embeddings"] if listed is None else listed)
 
 
-def _packed(uri: str | None) -> bytes:
-    head, text = (uri or "")[: len(_HEAD)], (uri or "")[len(_HEAD) :]
-    if head != _HEAD:
-        raise ValueError
-    return b64decode(text, validate=True)
+def over(kept: Kept, now_us: int) -> bool:
+    """Whether the time of what is kept is over."""
+    return 0 < kept.expires_us <= now_us
+
+
+def compared(packed: bytes, metric: Metric) -> bytes:
+    """The embedding of a vector."""
+    if metric != "cosine":
+        return packed
+    vector = unpack(packed)
+    length = math.hypot(*vector)
+    return packed if not length or abs(length - 1) <= UNIT else pack([one / length for one in vector])
+
+
+def _of(change: Change) -> tuple[int, int, bytes]:
+    return change.updated_us, change.expires_us, change.hash
+
+
+def _is_list(value: Any, packed: bytes) -> bool:
+    return isinstance(value, list) and pack(cast(list[float], value)) == packed
+
+
+def _raw(body: Body) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(body))
+
+
+def _uri(kept: Kept) -> str:
+    return _HEAD + b64encode(msgspec.msgpack.encode(kept)).decode()
 
 
 def _shown(kind: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+from polystore.embedding import unpack
 from polystore.env import Env
 from polystore.errors import (
     ConfigurationError,
@@ -23,7 +24,7 @@ from polystore.errors import (
 )
 from polystore.model import Instance
 from polystore_adapters.chromadb.options import Place
-from polystore_adapters.chromadb.server import Document, Server, rows
+from polystore_adapters.chromadb.server import COLUMNS, Document, Server, rows
 
 T = TypeVar("T")
 _LOCK = "polystore.lock"
@@ -98,10 +99,12 @@ class Local(Server):
         return rows(answer["ids"], {name: answer[name] for name in include})
 
     async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
-        found = await self._call(lambda api: api._query(_uuid(id), [vector], None, count, where, None, ["metadatas"]))
-        return rows(found["ids"][0], {"metadatas": found["metadatas"][0]})
+        found = await self._call(lambda api: api._query(_uuid(id), [vector], None, count, where, None, list(COLUMNS)))
+        return rows(found["ids"][0], {name: found[name][0] for name in COLUMNS})
 
     async def write(self, id: str, verb: str, **items: Any) -> None:
+        if "embeddings" in items:
+            items["embeddings"] = [unpack(one).tolist() for one in items["embeddings"]]
         await self._call(lambda api: getattr(api, f"_{verb}")(_uuid(id), **items))
 
     async def count(self, id: str) -> int:

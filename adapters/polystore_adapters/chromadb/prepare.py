@@ -7,22 +7,42 @@ asked for, else told as a difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
-from urllib.parse import unquote
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
 from polystore.embedding import pack
-from polystore.errors import ConfigurationError, SchemaMismatch
+from polystore.errors import ConfigurationError, DecodeError, SchemaMismatch
 from polystore.evolution import Migration, StoredSchema, describe, load, plan
-from polystore.model import Body, Change, Key
+from polystore.model import Change
 from polystore.protocols import VectorSpec
 from polystore.relational.serving import Served, differences, load_served, same
 from polystore_adapters.chromadb.held import Held, index_name, records_name
-from polystore_adapters.chromadb.items import Item, packed, unpacked, vector_of
-from polystore_adapters.chromadb.records import KEYS, by_ids, newest, write_records, write_vectors
-from polystore_adapters.chromadb.server import Document, Server
+from polystore_adapters.chromadb.items import (
+    RECORDS,
+    SPACES,
+    h_of,
+    kept_of,
+    key_of,
+    main_of,
+    vector_of,
+)
+from polystore_adapters.chromadb.records import (
+    KEYS,
+    Draft,
+    by_ids,
+    newest,
+    newest_of,
+    placed,
+    version_of,
+    write_items,
+)
+from polystore_adapters.chromadb.server import COLUMNS, Document, Server
+
+FORM = 2
+"""Of what lies in the collections, as `items.py` says it; noted with the type."""
 
 
 async def prepare(server: Server, types: Sequence[Held], *, create: bool) -> None:
@@ -76,8 +96,13 @@ class _Preparation:
         self._server = server
         self.held = held
         self._serves = Served(held.layout.home, sorted(held.layout.facets), held.vectors)
-        held.id = "" if there is None else str(there["id"])
-        kept: Mapping[str, str] = {} if there is None else there.get("metadata") or {}
+        held.ids = {} if there is None else {RECORDS: str(there["id"])}
+        kept: Document = {} if there is None else there.get("metadata") or {}
+        if "schema" in kept and kept.get("form") != FORM:
+            raise SchemaMismatch(
+                f"{held.etype}: what lies in {held.name!r} has the form of another version of polystore; remove the "
+                "collections of this prefix, or choose another one, and the copy is filled anew"
+            )
         self._schema: StoredSchema | None = load(kept["schema"]) if "schema" in kept else None
         self._served = load_served(kept["served"]) if "served" in kept else None
         self._migration: Migration | None = None if self._schema is None else plan(self._schema, held.entity)
@@ -85,35 +110,35 @@ class _Preparation:
     async def difference(self) -> str:
         """What is not as declared; empty when everything is."""
         held = self.held
-        there: dict[str, str] = {}
         for field, spec in held.vectors.items():
             found = await self._server.collection(held.index_name(field, spec))
             if found is not None:
-                there[field] = str(found["id"])
-        held.indexes = there
+                held.ids[field] = str(found["id"])
         told = differences(self._migration, self._served, self._serves)
-        missing = held.vectors.keys() - there.keys()
+        missing = held.vectors.keys() - held.ids.keys()
         return told or (f"no collection of vectors of: {', '.join(sorted(missing))}" if missing else "")
 
     async def carry_out(self) -> None:
         held, server, migration = self.held, self._server, self._migration
-        held.id = await server.create(held.name, "l2")
-        fresh = {field: spec for field, spec in held.vectors.items() if field not in held.indexes}
-        made = {field: await server.create(held.index_name(field, spec), spec.metric) for field, spec in fresh.items()}
-        held.indexes = {**held.indexes, **made}
-        top = await newest(server, held)
-        if migration is not None and (fresh or migration.changes_content):
-            sources = await self._sources(migration, fresh)
-            for part in await self._live():
+        held.ids[RECORDS] = await server.create(held.name, "l2")
+        for field, spec in held.vectors.items():
+            held.ids[field] = await server.create(held.index_name(field, spec), SPACES[spec.metric])
+        whole = await self._whole()
+        top = await newest(server, held, whole)
+        fresh = any(self._before.get(field) != spec for field, spec in held.vectors.items())
+        if migration is not None and (fresh or migration.changes_content or len(whole) > len(held.whole)):
+            sources = await self._sources(migration)
+            for part in await self._ids(whole):
                 async with server.lane(held.name):
-                    await self._carry(migration, part, fresh, sources)
+                    await self._carry(migration, whole, part, sources)
         schema = describe(held.entity) if migration is None else migration.schema
         kept: dict[str, str | int] = {
+            "form": FORM,
             "schema": schema.json(),
             "served": msgspec.json.encode(self._serves).decode(),
             "newest": top,
         }
-        await server.note(held.id, kept)
+        await server.note(held.ids[RECORDS], kept)
         now = {held.index_name(field, spec) for field, spec in held.vectors.items()}
         for field, spec in self._before.items():
             if (name := held.index_name(field, spec)) not in now:
@@ -123,12 +148,21 @@ class _Preparation:
     def _before(self) -> Mapping[str, VectorSpec]:
         return {} if self._served is None else self._served.vectors
 
-    async def _sources(self, migration: Migration, fresh: Mapping[str, VectorSpec]) -> dict[str, str]:
-        """Fresh field -> id of the collection whose vectors are the same, compared in another way or under another
+    async def _whole(self) -> list[str]:
+        """Ids of the collections where whole records lie, and where they lay until now."""
+        held, before = self.held, main_of(self._before)
+        ids = [held.ids[place] for place in held.whole]
+        if before != RECORDS:
+            there = await self._server.collection(held.index_name(before, self._before[before]))
+            ids += [] if there is None else [str(there["id"])]
+        return list(dict.fromkeys(ids))
+
+    async def _sources(self, migration: Migration) -> dict[str, str]:
+        """Field -> id of the collection whose vectors are the same, perhaps compared in another way or under another
         name."""
         was = {new: old for old, new in migration.rename}
         found: dict[str, str] = {}
-        for field, spec in fresh.items():
+        for field, spec in self.held.vectors.items():
             old = was.get(field, field)
             before = self._before.get(old)
             if before is not None and same(before, spec):
@@ -137,61 +171,47 @@ class _Preparation:
                     found[field] = str(there["id"])
         return found
 
-    async def _live(self) -> list[list[str]]:
-        """Ids of the live records, some at a time."""
-        where = {"ps_bucket": {"$gte": 0}}
-        ids = [one["id"] for one in await self._server.items(self.held.id, where=where)]
+    async def _ids(self, whole: Sequence[str]) -> list[list[str]]:
+        """Those of all records, some at a time."""
+        ids = list(dict.fromkeys([one["id"] for id in whole for one in await self._server.items(id)]))
         return [ids[start : start + KEYS] for start in range(0, len(ids), KEYS)]
 
     async def _carry(
-        self, migration: Migration, ids: Sequence[str], fresh: Mapping[str, VectorSpec], sources: Mapping[str, str]
+        self, migration: Migration, whole: Sequence[str], ids: Sequence[str], sources: Mapping[str, str]
     ) -> None:
         """Records and their vectors, as they stand. Where vectors are not known here, the record is older than any
         version: the next delivery of the same version counts."""
         held, server = self.held, self._server
-        items = await by_ids(server, held.id, ids, "metadatas", "uris")
-        carried = [self._carried(one, migration) for one in items if not one["metadatas"].get("ps_deleted")]
-        known: dict[str, dict[str, bytes]] = {}
-        for field in fresh:
-            known[field] = await self._known(field, sources.get(field), carried)
-        for field, id in held.indexes.items():
-            if field in fresh:
-                some = [(item, known[field][item.id]) for item, _ in carried if item.id in known[field]]
-                if some:
-                    about = [item.fields for item, _ in some]
-                    await write_vectors(server, id, [item.id for item, _ in some], [one for _, one in some], about)
-            elif carried:
-                about = [item.fields for item, _ in carried]
-                await server.write(id, "update", ids=[item.id for item, _ in carried], metadatas=about)
-        unknown = [field for field in fresh if field not in sources]
-        old = {"ps_version": 0} if unknown else {}
-        if carried:
-            await write_records(server, held, [_with(item, old) for item, _ in carried])
+        there = {id: placed(id, await by_ids(server, id, ids, *COLUMNS)) for id in {*whole, *sources.values()}}
+        known = {field: {id: vector_of(one) for id, one in there[source].items()} for field, source in sources.items()}
+        records = {id: {n: one for n, one in there[id].items() if _is_whole(one)} for id in whole}
+        drafts: list[Draft] = []
+        for id, item in newest_of(records).items():
+            vectors = {field: some[id] for field, some in known.items() if id in some}
+            if "ps_at" in item["metadatas"]:
+                with contextlib.suppress(DecodeError):  # what is damaged stays, and `polystore verify` names it
+                    drafts.append(self._carried(item, migration, vectors, held.vectors.keys() - known.keys()))
+        await write_items(server, held, drafts)
 
-    async def _known(self, field: str, source: str | None, carried: Sequence[tuple[Item, Body]]) -> dict[str, bytes]:
-        """Item -> its vector, of what is held here."""
-        if source is not None:
-            items = await by_ids(self._server, source, [item.id for item, _ in carried], "metadatas")
-            return {one["id"]: vector_of(one["metadatas"]) for one in items}
-        lists = {item.id: body.get(field) for item, body in carried}
-        return {id: pack(cast(list[float], one)) for id, one in lists.items() if isinstance(one, list)}
-
-    def _carried(self, item: Document, migration: Migration) -> tuple[Item, Body]:
-        """`Migration.carry_out`, on a body whose values are plain, and the item that is made of it."""
-        held, about, out = self.held, item["metadatas"], unpacked(item["uris"])
+    def _carried(
+        self, item: Document, migration: Migration, vectors: dict[str, bytes], unknown: Collection[str]
+    ) -> Draft:
+        """`Migration.carry_out`, on a body whose values are plain, and the items that are made of it."""
+        held, out = self.held, self.held.codec.plain(item)
         for old, new in migration.rename:
             if old in out:
                 out[new] = out.pop(old)
         for field, default in (*migration.add, *migration.fill):
             if out.get(field) is None:
                 out[field] = default
-        body = held.codec.decode(about["ps_id"], packed(out))
-        key = Key(unquote(about["ps_tenant"]), held.etype, about["ps_id"])
-        times = about["ps_updated_us"], about["ps_expires_us"]
-        change = Change(
-            key, about["ps_version"], about["ps_h"], body, held.entity.content_hash(body), times[0], {}, times[1]
-        )
-        return held.codec.encoded(change, {n: v for n, v in out.items() if n in migration.schema.retired}), body
+        key, kept = key_of(held.etype, item), kept_of(item)
+        body = held.codec.typed(key.id, out)
+        lists = [field for field in unknown if isinstance(body.get(field), list)]
+        vectors |= {field: pack(cast(list[float], body[field])) for field in lists}
+        version, hash = 0 if unknown else version_of(item), held.entity.content_hash(body)
+        change = Change(key, version, h_of(key), body, hash, kept.updated_us, {}, kept.expires_us)
+        more = {name: value for name, value in out.items() if name in migration.schema.retired}
+        return Draft(0, held.codec.encoded(change, vectors, more), held.whole)
 
     @property
     def retired(self) -> list[str]:
@@ -199,5 +219,6 @@ class _Preparation:
         return [] if self._migration is None else list(self._migration.schema.retired)
 
 
-def _with(item: Item, changed: Mapping[str, Any]) -> Item:
-    return msgspec.structs.replace(item, fields={**item.fields, **changed})
+def _is_whole(item: Document) -> bool:
+    """A record or tombstone; where a field was not the main one, there are its vectors alone."""
+    return not item["metadatas"].keys().isdisjoint(("ps_at", "ps_deleted_us"))

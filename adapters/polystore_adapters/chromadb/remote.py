@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from polystore.errors import (
 )
 from polystore.model import Instance
 from polystore_adapters.chromadb.options import Place
-from polystore_adapters.chromadb.server import Document, Server, rows
+from polystore_adapters.chromadb.server import COLUMNS, Document, Server, rows
 
 _httpx: Any = importlib.import_module("httpx")
 HTTPError: type[Exception] = _httpx.HTTPError
@@ -106,12 +107,14 @@ class Remote(Server):
         return rows(answer["ids"], {name: answer[name] for name in include})
 
     async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
-        body = {"query_embeddings": [vector], "n_results": count, "include": ["metadatas"]}
+        body = {"query_embeddings": [vector], "n_results": count, "include": COLUMNS}
         body |= {} if where is None else {"where": where}
         answer = await self.ask("POST", f"{self.database}/collections/{id}/query", body)
-        return rows(answer["ids"][0], {"metadatas": answer["metadatas"][0]})
+        return rows(answer["ids"][0], {name: answer[name][0] for name in COLUMNS})
 
     async def write(self, id: str, verb: str, **items: Any) -> None:
+        if "embeddings" in items:  # as numbers they are four times as long, and take the server longer to read
+            items["embeddings"] = [b64encode(one).decode() for one in items["embeddings"]]
         await self.ask("POST", f"{self.database}/collections/{id}/{verb}", items)
 
     async def count(self, id: str) -> int:

@@ -15,6 +15,8 @@ from polystore_adapters.chromadb.options import Options
 
 T = TypeVar("T")
 Document = dict[str, Any]
+COLUMNS = ("metadatas", "uris", "embeddings")
+"""All that an item has."""
 _LANES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
 
 
@@ -88,16 +90,16 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     async def items(self, id: str, *include: str, **asked: Any) -> list[Document]:
-        """The items with these `ids`, or for which `where` holds, in no order: each with its id and what is included
-        of `metadatas`, `uris`, `embeddings`."""
+        """The items with these `ids`, or for which `where` holds, `limit` of them after `offset`: each with its id and
+        what is included of `COLUMNS`."""
 
     @abc.abstractmethod
     async def nearest(self, id: str, vector: Sequence[float], count: int, where: Document | None) -> list[Document]:
-        """About the nearest, with their metadata."""
+        """About the nearest, with all that can be included."""
 
     @abc.abstractmethod
     async def write(self, id: str, verb: str, **items: Any) -> None:
-        """`upsert`, which keeps metadata that are not named; `update`, of those that are there; `delete`."""
+        """`upsert`, which keeps metadata that are not named; `delete`. `embeddings` are packed vectors."""
 
     @abc.abstractmethod
     async def count(self, id: str) -> int: ...

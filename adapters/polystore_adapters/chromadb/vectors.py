@@ -10,13 +10,12 @@ from polystore.embedding import unpack
 from polystore.errors import DimensionMismatch, StoreCorrupt
 from polystore.filters import Checked, predicate
 from polystore.model import Body, Match
-from polystore.protocols import VectorSpec
 from polystore.relational.scores import scorer
 from polystore_adapters.chromadb.conditions import both, filtered
 from polystore_adapters.chromadb.held import Held
-from polystore_adapters.chromadb.items import over, vector_of
-from polystore_adapters.chromadb.records import KEYS, by_ids
-from polystore_adapters.chromadb.server import Document, Server
+from polystore_adapters.chromadb.items import key_of, vector_of
+from polystore_adapters.chromadb.records import KEYS, is_over, newest_of, standing, version_of
+from polystore_adapters.chromadb.server import COLUMNS, Document, Server
 
 FIRST = 50
 """Candidates at least; twice the limit where that is more."""
@@ -31,14 +30,14 @@ async def similar(
 ) -> list[Match]:
     """See `SupportsVectorSearch.similar`. All vectors are compared where there are few, and where the index finds fewer
     than it was asked for; else the candidates that it finds. Raises DimensionMismatch."""
-    spec = held.vectors[field]
-    if len(vector) != 4 * spec.dimension:
+    dimension = held.vectors[field].dimension
+    if len(vector) != 4 * dimension:
         raise DimensionMismatch(
-            f"{held.etype}.{field}: the vector has {len(vector) // 4} components, the field has {spec.dimension}"
+            f"{held.etype}.{field}: the vector has {len(vector) // 4} components, the field has {dimension}"
         )
     if limit <= 0:
         return []
-    asked = _Asked(server, held, held.indexes[field], tenant, spec, vector, where)
+    asked = _Asked(server, held, field, tenant, vector, where)
     total, wanted = await server.count(asked.id), max(FIRST, 2 * limit)
     find = asked.find if total <= server.options.exact_max or where is not None else await _filter(server, held, tenant)
     while total > server.options.exact_max and wanted < total:
@@ -74,16 +73,15 @@ class _Asked:
         self,
         server: Server,
         held: Held,
-        id: str,
+        field: str,
         tenant: str,
-        spec: VectorSpec,
         vector: bytes,
         where: Checked | None,
     ) -> None:
         self._server = server
         self._held = held
-        self.id = id
-        self._spec = spec
+        self.id = held.ids[field]
+        self._field = field
         self._vector = vector
         asked = filtered(where)
         self._tenant = quote(tenant, safe="")
@@ -95,12 +93,12 @@ class _Asked:
         """By a look at every vector for which the filter holds."""
         server = self._server
         if total <= server.options.exact_max:
-            items = await server.items(self.id, "metadatas", where=self.find)
+            items = await server.items(self.id, *COLUMNS, where=self.find)
             return _best(await self.matches(items), limit)
         ids = [one["id"] for one in await server.items(self.id, where=self.find)]
         best: list[Match] = []
         for start in range(0, len(ids), KEYS):
-            items = await server.items(self.id, "metadatas", ids=ids[start : start + KEYS])
+            items = await server.items(self.id, *COLUMNS, ids=ids[start : start + KEYS])
             best = _best([*best, *await self.matches(items)], limit)
         return best
 
@@ -108,27 +106,29 @@ class _Asked:
         """Those of the items that are meant, with their scores, in no order."""
         now = self._server.env.now_us()
         mine = (one for one in items if one["metadatas"].get("ps_tenant") == self._tenant)
-        there = [one for one in mine if not over(one["metadatas"], now)]
+        there = [one for one in mine if not is_over(one, now)]
         if self._meant is not None:
-            bodies = await by_ids(self._server, self._held.id, [one["id"] for one in there], "metadatas", "uris")
-            meant = {one["id"] for one in bodies if self._holds(one)}
+            meant = {one["id"] for one in await self._records(there) if self._meant(self._held.codec.decode(one))}
             there = [one for one in there if one["id"] in meant]
         if not there:
             return []
-        vectors = [vector_of(one["metadatas"]) for one in there]
+        vectors = [vector_of(one) for one in there]
         if any(len(one) != len(self._vector) for one in vectors):
             raise StoreCorrupt(
                 f"{self._held.etype}: stored vectors have another dimension than the field; `polystore verify` names "
                 "the records, a rebuild of this store's copy mends them"
             )
-        scores = await asyncio.to_thread(scorer(), self._spec.metric, self._vector, vectors)
+        metric = self._held.vectors[self._field].metric
+        scores = await asyncio.to_thread(scorer(), metric, self._vector, vectors)
         return [
-            Match(one["metadatas"]["ps_id"], score, one["metadatas"]["ps_version"])
+            Match(key_of(self._held.etype, one).id, score, version_of(one))
             for one, score in zip(there, scores, strict=True)
         ]
 
-    def _holds(self, item: Document) -> bool:
-        about: Document = item["metadatas"]
-        if about.get("ps_deleted") or self._meant is None:
-            return False
-        return self._meant(self._held.codec.decode(about["ps_id"], item["uris"]))
+    async def _records(self, items: Sequence[Document]) -> Sequence[Document]:
+        """The whole records, without those that are deleted."""
+        if self._field == self._held.codec.main:
+            return items
+        ids = [one["id"] for one in items]
+        there = newest_of(await standing(self._server, self._held, ids, *COLUMNS))
+        return [one for one in there.values() if "ps_deleted_us" not in one["metadatas"]]

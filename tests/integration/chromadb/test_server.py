@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,11 +18,11 @@ from polystore_adapters.chromadb.repository import ChromadbRepository
 
 from polystore import ConfigurationError, Embedding, F, HybridDataArchitecture, SchemaMismatch, Unavailable, entity
 from polystore.consistency.verify import Verifier
-from polystore.embedding import pack
+from polystore.embedding import pack, unpack
 from polystore.entity import entity_type
 from polystore.env import Env
 from polystore.filters import predicate
-from polystore.model import EVERYTHING, Change, Key, key_hash
+from polystore.model import EVERYTHING, Change, Key, key_hash, vector_digest
 from polystore.protocols import Layout, VectorSpec
 from tests.chromadb import COLLECTIONS, http, own_prefix
 from tests.loops import in_a_loop
@@ -93,12 +92,17 @@ async def test_what_is_written_is_found_there_by_its_vector_and_by_others(
             "include": ["metadatas"],
         }
         found = (await client.post(f"{COLLECTIONS}/{vectors}/query", json=nearest)).json()
-        assert (found["ids"], found["metadatas"][0][0]["name"]) == ([["/b"]], "바다")
+        (about,) = found["metadatas"][0]
+        assert (found["ids"], about["name"]) == ([["/b"]], "바다")
+        assert about.keys() == {"id", "name", "stars", "open", "ps_version", "ps_tenant", "ps_at"}, "each costs a row"
         asked = {"ids": ["/가"], "include": ["metadatas"]}
         (tombstone,) = (await client.post(f"{COLLECTIONS}/{mine[f'{prefix}place.records']}/get", json=asked)).json()[
             "metadatas"
         ]
-        assert (tombstone["ps_version"], tombstone["ps_deleted"], "name" in tombstone) == (deleted.version, True, False)
+        assert tombstone.keys() == {"ps_version", "ps_deleted_us"}
+        assert tombstone["ps_version"] == deleted.version
+        (counted,) = {(await client.get(f"{COLLECTIONS}/{id}/count")).json() for id in mine.values()} - {1}
+        assert counted == 2, "the two others lie in one collection"
 
 
 @in_a_loop
@@ -244,6 +248,20 @@ async def prepare_for_texts(url: str, prefix: str) -> None:
     assert outcome.status == "applied"
     (found,) = await store.similar(PLACE.name, "", "name", pack([1, 0]), None, 9)
     assert (found.id, found.version) == ("a", 3)
+    await prepare_for_names(store, url, prefix)
+    await store.aclose()
+
+
+async def prepare_for_names(both: ChromadbRepository, url: str, prefix: str) -> None:
+    """Records go with the vectors that stay; what has none of them is a record all the same."""
+    before = await both.get([change(1, None, id).key for id in "ab"])
+    names = {"name": VectorSpec(2, "cosine", "words")}
+    store = await connect(url, {"prefix": prefix}, Env())
+    await store.prepare([Layout(entity_type(Described), False, frozenset({"vector"}), names)], create=True)
+    assert await store.get([change(1, None, id).key for id in "ab"]) == before
+    assert [one.id for one in await store.similar(PLACE.name, "", "name", pack([1, 0]), None, 9)] == ["a"]
+    stamps = (await store.scan(PLACE.name, "", EVERYTHING, None, 9)).stamps
+    assert {one.id: (set(one.vectors), one.fault) for one in stamps} == {"a": ({"name"}, ""), "b": (set(), "")}
     await store.aclose()
 
 
@@ -277,22 +295,114 @@ async def test_a_search_shows_nothing_of_a_tenant_that_has_come_since_the_last_o
 @in_a_loop
 async def test_scan_tells_what_others_have_changed_there(chromadb: str, prefix: str) -> None:
     store = await prepared(chromadb, prefix)
-    await store.apply([change(1, Place(id=id, at=EAST, name="a"), id) for id in "abcd"])
+    await store.apply([change(1, Place(id=id, at=EAST, name="a"), id) for id in "abcde"])
     held = store._types[PLACE.name]  # pyright: ignore[reportPrivateUsage]
-    vectors = f"{COLLECTIONS}/{held.indexes['at']}"
-    body = {**PLACE.encode(Place(id="c", at=EAST, name="b"))}
-    uri = f"data:application/msgpack;base64,{base64.b64encode(msgspec.msgpack.encode(body)).decode()}"
+    path = f"{COLLECTIONS}/{held.ids['at']}"
     async with httpx.AsyncClient(base_url=http(chromadb)) as client:
-        for path, spoiled in (
-            (vectors, {"ids": ["/a"], "embeddings": [WEST]}),
-            (vectors, {"ids": ["/b"], "metadatas": [{"name": "b"}]}),
-            (f"{COLLECTIONS}/{held.id}", {"ids": ["/c"], "uris": [uri]}),
+        there = (await client.post(f"{path}/get", json={"ids": ["/d"], "include": ["uris"]})).json()
+        for spoiled in (
+            {"ids": ["/a"], "embeddings": [WEST]},
+            {"ids": ["/b"], "metadatas": [{"name": "b"}]},
+            {"ids": ["/c"], "uris": ["data:,"]},
+            {"ids": ["/e"], "uris": there["uris"]},
         ):
             (await client.post(f"{path}/update", json=spoiled)).raise_for_status()
     page = await store.scan(PLACE.name, "", EVERYTHING, None, 9)
     told = {one.id: one.fault for one in page.stamps}
-    assert {id: bool(fault) for id, fault in told.items()} == {"a": True, "b": True, "c": True, "d": False}
+    assert [id for id, fault in told.items() if not fault] == ["d"]
     assert "another vector" in told["a"]
+    assert len(set(told.values())) == 4, "b and e tell of their metadata"
+    await store.aclose()
+
+
+EXACT = [[-0.0, 1.0, 0.0], [1e-40, 1e-38, 0.0], [0.0, 0.0, 0.0], [0.1, 0.2, 3e38], [0.6, 0.8, 1e-9], [0.1, 0.7, 0.7]]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@in_a_loop
+async def test_a_vector_comes_back_bit_by_bit(chromadb: str, prefix: str, metric: Any) -> None:
+    """Also one that the server has in its index alone, and as numbers that the record has in 64 bits."""
+    store = await prepared(chromadb, prefix, VectorSpec(3, metric, "caller"))
+    rounded = [unpack(pack(one)).tolist() for one in EXACT]
+    given = [change(1, Place(id=f"{i}", at=one), f"{i}") for i, one in enumerate([*EXACT, *rounded])]
+    assert {one.status for one in await store.apply(given)} == {"applied"}
+    assert [one and one.body for one in await store.get([one.key for one in given])] == [one.body for one in given]
+    stamps = {one.id: one for one in (await store.scan(PLACE.name, "", EVERYTHING, None, 99)).stamps}
+    wanted = {one.key.id: ({"at": vector_digest(one.vectors["at"])}, one.hash, "") for one in given}
+    assert {id: (dict(one.vectors), one.hash, one.fault) for id, one in stamps.items()} == wanted
+    await store.aclose()
+
+
+@in_a_loop
+async def test_a_record_that_lost_its_vector_is_one_record_though_the_move_ended_half_way(
+    chromadb: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both places have it then: the newer one counts, and the delivery that comes again takes the other away."""
+    store = await prepared(chromadb, prefix)
+    await store.apply([change(1, Place(id="a", at=EAST))])
+    request = store.client.request
+
+    async def ended(method: str, path: str, **more: Any) -> Any:
+        if path.endswith("/delete"):
+            raise httpx.ReadError("")
+        return await request(method, path, **more)
+
+    without = change(2, Place(id="a", name="b"))
+    with monkeypatch.context() as patched:
+        patched.setattr(store.client, "request", ended)
+        with pytest.raises(Unavailable):
+            await store.apply([without])
+    (found,) = await store.get([without.key])
+    assert found is not None
+    assert (found.version, found.body) == (2, without.body)
+    (stamp,) = (await store.scan(PLACE.name, "", EVERYTHING, None, 9)).stamps
+    assert (stamp.version, stamp.vectors, stamp.fault) == (2, {}, "")
+    assert [one.status for one in await store.apply([without])] == ["stale"]
+    assert await store.similar(PLACE.name, "", "at", pack(EAST), None, 9) == []
+    await store.apply([change(3, Place(id="a", at=WEST))])
+    (match,) = await store.similar(PLACE.name, "", "at", pack(EAST), None, 9)
+    (stamp,) = (await store.scan(PLACE.name, "", EVERYTHING, None, 9)).stamps
+    assert (match.version, stamp.version) == (3, 3)
+    await store.aclose()
+
+
+@in_a_loop
+async def test_a_record_is_found_while_it_moves(chromadb: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves the place that is read last when the other was read."""
+    store, other = await prepared(chromadb, prefix), await prepared(chromadb, prefix)
+    await store.apply([change(1, Place(id="a", at=EAST))])
+    without, request, moved = change(2, Place(id="a")), store.client.request, asyncio.Event()
+    vectors = store._types[PLACE.name].ids["at"]  # pyright: ignore[reportPrivateUsage]
+
+    async def late(method: str, path: str, **more: Any) -> Any:
+        if vectors in path:
+            await moved.wait()
+            return await request(method, path, **more)
+        answer = await request(method, path, **more)
+        if not moved.is_set():
+            await other.apply([without])
+            moved.set()
+        return answer
+
+    monkeypatch.setattr(store.client, "request", late)
+    (found,) = await store.get([without.key])
+    assert found is not None
+    assert found.version == 2
+    await store.aclose()
+    await other.aclose()
+
+
+@in_a_loop
+async def test_what_another_version_of_polystore_left_is_refused(chromadb: str, prefix: str) -> None:
+    store = await prepared(chromadb, prefix)
+    id = store._types[PLACE.name].ids[""]  # pyright: ignore[reportPrivateUsage]
+    async with httpx.AsyncClient(base_url=http(chromadb)) as client:
+        there = {one["id"]: one["metadata"] for one in (await client.get(COLLECTIONS, params={"limit": 10_000})).json()}
+        older = {name: value for name, value in there[id].items() if name != "form"}
+        (await client.put(f"{COLLECTIONS}/{id}", json={"new_metadata": older})).raise_for_status()
+    layout = Layout(PLACE, False, frozenset({"vector"}), {"at": SPEC})
+    with pytest.raises(SchemaMismatch, match="another version of polystore"):
+        await store.prepare([layout], create=True)
     await store.aclose()
 
 
