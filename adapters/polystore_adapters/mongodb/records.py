@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
+from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from polystore.errors import DecodeError, IntegrityViolation, OutcomeUnknown, PolystoreError, Unavailable
@@ -124,26 +124,31 @@ async def _apply(
         if gone:
             top = {"$max": {"ps_version": max(gone)}}
             await server.collection(META).update_one({"_id": held.newest_id()}, top, upsert=True)
-        refused = await _write(held, newer, changes, documents, server.place)
+        refused = await _write(held, newer, stands.keys(), changes, documents, server.place)
     outcomes = dict.fromkeys(changes, STALE) | dict.fromkeys(newer, APPLIED)
     return outcomes | {key: Outcome("rejected", error) for key, error in refused.items()}
 
 
 async def _write(
-    held: Held, keys: Sequence[Key], changes: Mapping[Key, Change], documents: Mapping[Key, bytes], place: str
+    held: Held,
+    keys: Sequence[Key],
+    there: Collection[Key],
+    changes: Mapping[Key, Change],
+    documents: Mapping[Key, bytes],
+    place: str,
 ) -> dict[Key, PolystoreError]:
     """The keys whose documents were refused.
 
     A document that another writer inserts at the same moment makes ours a duplicate, and so does a value in a unique
     index of the application's own. They look alike: what is a duplicate is sent once more as a change of what is there.
     """
-    duplicates, refused = await _sent(held, keys, changes, documents, place, upsert=True)
+    duplicates, refused = await _sent(held, keys, there, changes, documents, place)
     if duplicates:
-        again, errors = await _sent(held, duplicates, changes, documents, place, upsert=False)
+        again, errors = await _sent(held, duplicates, duplicates, changes, documents, place)
         refused |= errors
         stand = await listed(held.documents.find({"_id": {"$in": [id_of(key) for key in duplicates]}}, {"_id": 1}))
-        there = {(one["_id"]["tenant"], one["_id"]["id"]) for one in stand}
-        held_by_others = [key for key in duplicates if key in again or (key.tenant, key.id) not in there]
+        stood = {(one["_id"]["tenant"], one["_id"]["id"]) for one in stand}
+        held_by_others = [key for key in duplicates if key in again or (key.tenant, key.id) not in stood]
         refused |= {key: IntegrityViolation(f"{by_code(DUPLICATE, place)}") for key in held_by_others}
     return refused
 
@@ -151,14 +156,17 @@ async def _write(
 async def _sent(
     held: Held,
     keys: Sequence[Key],
+    there: Collection[Key],
     changes: Mapping[Key, Change],
     documents: Mapping[Key, bytes],
     place: str,
-    *,
-    upsert: bool,
 ) -> tuple[list[Key], dict[Key, PolystoreError]]:
-    """Write what is newer. Returns the keys that were duplicates, and those that were refused for another reason."""
-    updates = [_guarded(held, changes[key], documents[key], upsert=upsert) for key in keys]
+    """Write what is newer than what is there, and insert the others. Returns the keys that were duplicates, and those
+    that were refused for another reason."""
+    updates = [
+        _guarded(held, changes[key], documents[key]) if key in there else InsertOne(RawBSONDocument(documents[key]))
+        for key in keys
+    ]
     try:
         if updates:
             await held.documents.bulk_write(updates, ordered=False)
@@ -178,11 +186,11 @@ async def _sent(
     return [], {}
 
 
-def _guarded(held: Held, change: Change, document: bytes, *, upsert: bool) -> UpdateOne:
+def _guarded(held: Held, change: Change, document: bytes) -> UpdateOne:
     """One step of the server's: the document takes the place of an older one. `$literal`: a text that begins with $ is
     no name of a field."""
     new: Any = {"$literal": RawBSONDocument(document)}
     if held.retired and not change.deleted:
         new = {"$mergeObjects": [{field: f"${field}" for field in held.retired}, new]}
     older = {"$lte" if change.overwrites else "$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
-    return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}], upsert=upsert)
+    return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}])

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 
 from polystore.protocols import Fill, Invalidation, Leased
 from polystore.protocols.cache import CONTROL_US, INTENT_US, LEASE_US
-from polystore_adapters.redis.server import Script, Server
+from polystore_adapters.redis.server import Argument, Command, Script, Server
 from polystore_adapters.redis.state import milliseconds
 
 DIGITS = 14
 KEPT_MS = milliseconds(CONTROL_US)
+TOGETHER = 50
+"""Names that one script invalidates, one after the other: about 0.3 ms, in which the server answers nobody else. Of a
+cluster each name has its own, since they lie in different slots."""
 
 NOW = """
 local time = redis.call('TIME')
@@ -77,29 +80,44 @@ return taken
 """
 )
 
-# version or '', writer, how long a control is kept, time to live or 0, value. UNLINK comes first: also a server without
-# room must carry this out, and once a script has written, it may go on.
-INVALIDATE = Script(
-    PURGE
-    + """
-local version, before = ARGV[1], redis.call('GETRANGE', KEYS[1], 0, 13)
-if before ~= '' and (version == '' or before < version) then
-  redis.call('UNLINK', KEYS[1])
-  if ARGV[4] ~= '0' then redis.call('SET', KEYS[1], version .. ARGV[5], 'PX', ARGV[4]) end
+# How long a control is kept; then for each name: version or '', writer, time to live or 0, value. UNLINK and HDEL come
+# first: also a server without room must carry this out, and once a script has written, it may go on.
+INVALIDATE = Script("""
+local now
+local function over(ends)
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000000 + time[2]
+  end
+  return tonumber(ends) <= now
 end
-redis.call('HDEL', KEYS[2], 'w:' .. ARGV[2])
-purge()
-local floor = redis.call('HGET', KEYS[2], 'f')
-if version == '' then
-  redis.call('HDEL', KEYS[2], 'l', 'd')
-elseif not floor or floor < version then
-  redis.call('HDEL', KEYS[2], 'l', 'd')
-  redis.call('HSET', KEYS[2], 'f', version)
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+for i = 1, #KEYS, 2 do
+  local control, version, writer, floor = KEYS[i + 1], ARGV[2 * i], 'w:' .. ARGV[2 * i + 1], false
+  local before = redis.call('GETRANGE', KEYS[i], 0, 13)
+  if before ~= '' and (version == '' or before < version) then
+    redis.call('UNLINK', KEYS[i])
+    if ARGV[2 * i + 2] ~= '0' then redis.call('SET', KEYS[i], version .. ARGV[2 * i + 3], 'PX', ARGV[2 * i + 2]) end
+  end
+  local known = redis.call('HGETALL', control)
+  for j = 1, #known, 2 do
+    if known[j] == 'f' then
+      floor = known[j + 1]
+    elseif string.sub(known[j], 1, 2) == 'w:' and over(known[j + 1]) then
+      redis.call('HDEL', control, known[j])
+    end
+  end
+  if version == '' then
+    redis.call('HDEL', control, writer, 'l', 'd')
+  elseif not floor or floor < version then
+    redis.call('HDEL', control, writer, 'l', 'd')
+    redis.call('HSET', control, 'f', version)
+    redis.call('PEXPIRE', control, ARGV[1])
+  else
+    redis.call('HDEL', control, writer)
+  end
 end
 return 1
-"""
-)
+""")
 
 # writer, how long an intent stands, how long a control is kept
 INTEND = Script(
@@ -151,19 +169,21 @@ class CacheCalls:
         return [bool(answer) for answer in await self._server.script(FILL, calls)]
 
     async def invalidate(self, invalidations: Sequence[Invalidation]) -> None:
-        keys = self._server.keys
-        calls = [
-            INVALIDATE.call(
-                keys.cached(one.name),
-                "" if one.version is None else _hex(one.version),
-                one.writer,
-                KEPT_MS,
-                0 if one.value is None or one.version is None else milliseconds(one.ttl_us),
-                one.value or b"",
-            )
-            for one in invalidations
-        ]
-        await self._server.script(INVALIDATE, calls)
+        size = 1 if self._server.clustered else TOGETHER
+        parts = (invalidations[start : start + size] for start in range(0, len(invalidations), size))
+        await self._server.script(INVALIDATE, [self._invalidating(part) for part in parts])
+
+    def _invalidating(self, some: Sequence[Invalidation]) -> Command:
+        keys: list[str] = []
+        arguments: list[Argument] = []
+        for one in some:
+            keys += self._server.keys.cached(one.name)
+            if one.version is None:
+                arguments += ("", one.writer, 0, b"")
+            else:
+                ttl_ms = 0 if one.value is None else milliseconds(one.ttl_us)
+                arguments += (_hex(one.version), one.writer, ttl_ms, one.value or b"")
+        return INVALIDATE.call(keys, KEPT_MS, *arguments)
 
     async def intend(self, names: Sequence[str], writer: int) -> None:
         keys = self._server.keys
