@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -17,7 +19,11 @@ from polystore.store import Store
 
 
 class Filling:
-    """Of the copies of one home, by one process. What is owed is in the journal: any process goes on with it."""
+    """Of the copies of one home, by one process. What is owed is in the journal: any process goes on with it.
+
+    It looks at every poll, and whenever records were brought to a copy: what is owed to one never runs out before all
+    is. It is never much either: what live changes come to owe waits behind it.
+    """
 
     def __init__(self, context: Context, home: Store, targets: Targets, retries: Retries) -> None:
         self.context = context
@@ -30,16 +36,60 @@ class Filling:
         """(entity type, copy) -> how many records this process has owed it in the filling under way."""
         self._ends: dict[tuple[str, str], int] = {}
         """(entity type, copy) -> a version that no record had which its backfill owed it."""
-        self._last: dict[tuple[str, str], float] = {}
+        self._since: dict[tuple[str, str], float] = {}
+        """(entity type, copy) -> from when on what its rate allows was not owed yet, by the monotonic clock."""
+        self._workers = 1
+        self._filling: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
-    def look(self, copies: Iterable[TargetRow]) -> None:
-        """The copies as they stand: others may have ended a filling."""
-        filling = {(row.etype, row.name): row.cursor for row in copies if row.status == "backfilling"}
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def poll(self, workers: int) -> None:
+        """Look at the copies, as they were just read; so many processes fill."""
+        self._workers = workers
+        if self._filling or any(row.status == "backfilling" for row in self.targets.rows()):
+            self._wake.set()
+
+    def brought(self, name: str) -> None:
+        """Some of what a copy is owed has arrived."""
+        if name in self._filling:
+            self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._step()
+            except Exception as e:  # noqa: BLE001 -- tried again; without this task nothing would be filled
+                self.context.report(f"filling from {self.home.name} could not go on: {type(e).__name__}: {e}")
+
+    async def _step(self) -> None:
+        """One look at the journal. What is owed is counted after the copies were read: see `_go_on`."""
+        filling = [row for row in await self.home.call(SupportsJournal.targets) if row.status == "backfilling"]
+        self._look(filling)
+        if filling:
+            backlog = await self.home.call(SupportsJournal.backlog)
+            for row in filling:
+                await self._go_on(row, backlog)
+
+    def _look(self, copies: Iterable[TargetRow]) -> None:
+        """Others may have ended a filling."""
+        filling = {(row.etype, row.name): row.cursor for row in copies}
         self._ends = {place: end for place, end in self._ends.items() if filling.get(place) == ""}
         self.owed = {place: count for place, count in self.owed.items() if place in filling}
-        self._last = {place: at for place, at in self._last.items() if place in filling}
+        self._since = {place: at for place, at in self._since.items() if place in filling}
+        self._filling = {name for _, name in filling}
 
-    async def go_on(self, row: TargetRow, backlog: Backlog, workers: int) -> None:
+    async def _go_on(self, row: TargetRow, backlog: Backlog) -> None:
         """Owe a new copy the next records of its type; reads ask it once it is owed none of them any more, since
         there may never be a moment without writes. One that was here before may hold what was deleted meanwhile: that
         is looked for at the end. `backlog` was read after the copy."""
@@ -53,30 +103,29 @@ class Filling:
             if end is None:
                 end = await self.home.call(Repository.newest, row.etype)
                 self._ends[place] = end
-            if backlog.oldest.get(row.name, end + 1) > end and not await self._leftovers(row):
+            if backlog.oldest.get(row.name, end + 1) > end and not await self._leftovers(row, end):
                 await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
                 await self.targets.refresh()
             return
-        chunk, left = self.context.settings.backfill_chunk, self._allowed(place, workers)
-        while owed < 5 * chunk and row.cursor != "" and left > 0:
-            part = min(chunk, left)
+        while owed <= self.context.settings.batch_max and row.cursor != "" and (part := self._part(place)):
             row = await self.home.call(SupportsJournal.backfill, row, part)
             self.context.env.crashpoint("backfill.step")
-            owed, left = owed + part, left - part
+            owed += part
             self.owed[place] = self.owed.get(place, 0) + part
             self.retries.wake(row.name)
 
-    def _allowed(self, place: tuple[str, str], workers: int) -> int:
-        """How many records may be owed now, so that all workers keep to the rate; what a worker has left over for less
-        than one record it keeps."""
-        rate = self.rates.get(place, 0.0)
+    def _part(self, place: tuple[str, str]) -> int:
+        """How many records to owe next, so that all workers together keep to the rate: a chunk, or what has come
+        together for a while."""
+        settings, now = self.context.settings, self.context.env.monotonic()
+        rate = self.rates.get(place, 0.0) / max(1, self._workers)
         if not rate:
-            return 1 << 62
-        now = self.context.env.monotonic()
-        since = self._last.setdefault(place, now - 1.0)
-        records = int(min(now - since, 5.0) * rate / max(1, workers))
-        if records:
-            self._last[place] = now
+            return settings.backfill_chunk
+        since = max(self._since.setdefault(place, now - 1.0), now - max(5.0, 1 / rate))
+        records = min(settings.backfill_chunk, int((now - since) * rate + 1e-6))
+        if records < settings.backfill_chunk and now - since < settings.poll_s / 2:
+            return 0
+        self._since[place] = since + records / rate
         return records
 
     async def empty(self, row: TargetRow) -> None:
@@ -93,20 +142,33 @@ class Filling:
         await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
         await self.targets.refresh()
 
-    async def _leftovers(self, row: TargetRow) -> bool:
-        """True when the copy may hold what was deleted."""
+    async def _leftovers(self, row: TargetRow, end: int) -> bool:
+        """True when the copy may hold what was deleted at `end` or before: later deletes owe it that themselves."""
         if row.name.startswith(STAGES):
             return False
         copy = self.context.stores.get(row.name)
         if copy is None:
             return True  # as far as can be told here: who has the store looks
+        settings = self.context.settings
         try:
             found = await owe_leftovers(
-                self.home, copy, row, self.context.env.now_us(), self.context.settings.batch_max
+                self.home,
+                copy,
+                row,
+                end,
+                now_us=self.context.env.now_us(),
+                page_max=settings.batch_max,
+                turn=functools.partial(self._hold, row, settings.worker_dead_s),
             )
         except PolystoreError as e:  # later then: one copy that does not answer holds up no other
             self.context.report(f"{row.name} could not be compared with {self.home.name}: {e}")
+            await self._hold(row, 0.0)  # perhaps it answers another process
             return True
         if found:
             self.retries.wake(row.name)
         return found
+
+    async def _hold(self, row: TargetRow, ttl_s: float) -> bool:
+        """One process reads all of a copy, that is enough."""
+        lease = f"leftovers:{row.etype}:{row.name}"
+        return await self.home.call(SupportsJournal.hold_lease, lease, self.context.worker, ttl_s)

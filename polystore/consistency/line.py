@@ -46,6 +46,7 @@ class Line:
         self.retries = Retries(context, home, self.targets, self.delivery)
         self.delivery.wake_retries = self.retries.wake
         self.filling = Filling(context, home, self.targets, self.retries)
+        self.retries.brought = self.filling.brought
         self.runs = Runs(self)
         self.lanes = Lanes(self._deliver, self._settled, context.settings)
         self.pacing = Pacing(self)
@@ -75,6 +76,7 @@ class Line:
         self.live = await self.home.call(SupportsJournal.beat, self.context.worker)
         self.lanes.start()
         self.retries.start()
+        self.filling.start()
         self._task = asyncio.create_task(self._relay())
 
     async def stop(self) -> None:
@@ -83,6 +85,7 @@ class Line:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        await self.filling.stop()
         await self.lanes.stop()
         await self.retries.stop()
         await self.delivery.stop()
@@ -161,13 +164,12 @@ class Line:
             self._wake.clear()
 
     async def step(self) -> None:
-        """One look at the journal: say that we live, take over what nobody works on, go on with backfills."""
+        """One look at the journal: say that we live, take over what nobody works on."""
         journal, settings, env = self.home, self.context.settings, self.context.env
         self.live = await journal.call(SupportsJournal.beat, self.context.worker)
         await self.targets.refresh()
         await self.delivery.follow()
-        copies = self.targets.rows()  # as they stood before what they are owed was counted: see `Filling`
-        self.filling.look(copies)
+        self.filling.poll(len(self.live))
         self.backlog = await journal.call(SupportsJournal.backlog)
         self.retries.look(self.backlog)
         await self._touched()  # first: a row that was written when its time was over is not to be buried
@@ -176,13 +178,11 @@ class Line:
         await self._sweep()
         await self.runs.look()
         await self._release()
-        for row in copies:
+        for row in self.targets.rows():
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
                 # By a process that was opened later with another configuration, or by a request that came late.
                 self.context.report(f"{row.name} was taken out as a copy of {row.etype}; it is put back and filled")
                 await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
-            elif row.status == "backfilling":
-                await self.filling.go_on(row, self.backlog, len(self.live))
         await self.advance()
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -33,6 +33,8 @@ class Retries:
         self.home = home
         self.targets = targets
         self.delivery = delivery
+        self.brought: Callable[[str], None] = lambda target: None
+        """Some of what a copy was owed has arrived."""
         self._wake: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, list[float]] = {}
@@ -211,6 +213,8 @@ class Retries:
         held = self.delivery.held(name, changes.values(), failures)
         await self.delivery.settle(Settlement((), owed, done, held))
         self.context.env.crashpoint("retry.settled")
+        if done:
+            self.brought(name)
         for row in owed:
             if row.state in ("r", "o"):
                 wait_s = (row.next_us - self.context.env.now_us()) / 1e6

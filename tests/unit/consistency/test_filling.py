@@ -1,0 +1,87 @@
+"""How fast a new copy is filled, and how much it is owed at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from polystore.consistency import DataConsistencyManager
+from polystore.model import Page, Placement
+from tests.unit.consistency.world import World, simulated, until
+
+COUNT, CHUNK, BATCH, POLL_S = 400, 20, 10, 1.0
+SEARCH_ONLY = Placement("note", "home", {"full_text": "search"})
+
+
+async def joined(world: World) -> DataConsistencyManager:
+    """A manager that was just opened with one more copy, `vectors`, of a home with records."""
+    before = await world.manager(placement=SEARCH_ONLY)
+    await before.write("note", [world.write(before, f"n{i:03}", f"글 {i}") for i in range(COUNT)])
+    await before.settle(60)
+    await before.stop()
+    return await world.manager(backfill_chunk=CHUNK, batch_max=BATCH, poll_s=POLL_S)
+
+
+def owed(world: World) -> int:
+    return world.servers["home"].backlog().retry.get("vectors", 0)
+
+
+async def filled(world: World, manager: DataConsistencyManager) -> float:
+    """How long it took, in seconds of virtual time."""
+    begun = world.env.monotonic()
+    rows = manager.line("note").targets.rows
+    await until(lambda: [row.status for row in rows("note") if row.name == "vectors"] == ["active"])
+    assert len(world.servers["vectors"].part("note", "").rows) == COUNT
+    return world.env.monotonic() - begun
+
+
+def test_a_new_copy_is_filled_as_fast_as_it_takes_what_it_is_owed() -> None:
+    """Not by polls, of which it would take dozens; and what live changes come to owe it never waits behind much."""
+
+    async def test(world: World) -> None:
+        manager = await joined(world)
+        most, bring = 0, world.copies["vectors"].apply
+
+        async def apply(changes: Any) -> Any:
+            nonlocal most
+            most = max(most, owed(world))
+            await asyncio.sleep(0.01)
+            return await bring(changes)
+
+        vars(world.copies["vectors"])["apply"] = apply
+        assert await filled(world, manager) < COUNT / BATCH * 0.01 + 2 * POLL_S
+        assert BATCH < most <= BATCH + CHUNK
+
+    simulated(test)
+
+
+def test_a_copy_is_filled_no_faster_than_the_rate_says() -> None:
+    async def test(world: World) -> None:
+        manager = await joined(world)
+        manager.line("note").filling.rates = {("note", "vectors"): 100.0}
+        assert COUNT / 100.0 - 2 * POLL_S < await filled(world, manager) < COUNT / 100.0 + 3 * POLL_S
+
+    simulated(test)
+
+
+def test_filling_ends_though_records_are_deleted_while_is_looked_for_leftovers() -> None:
+    """What was deleted since is owed to the copy by its delete, and no reason to look at all of it once more."""
+
+    async def test(world: World) -> None:
+        copy, looked = world.copies["vectors"], 0
+        manager = await joined(world)
+        scanned = copy.inner.scan
+
+        async def scan(etype: str, tenant: str, span: Any, cursor: str | None, limit: int) -> Page:
+            nonlocal looked
+            page = await scanned(etype, tenant, span, cursor, limit)
+            looked += cursor is None
+            await world.put(manager, page.stamps[0].id, None)  # and is still on its way when the home is asked
+            await world.put(manager, f"new{page.stamps[0].id}", "새 글")
+            return page
+
+        vars(copy)["scan"] = scan
+        await filled(world, manager)
+        assert looked == 1
+
+    simulated(test)
