@@ -62,7 +62,7 @@ async def differences(hda: HybridDataArchitecture) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def busy(hda: HybridDataArchitecture) -> AsyncGenerator[dict[str, str]]:
+async def busy(hda: HybridDataArchitecture, name: str = "w") -> AsyncGenerator[dict[str, str]]:
     """Writes and deletes go on; what must be found at the end."""
     live: dict[str, str] = {}
     trees = hda.collection(Tree)
@@ -72,7 +72,7 @@ async def busy(hda: HybridDataArchitecture) -> AsyncGenerator[dict[str, str]]:
         n = 0
         while not ending:
             n += 1
-            id = f"w{n % 30}"
+            id = f"{name}{n % 30}"
             if n % 7 == 0:
                 await trees.delete(id)
                 live.pop(id, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -27,9 +27,10 @@ async def register(
     records: a commit in between then owes it already, and nothing falls between registration and backfill."""
     journal = line.home
     stands = await _identities(journal, etype, placement, stores)
-    copies = placement.targets()
-    wanted = set(copies) | embedders.pseudo_targets(etype, copies) | await _under_way(line, placement, embedders)
-    wanted |= detach.pseudo_targets(etype)
+    going = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
+    begun, left = await _at_work(line, placement, embedders, going)
+    stages = embedders.pseudo_targets(etype, placement) | begun | detach.pseudo_targets(etype)
+    wanted = {*placement.targets()} | stages
     stands |= {name: name.removeprefix(EMBED) for name in wanted if name.startswith(EMBED)}
     rows = {row.name: row for row in line.targets.rows(etype)}
     free = free_bits(line, etype)
@@ -52,10 +53,9 @@ async def register(
             if store is None or not await store.call(Repository.tenants, etype):  # else it was here before
                 await journal.call(SupportsJournal.set_target, replace(row, status="active"), row)
     for target, row in rows.items():
-        if target not in wanted and row.status != "off":
+        if target not in wanted | left and row.status != "off":
             await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
-    others = {EMBED + model for model in embedders.elsewhere.get(etype, ())}
-    line.wanted[etype] = frozenset(wanted - others)
+    line.wanted[etype] = frozenset(wanted)
 
 
 def check_readable(
@@ -96,20 +96,22 @@ def free_bits(line: Line, etype: str) -> Iterator[int]:
     raise ConfigurationError(f"{etype}: more than {TARGETS_MAX} copies were ever configured")
 
 
-async def _under_way(line: Line, placement: Placement, embedders: Embedders) -> set[str]:
-    """The embedders that a rebuild has begun to ask: it goes on; and those that others ask. That of a model in this
-    process is done with when it owes nothing any more, once that model serves."""
-    etype, coming = placement.etype, placement.upcoming.get("vector")
-    going = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
-    ending = {EMBED + one.model for one in embedders.serving(etype).values()} - embedders.pseudo_targets(etype)
-    models = set(embedders.elsewhere.get(etype, ()))
-    if coming is not None:
-        models |= {one.model for one in embedders.makings(etype).at(coming).values()}
-    kept = going & (embedders.upcoming(etype) | {EMBED + model for model in models})
-    if going & ending:
+async def _at_work(
+    line: Line, placement: Placement, embedders: Embedders, going: Collection[str]
+) -> tuple[set[str], set[str]]:
+    """Of the embedders that are `going`: those that a rebuild has begun to ask, which goes on; and those that are left
+    alone, since others ask them, for a copy that is filled or in processes that can, or since a model in this process
+    that serves by now is owed something still."""
+    etype = placement.etype
+    serving = {EMBED + model for model in embedders.models_in(etype, placement.facets)}
+    begun = (embedders.begun[etype] & embedders.upcoming(etype)) - serving
+    others = embedders.models_in(etype, placement.upcoming) | embedders.elsewhere.get(etype, set())
+    left = {EMBED + model for model in others}
+    ending = (serving & {*going}) - embedders.pseudo_targets(etype, placement)
+    if ending:
         backlog = await line.home.call(SupportsJournal.backlog)
-        kept |= {name for name in going & ending if backlog.outbox or backlog.retry.get(name)}
-    return kept
+        left |= {name for name in ending if backlog.outbox or backlog.retry.get(name)}
+    return begun & {*going}, left & {*going}
 
 
 async def _identities(home: Store, etype: str, placement: Placement, stores: Mapping[str, Store]) -> dict[str, str]:

@@ -75,6 +75,8 @@ class Embedders:
         """Entity -> the stores whose vectors are made otherwise than those that searches compare."""
         self._given: dict[str, dict[str, Made]] = {}
         self._learned: list[Embedder] = []
+        self.begun: dict[str, set[str]] = {}
+        """Entity -> `embed:<model>` for those that this process rebuilds with, or goes on to."""
         self.elsewhere: dict[str, set[str]] = {}
         """Entity -> the models that other processes ask, of those that this one cannot."""
         self.times_served: Counter[str] = Counter()
@@ -85,13 +87,18 @@ class Embedders:
             self._configured[name] = made(one, embedders)
             self._given[name] = {f: how for f, how in self._configured[name].items() if how.model == GIVEN}
             self._hold(name, Makings(self._configured[name], {}))
-            if (placed := placements.get(name)) is not None:
-                self._hold(name, self.remembered(placed))
-                # Who makes what is to serve has begun it: this process may have been opened without knowing that model.
-                coming = placed.upcoming.get("vector", "")
-                models = {how.model for how in self._makings[name].at(coming).values()} if coming else set[str]()
-                self.elsewhere[name] = models - self._stages.keys() - {GIVEN}
+            placed = placements.get(name) or Placement(name, "", {})
+            self._hold(name, self.remembered(placed))
+            # What is to serve was begun by somebody who knows its model; of what leaves, nothing is begun.
+            self.elsewhere[name] = self.models_in(name, placed.upcoming) - self._stages.keys() - {GIVEN}
+            left = {EMBED + model for model in self.models_in(name, placed.leaving)}
+            self.begun[name] = self.upcoming(name) - left
         self.times_served.clear()
+
+    def models_in(self, etype: str, facets: Mapping[str, str]) -> set[str]:
+        """The models that the vectors in one store of a placement are made with, by its facets, if it has vectors."""
+        place = facets.get("vector")
+        return set() if place is None else {one.model for one in self._makings[etype].at(place).values()}
 
     def remembered(self, placement: Placement) -> Makings:
         """What a placement says; of fields that it does not know, as they are served now."""
@@ -182,9 +189,12 @@ class Embedders:
         """The fields whose serving model cannot be asked any more."""
         return {field for field, text in self._texts[etype].items() if text.made.model not in self._stages}
 
-    def pseudo_targets(self, etype: str, copies: Collection[str] = ()) -> set[str]:
-        """`embed:<model>` for each model that serves the type and works after the commit; with those of `copies`."""
-        places = [self._texts[etype], *(self._places[etype][name] for name in copies if name in self._places[etype])]
+    def pseudo_targets(self, etype: str, placement: Placement | None = None) -> set[str]:
+        """`embed:<model>` for each model that serves the type and works after the commit; by a placement, for each that
+        its copies are brought vectors of."""
+        parts = () if placement is None else (placement.facets, placement.upcoming, placement.leaving)
+        held = [self._at(etype, part["vector"]) for part in parts if "vector" in part]
+        places = held or [self._texts[etype]]
         later = {text.made.model for texts in places for text in texts.values() if text.inline is None}
         return {EMBED + model for model in later & self._stages.keys()}
 
@@ -264,14 +274,25 @@ class Embedders:
         embedded again."""
         model, etype = target.removeprefix(EMBED), change.key.etype
         out: dict[str, str] = {}
-        places = (self._texts[etype], *self._places[etype].values())
-        for field, configured in self._configured[etype].items():
+        for field, ways in self._ways(etype).items():
             value = change.body.get(field) if change.body is not None else None
-            ways = (*(texts[field].made for texts in places if field in texts), configured)
             way = next((way for way in ways if way.model == model), None)
             if value is not None and way is not None and _current(stored, field, value, way) is None:
                 out[field] = value
         return out
+
+    def wants(self, etype: str, target: str) -> bool:
+        """Whether any vectors of the type are made with the model of a pseudo-target, as far as is known here."""
+        model = target.removeprefix(EMBED)
+        return any(way.model == model for ways in self._ways(etype).values() for way in ways)
+
+    def _ways(self, etype: str) -> dict[str, list[Made]]:
+        """Field -> how its vectors are made here and there, and how they would be made as it is configured."""
+        places = (self._texts[etype], *self._places[etype].values())
+        return {
+            field: [*(texts[field].made for texts in places), self._configured[etype][field]]
+            for field in self._texts[etype]
+        }
 
     async def query(self, etype: str, field: str, text: str, *, timeout_s: float) -> bytes:
         """The packed vector of a query text. Raises Unavailable, and what the embedder raises for good."""

@@ -135,6 +135,7 @@ class Rebuilder:
 
     async def _begin(self, line: Line, etype: str, target: str) -> None:
         """Let every record be owed to the model, unless a rebuild before has begun with that."""
+        self._embedders.begun[etype].add(target)
         stage = self._embedders.stage(target)
         assert stage is not None
         await stage.embed([HARMLESS], "document", self._manager.settings.embed_timeout_s)
@@ -174,8 +175,8 @@ class Rebuilder:
     def _ending(self, line: Line, etype: str) -> set[str]:
         """Pseudo-targets that serve no more, or work within the writes by now."""
         known = {row.name for row in line.targets.rows(etype) if row.status != "off" and row.name.startswith(EMBED)}
-        copies = self._manager.placements[etype].targets()
-        return known - self._embedders.pseudo_targets(etype, copies) - self._embedders.upcoming(etype)
+        placement = self._manager.placements[etype]
+        return known - self._embedders.pseudo_targets(etype, placement) - self._embedders.upcoming(etype)
 
     async def _tidy(self, line: Line, etype: str) -> None:
         """Take what works no more out of service, and remove vectors that nothing is compared with."""

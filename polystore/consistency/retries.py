@@ -132,6 +132,8 @@ class Retries:
         if store is not None:  # off for one type and not for another, it is still brought what it was owed: that counts
             etypes = [row.etype for row in self.targets.rows() if row.name == name]
         etypes = [etype for etype in etypes if etype in self.context.types]
+        if name.startswith(EMBED):  # another process may want vectors of this model before this one has heard of it
+            etypes = [etype for etype in etypes if self.context.embedders.wants(etype, name)]
         now_us = self.context.env.now_us()
         rows = await self.home.call(SupportsJournal.due, name, etypes, now_us, limit)
         if not rows:
@@ -292,7 +294,7 @@ class Retries:
 
     async def _awaken(self, keys: Sequence[Key]) -> None:
         """The vector copies of these records were waiting for their vectors."""
-        for copy, etypes in self.context.vector_copies.items():
+        for copy, etypes in list(self.context.vector_copies.items()):  # one may come or go meanwhile
             waiting = [key for key in keys if key.etype in etypes]
             if waiting:
                 await self.home.call(SupportsJournal.awaken, copy, waiting, 0)

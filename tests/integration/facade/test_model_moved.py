@@ -1,0 +1,194 @@
+"""Another model is configured: its vectors are brought to the other place of the copy, while the old ones serve. Every
+question has its answer, from vectors of one model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polystore import ConfigurationError, Embedder, HashedEmbedder, HybridDataArchitecture, InvalidData
+from polystore.consistency import Settings
+from polystore.embedders import model_of
+from polystore.model import Key
+from polystore.protocols import SupportsJournal
+from tests.growing import SETTINGS, Tree, busy, differences, over, stores, until
+
+OLD = [f"t{i}" for i in range(60)]
+
+
+class Model:
+    """An embedder outside the process. Vectors of two models of one dimension point away from one another."""
+
+    batch_max, chars_max = 16, 1000
+
+    def __init__(self, name: str, dimension: int, mark: float) -> None:
+        self.name, self.dimension, self.mark = name, dimension, mark
+        self.refuses = ""
+
+    async def embed(self, texts: Sequence[str], *, purpose: str) -> list[list[float]]:
+        await asyncio.sleep(0.002)
+        if self.refuses and any(self.refuses in text for text in texts):
+            raise InvalidData("no vector of this text")
+        return [[self.mark, 1.0, *[float(len(text))] * (self.dimension - 2)] for text in texts]
+
+
+M1, M2, WIDE = Model("m-1", 4, 100.0), Model("m-2", 4, -100.0), Model("m-3", 6, 100.0)
+HASHED = HashedEmbedder(32)
+CHANGES: dict[str, tuple[Embedder, Embedder]] = {
+    "of the same dimension": (M1, M2),
+    "of another one": (WIDE, M1),
+    "to the hashed": (M1, HASHED),
+    "from": (HASHED, M2),
+}
+
+
+def config(tmp_path: Path) -> dict[str, Any]:
+    return stores(tmp_path, main=["home"], near=["full_text", "vector"])
+
+
+def opened(tmp_path: Path, *embedders: Embedder, settings: Settings = SETTINGS) -> Any:
+    """With the first as the configured one."""
+    named = {"default" if i == 0 else f"other{i}": one for i, one in enumerate(embedders)}
+    return HybridDataArchitecture.open(config(tmp_path), entities=[Tree], embedders=named, settings=settings)
+
+
+def serving(hda: HybridDataArchitecture) -> str:
+    return hda.manager.embedders.serving("tree")["text"].model
+
+
+async def near(hda: HybridDataArchitecture) -> set[str]:
+    """What similarity finds, which is never refused and of one model; and which store was asked."""
+    trees = hda.collection(Tree)
+    with hda.trace() as trace:
+        hits = await trees.similar("나무 t1", limit=500)
+    assert all(hit.score > 0 for hit in hits)
+    assert {hit.value.id for hit in hits} >= {*OLD}
+    assert {*OLD} <= {hit.value.id for hit in await trees.hybrid("나무 t1", limit=500)}
+    return {step.store for step in trace.steps if step.verb == "similar"}
+
+
+async def planted(tmp_path: Path, embedder: Embedder) -> None:
+    async with opened(tmp_path, embedder) as hda:
+        await hda.collection(Tree).put_many([Tree(id=id, text=f"나무 {id}") for id in OLD])
+        await hda.settle(30)
+
+
+async def kept(hda: HybridDataArchitecture) -> set[str]:
+    """The models whose vectors are beside the home."""
+    found = await hda.stores["main"].call(SupportsJournal.vectors, [Key("", "tree", id) for id in OLD])
+    return {one.embedder for one in found}
+
+
+def trees_in(tmp_path: Path, place: str) -> int:
+    with contextlib.closing(sqlite3.connect(tmp_path / f"{place}.db".replace("~2.db", ".db~2"))) as db:
+        there = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'tree'").fetchone()[0]
+        return int(db.execute("SELECT count(*) FROM tree").fetchone()[0]) if there else 0
+
+
+@contextlib.asynccontextmanager
+async def asking(*hdas: HybridDataArchitecture) -> AsyncGenerator[list[set[str]]]:
+    """Questions go on in each of them; which stores have answered."""
+    answered: list[set[str]] = [set() for _ in hdas]
+    ending = False
+
+    async def ask(i: int) -> None:
+        while not ending:
+            answered[i] |= await near(hdas[i])
+            await asyncio.sleep(0.02)
+
+    tasks = [asyncio.create_task(ask(i)) for i in range(len(hdas))]
+    try:
+        yield answered
+    finally:
+        ending = True
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_similarity_always_has_an_answer_of_one_model_while_the_model_changes(change: str, tmp_path: Path) -> None:
+    old, new = CHANGES[change]
+
+    async def main() -> None:
+        await planted(tmp_path, old)
+        async with opened(tmp_path, new, old) as one, opened(tmp_path, old, new) as two:
+            async with busy(one), busy(two, "v"), asking(one, two) as answered:
+                await one.rebuild(Tree)
+                await until(lambda: serving(two) == model_of(new))
+                await over(two)
+            assert answered == [{"near", "near~2"}] * 2
+            assert await differences(two) == []
+            for hda in (one, two):
+                placement = hda.manager.placements["tree"]
+                assert {*placement.facets.values()} == {"near~2"}
+                assert (placement.leaving, placement.previous) == ({}, {})
+            assert trees_in(tmp_path, "near") == 0
+            assert await kept(one) <= {model_of(new)}
+            with pytest.raises(ConfigurationError, match="nothing to go back to"):
+                await two.rebuild_copies("near", rollback=True)
+            assert (await one.stores["main"].call(SupportsJournal.backlog)).parked == {}
+
+    asyncio.run(main())
+
+
+def test_a_text_that_the_new_model_refuses_holds_up_nothing(tmp_path: Path) -> None:
+    choosy = Model("m-2", 4, -100.0)
+    choosy.refuses = "t7"
+
+    async def main() -> None:
+        await planted(tmp_path, M1)
+        async with opened(tmp_path, choosy, M1) as hda:
+            await hda.rebuild(Tree)
+            hits = await hda.collection(Tree).similar("나무", limit=500)
+            assert {hit.value.id for hit in hits} == {*OLD} - {"t7"}
+            assert len(await hda.collection(Tree).search("나무", limit=500)) == len(OLD)
+            assert await differences(hda) == []
+
+    asyncio.run(main())
+
+
+def test_the_configuration_decides_when_it_changes_again_in_the_middle(tmp_path: Path) -> None:
+    """Nobody compares, so that a move that was begun stays where it is."""
+
+    async def begun(embedder: Embedder, *others: Embedder) -> None:
+        async with opened(tmp_path, embedder, *others) as hda:
+            rebuilding = asyncio.create_task(hda.rebuild(Tree))
+            words = hda.manager.placements["tree"]
+            await until(lambda: "near~2" in hda.manager.placements["tree"].made)
+            rebuilding.cancel()
+            await asyncio.gather(rebuilding, return_exceptions=True)
+            assert await near(hda) == {"near"}
+            assert words.made.keys() == {"near"}
+
+    async def compare(hda: HybridDataArchitecture, ttl_s: float) -> None:
+        await hda.stores["main"].call(SupportsJournal.hold_lease, "move:near~2", "somebody", ttl_s)
+
+    async def main() -> None:
+        await planted(tmp_path, M1)
+        async with opened(tmp_path, M1) as hda:
+            await compare(hda, 60.0)
+        await begun(M2, M1)
+        async with opened(tmp_path, M1, M2) as back:  # what has not served is taken back
+            assert await back.rebuild(Tree) == {"tree": 0}
+            assert back.manager.placements["tree"].upcoming == {}
+            assert await kept(back) == {"m-1:4"}
+            assert await near(back) == {"near"}
+            assert await differences(back) == []
+        await begun(M2, M1)
+        async with opened(tmp_path, WIDE, M1, M2) as third:
+            await third.collection(Tree).put(Tree(id="later", text="나중에 온 나무"))
+            rebuilding = asyncio.create_task(third.rebuild(Tree))
+            await until(lambda: "m-3" in third.manager.placements["tree"].made.get("near~2", ""))
+            await compare(third, 0.0)
+            await rebuilding
+            assert serving(third) == "m-3:6"
+            assert await kept(third) == {"m-3:6"}
+            assert await near(third) == {"near~2"}
+            assert await differences(third) == []
+
+    asyncio.run(main())
