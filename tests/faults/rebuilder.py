@@ -41,7 +41,7 @@ def opening(store: str, server: str, model: str, env: Env | None = None) -> Open
 
 
 async def rebuild(store: str, server: str, env: KillAt) -> None:
-    vars(renewing)["TURN_S"] = 1.0  # the next one waits as long for one that was killed while it had its turn
+    renewing.TURN_S = 1.0  # the next one waits as long for one that was killed while it had its turn
     async with opening(store, server, "m-2", env) as hda:
         texts = await hda.rebuild()
     print(json.dumps({"texts": texts, "passed": dict(env.passed)}), flush=True)
