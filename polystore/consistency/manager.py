@@ -138,6 +138,11 @@ class DataConsistencyManager:
         self._vector_copies.update(vector_copies(self.placements))
         self.embedders.hold(placement.etype, self.embedders.remembered(placement))
 
+    def expect(self, placement: Placement) -> None:
+        """Before this holds, changes are brought to its copies with vectors: the journal may know these already."""
+        for name, etypes in vector_copies({placement.etype: placement}).items():
+            self._vector_copies[name] = self._vector_copies.get(name, frozenset()) | etypes
+
     async def _anew(self, name: str, etype: str) -> None:
         """The data of a copy began anew while this process runs."""
         line = self.line(etype)

@@ -51,6 +51,7 @@ class _Manager(Protocol):
 
     def line(self, etype: str) -> Line: ...
     def place(self, placement: Placement) -> None: ...
+    def expect(self, placement: Placement) -> None: ...
     def report(self, problem: str) -> None: ...
 
 
@@ -151,6 +152,7 @@ class Mover:
             # Each place is brought from now on what it is made with; who is asked changes with the placement.
             held = then if _in_place(before, now) else Makings(was.serving, {**was.places, **then.places})
             embedders.hold(etype, held)
+            manager.expect(now)  # perhaps what follows fails for a store that does not answer: it is delivered to
             try:
                 if told:
                     await self.prepare(now, sorted(told))
