@@ -41,7 +41,7 @@ class FullText:
 
 def _line(found: Sequence[Sequence[str]]) -> str:
     """Each term between spaces of its own, so that neighbours are counted apart; fields in lines."""
-    return "\n".join("".join(f" {term} " for term in one) for one in found)
+    return "\n".join(f" {'  '.join(one)} " if one else "" for one in found)
 
 
 def _needle(phrase: Phrase) -> str:

@@ -133,7 +133,7 @@ class Session:
         part: list[str] = []
         size = 0
         for row in rows:
-            text = f"({','.join(literal(one) for one in row)})"
+            text = f"({','.join(map(literal, row))})"
             if part and (alone or size + len(text) > STATEMENT_BYTES):
                 self._queue.append((f"{begin} VALUES {','.join(part)} {end}", []))
                 part = []

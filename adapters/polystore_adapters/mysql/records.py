@@ -89,7 +89,9 @@ async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[O
     async def write(table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
         if table.edges is None and (table.full_text is None or not pool.flavour.texts_alone):
             async with pool.session(sent=True) as db:
-                return await _write(db, table, drafts)
+                written = await _write(db, table, drafts)
+                await db.flush()
+                return written
         async with pool.transaction() as db:
             written = await _write(db, table, drafts)
             if table.edges is not None:
@@ -100,12 +102,15 @@ async def apply(pool: Pool, tables: Tables, changes: Sequence[Change]) -> list[O
 
 
 async def _write(db: Session, table: RecordTable, drafts: Mapping[Key, Draft]) -> list[Key]:
-    """What was newer than what stood. What is sent is guarded again: another writer may come between."""
+    """What was newer than what stood. What is sent is guarded again: another writer may come between. Only the edges of
+    what has won are replaced, so where there are some, what stands then is asked for."""
     before = await _versions(db, table, drafts)
     again = any(one.overwrites for one in drafts.values())
     newer = {key: one for key, one in drafts.items() if one.version + again > before.get(key, -1)}
     guard = table.overwrite_sql if again else table.apply_sql
     await db.insert(table.insert_sql, table.rows(newer), guard, texts=table.full_text is not None)
+    if table.edges is None:
+        return list(newer)
     stand = await _versions(db, table, newer)
     return [key for key, one in newer.items() if stand.get(key) == one.version]
 

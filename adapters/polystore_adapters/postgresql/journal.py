@@ -64,6 +64,7 @@ ON CONFLICT (target, tenant, etype, id) DO UPDATE SET
     attempts = greatest(r.attempts, excluded.attempts), hard_fails = greatest(r.hard_fails, excluded.hard_fails),
     first_us = CASE WHEN r.first_us = 0 THEN excluded.first_us ELSE r.first_us END
 """
+_DELIVERED_SQL = "DELETE FROM ps_outbox WHERE version = ANY($1::bigint[])"
 _DONE_SQL = (
     "DELETE FROM ps_retry r USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS d "
     "(target, tenant, etype, id, version) WHERE r.target = d.target AND r.tenant = d.tenant AND r.etype = d.etype "
@@ -107,6 +108,12 @@ def _outbox_row(row: Sequence[Any]) -> OutboxRow:
 
 
 async def settle(pool: Pool, tables: Tables, settlement: Settlement, env: Env) -> None:
+    delivered = list(settlement.delivered)
+    if not (settlement.owed or settlement.done or settlement.held):  # as a rule: one statement is its own transaction
+        env.crashpoint("postgresql.settle.before")
+        await pool.fetch(_DELIVERED_SQL, delivered)  # lost before the answer, it is done again: there is nothing to add
+        env.crashpoint("postgresql.settle.after")
+        return
     async with pool.transaction(name="settle") as db:
         await _owe(db, settlement.owed)
         env.crashpoint("postgresql.settle.inside")
@@ -118,8 +125,8 @@ async def settle(pool: Pool, tables: Tables, settlement: Settlement, env: Env) -
                 )
             ]
             await db.run(_DONE_SQL, *map(list, zip(*rows, strict=True)))
-        if settlement.delivered:
-            await db.run("DELETE FROM ps_outbox WHERE version = ANY($1::bigint[])", list(settlement.delivered))
+        if delivered:
+            await db.run(_DELIVERED_SQL, delivered)
         await settle_held(db, tables, settlement.held)
 
 
