@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -28,6 +28,9 @@ from polystore.store import Store
 
 MENDABLE = ("missing", "extra", "older", "content", "vector", "fault")
 SHOWN_MAX = 100
+READ_S, REST_S = 0.25, 0.01
+SIZE_MIN = 250
+"""Records of a window of a store that is slow."""
 EXPIRY_US = 60_000_000
 """Clocks may differ: what expires so soon is left to expire."""
 NEWER = (
@@ -99,6 +102,31 @@ class Steady:
         return True
 
 
+class Gentle:
+    """Reads in parts that take a store no longer than `READ_S`, as far as it can be told from the part before, and
+    rests for as long while live changes are on their way: what a store does for them is not to wait for more."""
+
+    def __init__(self, env: Env, line: Line) -> None:
+        self.size = PAGE
+        self._env = env
+        self._line = line
+        self._rested = 0.0
+
+    async def read(self, windows: AsyncIterator[Window]) -> Window | None:
+        """The next window; None: there are no more."""
+        while self._line.in_hand and self._env.monotonic() < self._rested:  # noqa: ASYNC110
+            await asyncio.sleep(REST_S)
+        began = self._env.monotonic()
+        window = await anext(windows, None)
+        now = self._env.monotonic()
+        if now - began > READ_S:
+            self.size = max(SIZE_MIN, self.size // 2)
+        elif now - began < READ_S / 2:
+            self.size = min(PAGE, 2 * self.size)
+        self._rested = 2 * now - began
+        return window
+
+
 class _Manager(Protocol):
     """What is used of the consistency manager."""
 
@@ -141,8 +169,10 @@ class Mender:
         if span == EVERYTHING and (only is None or home in only):  # they are the home's, and no copy's fault
             job.report.leave([one async for one in verifier.strays(etype)])
         able = await self._able(etype, job.report, only)
+        gentle = Gentle(self._manager.env, self._manager.line(etype))
         async for side in verifier.sides(etype, able):
-            async for window in verifier.windows(side, span):
+            windows = verifier.windows(side, span, lambda: gentle.size)
+            while (window := await gentle.read(windows)) is not None:
                 if not await job.turn(len(window)):
                     return False
                 job.report.compared += len(window)

@@ -121,9 +121,12 @@ class Verifier:
             for tenant in sorted(tenants):
                 yield Side(etype, tenant, home, copy, "vector" in served[name], lent, name == names[0])
 
-    async def windows(self, side: Side, span: HashSpan = EVERYTHING) -> AsyncIterator[Window]:
-        """The records of both sides, about `PAGE` at a time, as each side has them when it is asked."""
-        low, size = span.low, PAGE
+    async def windows(
+        self, side: Side, span: HashSpan = EVERYTHING, sized: Callable[[], int] = lambda: PAGE
+    ) -> AsyncIterator[Window]:
+        """The records of both sides, about as many at a time as `sized` says, as each side has them when it is
+        asked."""
+        low, size = span.low, sized()
         while low < span.high:
             rest = HashSpan(low, span.high)
             pages: list[Page] = [await _page(store, side, rest, size) for store in (side.home, side.copy)]
@@ -133,7 +136,7 @@ class Verifier:
                 continue
             here, there = [_by_id(page, high) for page in pages]
             yield Window(HashSpan(low, high), here, there)
-            low, size = high, PAGE
+            low, size = high, sized()
 
     async def window(self, side: Side, span: HashSpan) -> Window:
         """The same records once more."""
@@ -241,7 +244,7 @@ async def _page(store: Store, side: Side, span: HashSpan, size: int | None) -> P
     stamps: list[Stamp] = []
     cursor: str | None = None
     while True:
-        page = await store.call(Repository.scan, side.etype, side.tenant, span, cursor, PAGE)
+        page = await store.call(Repository.scan, side.etype, side.tenant, span, cursor, min(PAGE, size or PAGE))
         stamps += page.stamps
         cursor = page.cursor
         if cursor is None or (size is not None and len(stamps) >= size):

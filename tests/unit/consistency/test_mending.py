@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,10 +12,10 @@ import pytest
 from polystore_adapters.memory.tables import Row
 
 from polystore.consistency import DataConsistencyManager
-from polystore.consistency.mending import RepairReport, Steady
+from polystore.consistency.mending import SIZE_MIN, RepairReport, Steady
 from polystore.consistency.verify import PAGE
 from polystore.errors import ConfigurationError, InvalidData, Unavailable
-from polystore.model import Change, Key, key_hash
+from polystore.model import Change, HashSpan, Key, Outcome, Page, key_hash
 from polystore.protocols import SupportsJournal
 from tests.unit.consistency.world import World, simulated, until
 
@@ -236,9 +236,50 @@ def test_a_rate_is_kept() -> None:
     simulated(test)
 
 
+async def _slowly(world: World, scanned: list[int]) -> None:
+    """The copy does one thing at a time, and takes 0.5 ms for each record that is read, and 2 ms for one written."""
+    copy, one_at_a_time = world.copies["search"], asyncio.Lock()
+    scan, apply = copy.inner.scan, copy.inner.apply
+
+    async def slow_scan(etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
+        async with one_at_a_time:
+            page = await scan(etype, tenant, span, cursor, limit)
+            scanned.append(len(page.stamps))
+            await asyncio.sleep(0.0005 * len(page.stamps))
+            return page
+
+    async def slow_apply(changes: Sequence[Change]) -> list[Outcome]:
+        async with one_at_a_time:
+            await asyncio.sleep(0.002 * len(changes))
+            return await apply(changes)
+
+    vars(copy).update(scan=slow_scan, apply=slow_apply)
+
+
+def test_a_copy_that_is_slow_is_compared_in_smaller_parts_and_live_changes_come_between() -> None:
+    async def test(world: World) -> None:
+        manager = await filled(world)
+        await manager.write("note", [world.write(manager, f"n{i}", "글") for i in range(2_500)])
+        await manager.settle(60)
+        scanned: list[int] = []
+        await _slowly(world, scanned)
+        repairing = asyncio.create_task(repaired(manager, "search"))
+        late: list[float] = []
+        while not repairing.done():
+            began = world.env.monotonic()
+            await world.put(manager, f"n{len(late)}", "새 글", ack="applied")
+            late.append(world.env.monotonic() - began)
+        assert (await repairing).found == 0
+        assert scanned[0] == PAGE > scanned[-2] >= SIZE_MIN  # and the last part is what is left
+        assert max(late[len(late) // 2 :]) < 0.3 < PAGE * 0.0005
+
+    simulated(test)
+
+
 def test_many_records_of_one_hash_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a page of them: a window cannot end among them."""
-    monkeypatch.setattr("polystore.consistency.verify.PAGE", 3)
+    for module in ("polystore.consistency.verify", "polystore.consistency.mending"):
+        monkeypatch.setattr(f"{module}.PAGE", 3)
     for module in ("tests.unit.consistency.world", "polystore.consistency.loading", "polystore.consistency.mending"):
         monkeypatch.setattr(f"{module}.key_hash", seven)
 
