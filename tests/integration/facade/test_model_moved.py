@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from polystore import ConfigurationError, Embedder, HashedEmbedder, HybridDataArchitecture, InvalidData
+from polystore import ConfigurationError, Embedder, HashedEmbedder, HybridDataArchitecture, InvalidData, Unavailable
 from polystore.consistency import Settings
 from polystore.embedders import model_of
+from polystore.embedding import pack
 from polystore.model import Key
-from polystore.protocols import SupportsJournal
+from polystore.protocols import Repository, SupportsJournal
 from tests.growing import SETTINGS, Tree, busy, differences, over, stores, until
 
 OLD = [f"t{i}" for i in range(60)]
@@ -38,14 +40,22 @@ class Model:
         return [[self.mark, 1.0, *[float(len(text))] * (self.dimension - 2)] for text in texts]
 
 
+class Near(Model):
+    """Works within the write."""
+
+    def embed_now(self, texts: Sequence[str]) -> list[bytes]:
+        return [pack([self.mark, 1.0, *[float(len(text))] * (self.dimension - 2)]) for text in texts]
+
+
 M1, M2, WIDE = Model("m-1", 4, 100.0), Model("m-2", 4, -100.0), Model("m-3", 6, 100.0)
 HASHED = HashedEmbedder(32)
 CHANGES: dict[str, tuple[Embedder, Embedder]] = {
-    "of the same dimension": (M1, M2),
-    "of another one": (WIDE, M1),
-    "to the hashed": (M1, HASHED),
-    "from": (HASHED, M2),
+    "another of the same dimension": (M1, M2),
+    "the hashed one for a model": (M1, HASHED),
+    "of two that work within the writes": (Near("n-1", 4, 100.0), Near("n-2", 4, -100.0)),
 }
+PATIENT = replace(SETTINGS, worker_dead_s=2.0)
+"""On a busy machine a look takes its time; nobody is to count as gone for that."""
 
 
 def config(tmp_path: Path) -> dict[str, Any]:
@@ -116,7 +126,10 @@ def test_similarity_always_has_an_answer_of_one_model_while_the_model_changes(ch
 
     async def main() -> None:
         await planted(tmp_path, old)
-        async with opened(tmp_path, new, old) as one, opened(tmp_path, old, new) as two:
+        async with (
+            opened(tmp_path, new, old, settings=PATIENT) as one,
+            opened(tmp_path, old, new, settings=PATIENT) as two,
+        ):
             async with busy(one), busy(two, "v"), asking(one, two) as answered:
                 await one.rebuild(Tree)
                 await until(lambda: serving(two) == model_of(new))
@@ -132,6 +145,35 @@ def test_similarity_always_has_an_answer_of_one_model_while_the_model_changes(ch
             with pytest.raises(ConfigurationError, match="nothing to go back to"):
                 await two.rebuild_copies("near", rollback=True)
             assert (await one.stores["main"].call(SupportsJournal.backlog)).parked == {}
+
+    asyncio.run(main())
+
+
+def test_a_question_that_waits_while_the_model_changes_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        await planted(tmp_path, M1)
+        async with opened(tmp_path, M2, M1) as hda:
+            trees, waits, goes_on = hda.collection(Tree), asyncio.Event(), asyncio.Event()
+            caught_up = hda.manager.caught_up
+
+            async def late(*asked: Any) -> None:
+                waits.set()
+                await goes_on.wait()
+                await caught_up(*asked)
+
+            monkeypatch.setattr(hda.manager, "caught_up", late)
+            written = await trees.put(Tree(id="later", text="나중에 온 나무"))
+            question = asyncio.create_task(trees.similar("나무", limit=500, after=written.token))
+            await waits.wait()  # by now it has decided which store to ask
+            rebuilding = asyncio.create_task(hda.rebuild(Tree))
+            await until(lambda: serving(hda) == model_of(M2))
+            goes_on.set()
+            hits = await question
+            assert {hit.value.id for hit in hits} == {*OLD, "later"}
+            assert all(hit.score > 0 for hit in hits)
+            await rebuilding
 
     asyncio.run(main())
 
@@ -190,5 +232,39 @@ def test_the_configuration_decides_when_it_changes_again_in_the_middle(tmp_path:
             assert await kept(third) == {"m-3:6"}
             assert await near(third) == {"near~2"}
             assert await differences(third) == []
+
+    asyncio.run(main())
+
+
+def test_who_cannot_go_over_yet_brings_no_vectors_of_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its targets and the new place are known to it already, and another copy does not answer."""
+    old, new = Near("n-1", 4, 100.0), Near("n-2", 4, -100.0)
+    configured = stores(tmp_path, main=["home"], near=["vector"], words=["full_text"])
+
+    def opened(*embedders: Embedder) -> Any:
+        named = {"default" if i == 0 else f"other{i}": one for i, one in enumerate(embedders)}
+        return HybridDataArchitecture.open(configured, entities=[Tree], embedders=named, settings=SETTINGS)
+
+    async def main() -> None:
+        async with opened(old) as hda:
+            await hda.collection(Tree).put_many([Tree(id=id, text=f"나무 {id}") for id in OLD])
+            await hda.settle(30)
+        async with opened(new, old) as one, opened(old, new) as two:
+            words = two.stores["words"]
+            call = words.call
+
+            async def silent(method: Any, *arguments: Any) -> Any:
+                if method is Repository.ping:
+                    raise Unavailable("it does not answer", store="words")
+                return await call(method, *arguments)
+
+            monkeypatch.setattr(words, "call", silent)
+            async with busy(two, "v"):
+                await one.rebuild(Tree)
+            monkeypatch.undo()
+            await until(lambda: serving(two) == model_of(new))
+            assert await differences(two) == []
 
     asyncio.run(main())
