@@ -34,7 +34,7 @@ def name_of(key: Key) -> str:
 
 def part(text: str) -> str:
     """A part of a name, percent-encoded; ids are mostly letters, digits and hyphens, and so need nothing."""
-    return text if text.isascii() and text.replace("-", "a").isalnum() else quote(text, safe="")
+    return text if not text or (text.isascii() and text.replace("-", "a").isalnum()) else quote(text, safe="")
 
 
 class Entry(msgspec.Struct, Generic[B], frozen=True, array_like=True, gc=False):
