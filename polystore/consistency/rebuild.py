@@ -106,7 +106,7 @@ class Rebuilder:
                 await self._begin(line, etype, target)
             while not await self._embedded(line, etype, targets):
                 progress(RebuildProgress(etype, "embedding", min(total, self._texts(targets) - before), total))
-                await self._pause(line)
+                await asyncio.sleep(POLL_S)
             texts = self._texts(targets) - before
         if beside:
             await renewer.remake(
@@ -116,7 +116,7 @@ class Rebuilder:
             await self.switch(etype)
         while await self._filling(line, etype):
             progress(RebuildProgress(etype, "copying", total, total))
-            await self._pause(line)
+            await asyncio.sleep(POLL_S)
         line.context.env.crashpoint("rebuild.tidy")
         if self._embedders.outdated(etype):
             raise ConfigurationError(
@@ -192,10 +192,6 @@ class Rebuilder:
         models = sorted({one.model for one in self._embedders.serving(etype).values()})
         while await line.home.call(SupportsJournal.forget_vectors, etype, models, FORGET_CHUNK):
             pass
-
-    async def _pause(self, line: Line) -> None:
-        line.wake()
-        await asyncio.sleep(POLL_S)
 
     # -- the change over, in place --------------------------------------------------------------------------------
 

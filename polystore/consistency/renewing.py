@@ -274,8 +274,7 @@ class Renewer:
             raise ConfigurationError(f"another process has moved {now.etype} at this moment; look, and say it again")
 
     async def _until_over(self, etype: str, over: Callable[[Placement], bool]) -> None:
-        while not over(self._manager.placements[etype]):
-            self._manager.line(etype).wake()
+        while not over(self._manager.placements[etype]):  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
 
     async def _watch(self, etype: str, progress: Callable[[RenewProgress], None]) -> None:
@@ -292,7 +291,6 @@ class Renewer:
             progress(RenewProgress(etype, step, min(total, max(0, brought)), total))
             if wrong := self._manager.mover.wrong.get(etype):
                 raise StoreError(wrong, operation="rebuild")
-            line.wake()
             await asyncio.sleep(POLL_S)
         progress(RenewProgress(etype, "done", total, total))
 
