@@ -208,27 +208,40 @@ async def _look_at_models(
 ) -> None:
     """Where the configured models are not those of the stored vectors: without a record they serve at once."""
     for etype, placement in manager.placements.items():
-        if outdated := manager.embedders.outdated(etype):
-            if create and not await stores[placement.authority].call(Repository.tenants, etype):
-                await manager.rebuilder.switch(etype)
-            else:
-                remembered[etype] = _advised(remembered[etype], manager, outdated)
+        outdated = manager.embedders.outdated(etype)
+        if outdated and create and not await stores[placement.authority].call(Repository.tenants, etype):
+            await manager.rebuilder.switch(etype)
+            continue
+        if advice := (*_of_outdated(etype, manager, outdated), *_of_upcoming(placement, manager)):
+            for text in advice:
+                log.warning("%s", text)
+            one = remembered[etype]
+            remembered[etype] = msgspec.structs.replace(one, advice=(*one.advice, *advice))
 
 
-def _advised(one: Remembered, manager: DataConsistencyManager, outdated: Mapping[str, Made]) -> Remembered:
-    """With what is to be said of a model that is not the configured one, which is logged too."""
-    etype = one.placement.etype
+def _of_outdated(etype: str, manager: DataConsistencyManager, outdated: Mapping[str, Made]) -> tuple[str, ...]:
+    """What is to be said of models that serve and are not the configured ones."""
     serving, gone = manager.embedders.serving(etype), manager.embedders.gone(etype)
-    advice = tuple(
+    return tuple(
         f"the vectors of {etype}.{field} are made with {serving[field].model!r} ({serving[field].metric}), configured "
         f"is {wanted.model!r} ({wanted.metric}). "
         + ("The old one cannot be asked any more, so similarity raises" if field in gone else "The old one serves")
         + f" until `polystore rebuild {etype}`"
         for field, wanted in sorted(outdated.items())
     )
-    for text in advice:
-        log.warning("%s", text)
-    return msgspec.structs.replace(one, advice=(*one.advice, *advice))
+
+
+def _of_upcoming(placement: Placement, manager: DataConsistencyManager) -> tuple[str, ...]:
+    """What is to be said of models that vectors change over to, and that are not the configured ones."""
+    etype, embedders = placement.etype, manager.embedders
+    configured = {**embedders.serving(etype), **embedders.outdated(etype)}
+    coming = embedders.models_in(etype, placement.upcoming) - {one.model for one in configured.values()}
+    if not coming - embedders.models_in(etype, placement.facets):  # it only moves, as it is
+        return ()
+    return (
+        f"the vectors of {etype} change over to {', '.join(sorted(coming))}, as another process has begun, and not to "
+        f"what is configured here; `polystore rebuild {etype}` takes that back",
+    )
 
 
 # -- stores -------------------------------------------------------------------------------------------------------

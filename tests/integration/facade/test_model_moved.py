@@ -194,6 +194,47 @@ def test_a_text_that_the_new_model_refuses_holds_up_nothing(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+class Slow(Model):
+    """Texts that are stored wait until it may go on."""
+
+    goes_on: asyncio.Event
+
+    async def embed(self, texts: Sequence[str], *, purpose: str) -> list[list[float]]:
+        if purpose == "document":
+            await self.goes_on.wait()
+        return await super().embed(texts, purpose=purpose)
+
+
+def test_what_the_new_model_refuses_the_old_one_still_finds(tmp_path: Path) -> None:
+    """Nobody compares, so that the old one goes on serving."""
+    old, choosy = Slow("m-1", 4, 100.0), Model("m-2", 4, -100.0)
+    choosy.refuses = "나쁜"
+
+    async def main() -> None:
+        old.goes_on = asyncio.Event()
+        old.goes_on.set()
+        await planted(tmp_path, old)
+        async with opened(tmp_path, old) as hda:
+            await hda.stores["main"].call(SupportsJournal.hold_lease, "move:near~2", "somebody", 60.0)
+        async with opened(tmp_path, choosy, old) as hda:
+            journal, trees = hda.stores["main"], hda.collection(Tree)
+            rebuilding = asyncio.create_task(hda.rebuild(Tree))
+            await until(lambda: hda.manager.placements["tree"].upcoming != {})
+            old.goes_on.clear()
+            await trees.put(Tree(id="late", text="나쁜 나무"))
+            while not (await journal.call(SupportsJournal.backlog)).parked:
+                await asyncio.sleep(0.01)
+            # Its vector copy has been tried without that of the new model by now, or is tried before the old one's.
+            old.goes_on.set()
+            async with asyncio.timeout(20):
+                while "late" not in {hit.value.id for hit in await trees.similar("나무", limit=500)}:
+                    await asyncio.sleep(0.01)
+            rebuilding.cancel()
+            await asyncio.gather(rebuilding, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 def test_the_configuration_decides_when_it_changes_again_in_the_middle(tmp_path: Path) -> None:
     """Nobody compares, so that a move that was begun stays where it is."""
 
@@ -216,6 +257,7 @@ def test_the_configuration_decides_when_it_changes_again_in_the_middle(tmp_path:
             await compare(hda, 60.0)
         await begun(M2, M1)
         async with opened(tmp_path, M1, M2) as back:  # what has not served is taken back
+            assert "change over to m-2:4, as another process has begun" in back.remembered["tree"].advice[0]
             assert await back.rebuild(Tree) == {"tree": 0}
             assert back.manager.placements["tree"].upcoming == {}
             assert await kept(back) == {"m-1:4"}
