@@ -70,9 +70,11 @@ def test_a_look_that_ends_after_a_later_one_makes_nobody_late() -> None:
         manager = await world.manager()
         text = reconcile(None, world.placement, []).json
         await world.home.remember("note", text)
-        line, ended = manager.line("note"), world.env.monotonic() - 100
-        await manager.stop()
+        line = manager.line("note")
+        await manager.stop()  # perhaps after a look of its own
+        ended = world.env.monotonic()
         await manager.mover.follow(line, {"note": text}, ended)
+        await asyncio.sleep(100)
         before = write_moves(text, gone_over(world.placement, "words"))
         await manager.mover.follow(line, {"note": before}, ended - 1)
         assert not manager.mover.late("note")
