@@ -1,6 +1,6 @@
 """ChromaDB 1: copies of records, found by their vectors. Read `items.py` first (what lies in a collection), then
-`conditions.py` (questions as filters), `records.py` (the guard), `vectors.py` (the nearest), `prepare.py`; `server.py`
-is what they ask, `remote.py` the HTTP API, `local.py` the library in this process.
+`conditions.py` (questions as filters), `records.py` (the guard), `scanning.py`, `vectors.py` (the nearest),
+`prepare.py`; `server.py` is what they ask, `remote.py` the HTTP API, `local.py` the library in this process.
 """
 
 from __future__ import annotations

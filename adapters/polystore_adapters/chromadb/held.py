@@ -30,6 +30,8 @@ class Held:
         """Tenants that are noted there."""
         self.tenants_seen: tuple[float, frozenset[str]] | None = None
         """When a search last looked which tenants are noted, and which they were."""
+        self.counted: tuple[float, int] | None = None
+        """When a scan last counted the records, and how many there were."""
         self.retired: Sequence[str] = ()
         """Fields that the class has no more, whose values stay in the bodies."""
 

@@ -59,7 +59,6 @@ _HEAD = "data:application/msgpack;base64,"
 NO_VECTOR = pack([0.0])
 """The embedding of what has none."""
 _DELETED = "ps_deleted_us"
-_NIL = msgspec.Raw(b"\xc0")
 _generic = msgspec.msgpack.Decoder(dict[str, Any])
 DAMAGED = (TypeError, ValueError, msgspec.DecodeError)
 """What reading an item raises that is not what was written."""
@@ -130,8 +129,7 @@ class Codec:
             about, whole = self.about(change.key, change.h, change.version, body), {**more, **body}
             found = {field: self._item(id, change, field, packed, about, whole) for field, packed in vectors.items()}
             if self.main not in vectors:
-                uri = _uri(Kept(0, None, "", *_of(change), _raw(whole)))
-                found[RECORDS] = Item(id, self.told(RECORDS, about), uri, NO_VECTOR)
+                found[RECORDS] = Item(id, self.told(RECORDS, about), _uri(change, 0, None, "", whole), NO_VECTOR)
         except (ArithmeticError, AttributeError, TypeError, ValueError, msgspec.MsgspecError) as e:
             raise InvalidData(f"{self._entity.name}: the body does not fit the entity: {type(e).__name__}") from None
         return found
@@ -140,17 +138,14 @@ class Codec:
         """Of a vector, and with the record where it is the main one."""
         embedding = compared(packed, self._vectors[field].metric)
         same = embedding == packed
+        check, own = zlib.crc32(embedding), None if same else packed
         if field != self.main:
-            kept = Kept(zlib.crc32(embedding), None if same else packed, "", *_of(change), _NIL)
-            return Item(id, self.told(field, about), _uri(kept), embedding)
-        listed = _is_list(body.get(field), packed)
-        if same and listed and unpack(packed).tolist() == body[field]:
+            return Item(id, self.told(field, about), _uri(change, check, own, "", None), embedding)
+        if not _is_list(body.get(field), packed):
+            return Item(id, about, _uri(change, check, own, "", body), embedding)
+        if same and unpack(packed).tolist() == body[field]:
             body = {name: value for name, value in body.items() if name != field}
-        kept = Kept(
-            *(zlib.crc32(embedding), None if same or listed else packed, field if listed else ""),
-            *(*_of(change), _raw(body)),
-        )
-        return Item(id, about, _uri(kept), embedding)
+        return Item(id, about, _uri(change, check, None, field, body), embedding)
 
     def about(self, key: Key, h: int, version: int, body: Body) -> Document:
         """The metadata of the whole record; None for what is not there."""
@@ -225,10 +220,13 @@ def h_of(key: Key) -> int:
 
 def kept_of(item: Document) -> Kept:
     """Raises one of DAMAGED where the item has none."""
-    uri = item["uris"] or ""
-    if not uri.startswith(_HEAD):
-        raise ValueError
-    return _kept.decode(b64decode(uri[len(_HEAD) :], validate=True))
+    found: Kept | None = item.get("kept")
+    if found is None:
+        uri = item["uris"] or ""
+        if not uri.startswith(_HEAD):
+            raise ValueError
+        found = item["kept"] = _kept.decode(b64decode(uri[len(_HEAD) :], validate=True))
+    return found
 
 
 def plain_body(item: Document) -> dict[str, Any]:
@@ -267,19 +265,13 @@ def compared(packed: bytes, metric: Metric) -> bytes:
     return packed if not length or abs(length - 1) <= UNIT else pack([one / length for one in vector])
 
 
-def _of(change: Change) -> tuple[int, int, bytes]:
-    return change.updated_us, change.expires_us, change.hash
-
-
 def _is_list(value: Any, packed: bytes) -> bool:
     return isinstance(value, list) and pack(cast(list[float], value)) == packed
 
 
-def _raw(body: Body) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.msgpack.encode(body))
-
-
-def _uri(kept: Kept) -> str:
+def _uri(change: Change, check: int, vector: bytes | None, field: str, body: Body | None) -> str:
+    raw = msgspec.Raw(msgspec.msgpack.encode(body))
+    kept = Kept(check, vector, field, change.updated_us, change.expires_us, change.hash, raw)
     return _HEAD + b64encode(msgspec.msgpack.encode(kept)).decode()
 
 

@@ -33,6 +33,7 @@ from polystore_adapters.chromadb.records import (
     KEYS,
     Draft,
     by_ids,
+    columns_of,
     newest,
     newest_of,
     placed,
@@ -123,9 +124,11 @@ class _Preparation:
         held.ids[RECORDS] = await server.create(held.name, "l2")
         for field, spec in held.vectors.items():
             held.ids[field] = await server.create(held.index_name(field, spec), SPACES[spec.metric])
+        fresh = {field: spec for field, spec in held.vectors.items() if self._before.get(field) != spec}
+        for field, spec in fresh.items():
+            await self._begin(held.ids[field], spec)
         whole = await self._whole()
         top = await newest(server, held, whole)
-        fresh = any(self._before.get(field) != spec for field, spec in held.vectors.items())
         if migration is not None and (fresh or migration.changes_content or len(whole) > len(held.whole)):
             sources = await self._sources(migration)
             for part in await self._ids(whole):
@@ -143,6 +146,13 @@ class _Preparation:
         for field, spec in self._before.items():
             if (name := held.index_name(field, spec)) not in now:
                 await server.drop(name)
+
+    async def _begin(self, id: str, spec: VectorSpec) -> None:
+        """The server has no index before a first item, and fails reads of embeddings while that one is written."""
+        about: Document = {"ps_version": 0}
+        item = {"ids": ["-"], "embeddings": [bytes(4 * spec.dimension)], "metadatas": [about]}
+        await self._server.write(id, "upsert", **item)
+        await self._server.write(id, "delete", ids=["-"])
 
     @property
     def _before(self) -> Mapping[str, VectorSpec]:
@@ -182,7 +192,10 @@ class _Preparation:
         """Records and their vectors, as they stand. Where vectors are not known here, the record is older than any
         version: the next delivery of the same version counts."""
         held, server = self.held, self._server
-        there = {id: placed(id, await by_ids(server, id, ids, *COLUMNS)) for id in {*whole, *sources.values()}}
+        there: dict[str, dict[str, Document]] = {}
+        for id in {*whole, *sources.values()}:
+            columns = columns_of(RECORDS) if id == held.ids[RECORDS] else COLUMNS
+            there[id] = placed(id, await by_ids(server, id, ids, *columns))
         known = {field: {id: vector_of(one) for id, one in there[source].items()} for field, source in sources.items()}
         records = {id: {n: one for n, one in there[id].items() if _is_whole(one)} for id in whole}
         drafts: list[Draft] = []

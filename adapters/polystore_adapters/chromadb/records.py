@@ -1,4 +1,4 @@
-"""Records: read by key, in the order of their hashes, and written if newer.
+"""Records: read by key, and written if newer.
 
 The server cannot compare and write in one step. So what is written to one entity type goes one after the other in a
 process: read the versions that stand, write what is newer. A record lies in one of two collections, see `items.py`. One
@@ -9,52 +9,35 @@ fields go before both. An end between them is mended by the delivery that comes 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-import msgspec
-
-from polystore.embedding import pack
-from polystore.errors import DecodeError, InvalidData, PolystoreError
+from polystore.errors import DecodeError, InvalidData, PolystoreError, Unavailable
 from polystore.model import (
     APPLIED,
     STALE,
-    UNREADABLE,
     Change,
-    HashSpan,
     Key,
     Outcome,
-    Page,
     Record,
-    Stamp,
-    vector_digest,
 )
-from polystore_adapters.chromadb.conditions import both
 from polystore_adapters.chromadb.held import AllHeld, Held
 from polystore_adapters.chromadb.items import (
-    BUCKET_BITS,
     DAMAGED,
     NO_VECTOR,
     RECORDS,
     Item,
-    at_of,
-    bucket_of,
-    h_of,
     id_of,
     kept_of,
-    key_of,
     over,
-    vector_of,
 )
 from polystore_adapters.chromadb.server import COLUMNS, Document, Server
 
 KEYS = 500
 WRITE_BYTES = 8_000_000
 """Of one request, about, unless one record alone has more: the server takes 40 MB as it comes."""
-BUCKETS = 1 << BUCKET_BITS
 SAMPLE = 20
 """So many of the newer ones are looked at, of which the newest leaves few above it."""
 
@@ -68,18 +51,25 @@ async def get(server: Server, types: AllHeld, keys: Sequence[Key]) -> list[Recor
     for etype, asked in _by_type(keys).items():
         held = types[etype]
         places = {id_of(key): key for key in asked}
-        there = newest_of(await standing(server, held, list(places), *COLUMNS))
+        there = newest_of(await standing(server, held, list(places)))
         if missing := [id for id in places if id not in there]:  # perhaps it moved from the place that was read later
-            there |= newest_of(await standing(server, held, missing, *COLUMNS))
+            there |= newest_of(await standing(server, held, missing))
         for id, item in there.items():
             found[places[id]] = held.codec.record(places[id], item, server.env.now_us())
     return [found.get(key) for key in keys]
 
 
 async def standing(server: Server, held: Held, ids: Sequence[str], *include: str) -> Standing:
-    """What there is of these records."""
-    found = await asyncio.gather(*(by_ids(server, held.ids[place], ids, *include) for place in held.whole))
+    """What there is of these records; all of it, where nothing is named."""
+    found = await asyncio.gather(
+        *(by_ids(server, held.ids[place], ids, *(include or columns_of(place))) for place in held.whole)
+    )
     return {place: placed(place, items) for place, items in zip(held.whole, found, strict=True)}
+
+
+def columns_of(place: str) -> Sequence[str]:
+    """What an item there has; the server refuses to give embeddings while the first one of a collection is written."""
+    return COLUMNS[:2] if place == RECORDS else COLUMNS
 
 
 def placed(place: str, items: Iterable[Document]) -> dict[str, Document]:
@@ -105,8 +95,22 @@ async def by_ids(server: Server, id: str, ids: Sequence[str], *include: str) -> 
     """Those of the items that there are."""
     found: list[Document] = []
     for start in range(0, len(ids), KEYS):
-        found += await server.items(id, *include, ids=ids[start : start + KEYS])
+        found += await read(server, id, *include, ids=ids[start : start + KEYS])
     return found
+
+
+async def read(server: Server, id: str, *include: str, **asked: Any) -> list[Document]:
+    """`Server.items`. The server fails to give embeddings where one of the items is deleted while it looks: then the
+    others are asked for."""
+    try:
+        return await server.items(id, *include, **asked)
+    except Unavailable:
+        if "embeddings" not in include:
+            raise
+        there = [one["id"] for one in await server.items(id, **asked)]
+        if "ids" in asked and len(there) == len(asked["ids"]):
+            raise
+    return await read(server, id, *include, ids=there) if there else []
 
 
 def _by_type(keys: Iterable[Key]) -> dict[str, list[Key]]:
@@ -116,95 +120,13 @@ def _by_type(keys: Iterable[Key]) -> dict[str, list[Key]]:
     return grouped
 
 
-# -- in order -----------------------------------------------------------------------------------------------------
-
-
-class Found(NamedTuple):
-    """A live record, as it lies there."""
-
-    h: int
-    id: str
-    item: Document
-
-
-async def scan(server: Server, held: Held, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-    """See `Repository.scan`. The server has no order: some buckets of hashes are read whole, as many as should have
-    what is missing, and sorted here. What is found by is compared with the record, too."""
-    after = (span.low, "") if cursor is None else msgspec.json.decode(cursor, type=tuple[int, str])
-    first, last = bucket_of(max(span.low, after[0])), bucket_of(max(span.high - 1, 0))
-    total = sum([await server.count(held.ids[place]) for place in held.whole])
-    start, width = first, (limit + 1) * BUCKETS // max(1, total) + 1
-    found: list[Found] = []
-    while start <= last and len(found) <= limit and span.low < span.high:
-        some = await _some(server, held, tenant, range(start, min(start + width, last + 1)))
-        found += sorted(
-            (one for one in some if span.low <= one.h < span.high and (cursor is None or one[:2] > after)),
-            key=lambda one: one[:2],
-        )
-        start += width
-        wanted = (limit + 1 - len(found)) * (start - first) // max(1, len(found)) + 1
-        width = min(4 * width, wanted) if found else 4 * width
-    stamps = await _stamps(server, held, found[:limit])
-    return Page(stamps, msgspec.json.encode(found[limit - 1][:2]).decode() if len(found) > limit else None)
-
-
-async def _some(server: Server, held: Held, tenant: str, buckets: range) -> list[Found]:
-    """The live records of these buckets."""
-    mine = quote(tenant, safe="")
-    at: Document = {"ps_at": {"$in": [at_of(mine, one) for one in buckets]}}
-    where = {"ps_tenant": mine} if len(buckets) == BUCKETS else at
-    there: dict[str, dict[str, Document]] = {}
-    for place in held.whole:  # not both at once: live writes have a turn between
-        there[place] = placed(place, await server.items(held.ids[place], *COLUMNS, where=where))
-    now = server.env.now_us()
-    live = [(key_of(held.etype, one), one) for one in newest_of(there).values() if not is_over(one, now)]
-    return [Found(h_of(key), key.id, one) for key, one in live]
+# -- what there is ------------------------------------------------------------------------------------------------
 
 
 def is_over(item: Document, now_us: int) -> bool:
     """Whether its time is over; what cannot be read has none."""
     try:
         return over(kept_of(item), now_us)
-    except DAMAGED:
-        return False
-
-
-async def _stamps(server: Server, held: Held, found: Sequence[Found]) -> list[Stamp]:
-    vectors: dict[str, dict[str, Document]] = {one.item["id"]: {} for one in found}
-    for field in [field for field in held.vectors if field not in held.whole]:
-        for one in await by_ids(server, held.ids[field], list(vectors), *COLUMNS):
-            vectors[one["id"]][field] = one
-    return [_stamp(held, one, vectors[one.item["id"]]) for one in found]
-
-
-def _stamp(held: Held, found: Found, others: Mapping[str, Document]) -> Stamp:
-    item, version, codec = found.item, version_of(found.item), held.codec
-    try:
-        body = codec.decode(item)
-    except DecodeError:
-        return Stamp(found.id, found.h, version, b"", fault=UNREADABLE)
-    about = codec.about(key_of(held.etype, item), found.h, version, body)
-    there = {item["place"]: item, **others}
-    fault = ""
-    for field, one in there.items():
-        if not _tells(one, codec.told(field, about)):
-            fault = "the metadata are not those of the stored record"
-        elif field != RECORDS and not _sound(one, item):
-            fault = f"the index has another vector of {field!r} than was written"
-    digests = {field: vector_digest(vector_of(one)) for field, one in there.items() if field != RECORDS}
-    return Stamp(found.id, found.h, version, held.entity.content_hash(body), False, digests, fault)
-
-
-def _tells(item: Document, told: Document) -> bool:
-    return all(item["metadatas"].get(name) == value for name, value in told.items())
-
-
-def _sound(one: Document, record: Document) -> bool:
-    """Whether the embedding is the one that was sent, with this record."""
-    try:
-        mine, its = kept_of(one), kept_of(record)
-        of_it = (mine.updated_us, mine.expires_us, mine.hash) == (its.updated_us, its.expires_us, its.hash)
-        return of_it and zlib.crc32(pack(one["embeddings"])) == mine.check
     except DAMAGED:
         return False
 
@@ -275,7 +197,7 @@ async def apply(server: Server, types: AllHeld, changes: Sequence[Change]) -> li
 
 async def _apply(server: Server, held: Held, changes: Mapping[int, Change], outcomes: list[Outcome]) -> None:
     places = {change.key: id_of(change.key) for change in changes.values()}
-    there = await standing(server, held, list(places.values()), *(COLUMNS if held.retired else ("metadatas",)))
+    there = await standing(server, held, list(places.values()), *(() if held.retired else ("metadatas",)))
     counting = newest_of(there)
     drafts: dict[str, Draft] = {}
     for i, change in sorted(changes.items(), key=lambda pair: pair[1].version):
@@ -292,10 +214,8 @@ async def _apply(server: Server, held: Held, changes: Mapping[int, Change], outc
     await _note_tenants(server, held, {quote(tenant, safe="") for tenant in live})
     for part in _parts(list(drafts.values())):
         await _write(server, held, part, outcomes)
-    for place, items in there.items():  # of a move that came to an end half way
-        left = [id for id, one in items.items() if id not in drafts and counting[id] is not one]
-        if left:
-            await server.write(held.ids[place], "delete", ids=left)
+    for place, stood in there.items():  # of a move that came to an end half way
+        await _leave(server, held, place, [id for id in stood if id not in drafts and counting[id]["place"] != place])
 
 
 def _kept_fields(held: Held, item: Document | None) -> Mapping[str, object]:
@@ -383,15 +303,15 @@ def _there(metadata: Document) -> Document:
 
 
 async def purge(server: Server, held: Held, before_us: int) -> int:
-    """Remove tombstones that are older; the newest of all stays: what it was is asked for. Returns how many."""
+    """Remove tombstones that are older, `KEYS` at most, and never the newest: what it was is asked for. Returns how
+    many."""
     return await server.alone(held.name, partial(_purge, server, held, before_us))
 
 
 async def _purge(server: Server, held: Held, before_us: int) -> int:
     old: Document = {"ps_deleted_us": {"$lt": before_us}}
-    where = both(old, {"ps_version": {"$lt": await newest(server, held)}})
-    id = held.ids[RECORDS]
-    gone = [one["id"] for one in await server.items(id, where=where, limit=KEYS)]
+    found = await server.items(held.ids[RECORDS], "metadatas", where=old, limit=KEYS + 1)
+    gone = sorted(found, key=version_of)[:-1]
     if gone:
-        await server.write(id, "delete", ids=gone, where=old)
+        await server.write(held.ids[RECORDS], "delete", ids=[one["id"] for one in gone], where=old)
     return len(gone)

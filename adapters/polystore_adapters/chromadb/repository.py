@@ -10,7 +10,7 @@ from polystore.filters import Checked
 from polystore.model import Change, HashSpan, Instance, Key, Limits, Match, Outcome, Page, Record
 from polystore.protocols import Layout, SupportsRebuild, SupportsSchema, SupportsVectorSearch
 from polystore.purging import Purges
-from polystore_adapters.chromadb import records, vectors
+from polystore_adapters.chromadb import records, scanning, vectors
 from polystore_adapters.chromadb.held import AllHeld, Held
 from polystore_adapters.chromadb.prepare import clear, meta_name, prepare
 from polystore_adapters.chromadb.server import Server
@@ -61,8 +61,7 @@ class ChromadbRepository:
         return outcomes
 
     async def _purge(self, etype: str) -> bool:
-        await self.forget_tombstones(etype, int(self._server.options.tombstone_ttl_s * 1e6))
-        return False
+        return await self.forget_tombstones(etype, int(self._server.options.tombstone_ttl_s * 1e6)) == records.KEYS
 
     async def forget_tombstones(self, etype: str, age_us: int) -> int:
         """Remove some of the tombstones that are older; returns how many."""
@@ -70,7 +69,7 @@ class ChromadbRepository:
         return await records.purge(self._server, self._types[etype], before)
 
     async def scan(self, etype: str, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-        return await records.scan(self._server, self._types[etype], tenant, span, cursor, limit)
+        return await scanning.scan(self._server, self._types[etype], tenant, span, cursor, limit)
 
     async def tenants(self, etype: str) -> list[str]:
         return await records.tenants(self._server, self._types[etype])

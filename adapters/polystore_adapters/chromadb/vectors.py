@@ -14,7 +14,7 @@ from polystore.relational.scores import scorer
 from polystore_adapters.chromadb.conditions import both, filtered
 from polystore_adapters.chromadb.held import Held
 from polystore_adapters.chromadb.items import key_of, vector_of
-from polystore_adapters.chromadb.records import KEYS, is_over, newest_of, standing, version_of
+from polystore_adapters.chromadb.records import KEYS, is_over, newest_of, read, standing, version_of
 from polystore_adapters.chromadb.server import COLUMNS, Document, Server
 
 FIRST = 50
@@ -93,19 +93,20 @@ class _Asked:
         """By a look at every vector for which the filter holds."""
         server = self._server
         if total <= server.options.exact_max:
-            items = await server.items(self.id, *COLUMNS, where=self.find)
+            items = await read(server, self.id, *COLUMNS, where=self.find)
             return _best(await self.matches(items), limit)
         ids = [one["id"] for one in await server.items(self.id, where=self.find)]
         best: list[Match] = []
         for start in range(0, len(ids), KEYS):
-            items = await server.items(self.id, *COLUMNS, ids=ids[start : start + KEYS])
+            items = await read(server, self.id, *COLUMNS, ids=ids[start : start + KEYS])
             best = _best([*best, *await self.matches(items)], limit)
         return best
 
     async def matches(self, items: Sequence[Document]) -> list[Match]:
         """Those of the items that are meant, with their scores, in no order."""
         now = self._server.env.now_us()
-        mine = (one for one in items if one["metadatas"].get("ps_tenant") == self._tenant)
+        known = (one for one in items if one["metadatas"] is not None)  # it was deleted while the server looked
+        mine = (one for one in known if one["metadatas"].get("ps_tenant") == self._tenant)
         there = [one for one in mine if not is_over(one, now)]
         if self._meant is not None:
             meant = {one["id"] for one in await self._records(there) if self._meant(self._held.codec.decode(one))}
@@ -130,5 +131,5 @@ class _Asked:
         if self._field == self._held.codec.main:
             return items
         ids = [one["id"] for one in items]
-        there = newest_of(await standing(self._server, self._held, ids, *COLUMNS))
+        there = newest_of(await standing(self._server, self._held, ids))
         return [one for one in there.values() if "ps_deleted_us" not in one["metadatas"]]

@@ -393,6 +393,32 @@ async def test_a_record_is_found_while_it_moves(chromadb: str, prefix: str, monk
 
 
 @in_a_loop
+async def test_reads_go_on_while_records_are_deleted(
+    chromadb: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server fails to give the embedding of what is deleted while it looks, in one of six reads of 1,000 records
+    with 15 deletions a second."""
+    store = await prepared(chromadb, prefix)
+    await store.apply([change(1, Place(id=id, at=EAST), id) for id in "abcd"])
+    request, gone = store.client.request, iter("abc")
+
+    async def deleted_meanwhile(method: str, path: str, **more: Any) -> Any:
+        if b"embeddings" in (more["content"] or b"") and path.endswith("/get") and (id := next(gone, None)):
+            with monkeypatch.context() as patched:
+                patched.setattr(store.client, "request", request)
+                await store.apply([change(2, None, id)])
+            return httpx.Response(500, json={"error": "InternalError"})
+        return await request(method, path, **more)
+
+    monkeypatch.setattr(store.client, "request", deleted_meanwhile)
+    found = await store.get([change(1, None, id).key for id in "abcd"])
+    assert [one and one.deleted for one in found] == [True, True, True, False]
+    gone = iter("d")
+    assert await store.similar(PLACE.name, "", "at", pack(EAST), None, 9) == []
+    await store.aclose()
+
+
+@in_a_loop
 async def test_what_another_version_of_polystore_left_is_refused(chromadb: str, prefix: str) -> None:
     store = await prepared(chromadb, prefix)
     id = store._types[PLACE.name].ids[""]  # pyright: ignore[reportPrivateUsage]
