@@ -13,6 +13,7 @@ from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders, by_record
 from polystore.consistency.gate import Gate
 from polystore.consistency.leases import Leases
+from polystore.consistency.refusals import NONE, Refusals
 from polystore.consistency.retry import owed
 from polystore.consistency.settings import Settings
 from polystore.consistency.spillway import Erasures
@@ -251,9 +252,9 @@ class Delivery:
 
     # -- one copy ---------------------------------------------------------------------------------------------
 
-    async def attempt(self, name: str, changes: Sequence[Change], *, refused: bool = False) -> Failures:
+    async def attempt(self, name: str, changes: Sequence[Change], refused: Refusals = NONE) -> Failures:
         """Bring one copy to the changes. Returns the records that are not there yet, each with its reason. `refused`:
-        the embedder has refused their texts for good."""
+        which models make no vectors of their texts."""
         if name.startswith(EMBED):
             return dict.fromkeys((change.key for change in changes), Waiting())
         if name == DETACH:
@@ -265,15 +266,15 @@ class Delivery:
             return dict.fromkeys((c.key for c in changes), CircuitOpen("it keeps failing", store=name))
         await self.gate.enter()
         try:
-            return await self._bring(store, changes, refused=refused)
+            return await self._bring(store, changes, refused)
         finally:
             self.gate.leave()
 
-    async def _bring(self, store: Store, changes: Sequence[Change], *, refused: bool) -> Failures:
+    async def _bring(self, store: Store, changes: Sequence[Change], refused: Refusals) -> Failures:
         name, started = store.name, self.context.env.monotonic()
         failures: Failures = {}
         try:
-            ready = await self._with_vectors(name, changes, failures, refused=refused)
+            ready = await self._with_vectors(name, changes, failures, refused)
         except PolystoreError as e:
             return dict.fromkeys((c.key for c in changes), e)
         start = 0
@@ -312,7 +313,7 @@ class Delivery:
         }
 
     async def _with_vectors(
-        self, name: str, changes: Sequence[Change], failures: Failures, *, refused: bool
+        self, name: str, changes: Sequence[Change], failures: Failures, refused: Refusals
     ) -> list[Change]:
         """The changes with the vectors a copy needs; those whose vectors are still to be made wait: never an old
         vector under a new version."""
@@ -328,7 +329,7 @@ class Delivery:
         found = by_record(await self.home.call(SupportsJournal.vectors, [c.key for c in lacking]))
         completed: dict[int, Change] = {}
         for change in lacking:
-            vectors = embedders.complete(change, found.get(change.key, {}), name, refused=refused)
+            vectors = embedders.complete(change, found.get(change.key, {}), name, refused.get(change.key, ()))
             if vectors is None:
                 failures[change.key] = Waiting()
             else:

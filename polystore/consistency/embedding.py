@@ -248,10 +248,12 @@ class Embedders:
             for field in fields
         )
 
-    def complete(self, change: Change, stored: Stored, store: str, *, refused: bool = False) -> dict[str, bytes] | None:
+    def complete(
+        self, change: Change, stored: Stored, store: str, refused: Collection[str] = ()
+    ) -> dict[str, bytes] | None:
         """All vectors of a change that a store has: given ones, then the caller's, then made at once, then the model's
         stored ones. None while one is still to be embedded. A text without a vector is left out where its model is
-        gone, and where the model has `refused` the record."""
+        gone, or is one of those that have `refused` the record."""
         body, etype = typing.cast(Body, change.body), change.key.etype
         vectors = {**self.inline(etype, body, store), **change.vectors}
         for field, text in self._at(etype, store).items():
@@ -261,7 +263,7 @@ class Embedders:
             found = _current(stored, field, value, text.made)
             if found is not None:
                 vectors[field] = found
-            elif field not in vectors and not refused and self._asked(etype, text):
+            elif field not in vectors and text.made.model not in refused and self._asked(etype, text):
                 return None
         return vectors
 

@@ -182,7 +182,10 @@ class Line:
             if row.status == "off" and row.name in self.wanted.get(row.etype, ()):
                 # By a process that was opened later with another configuration, or by a request that came late.
                 self.context.report(f"{row.name} was taken out as a copy of {row.etype}; it is put back and filled")
-                await journal.call(SupportsJournal.set_target, replace(row, status="backfilling", cursor=None), row)
+                back = replace(row, status="backfilling", cursor=None)
+                await journal.call(SupportsJournal.set_target, back, row)
+                if row.name not in self.wanted.get(row.etype, ()):  # this process went over at this moment
+                    await journal.call(SupportsJournal.set_target, row, back)
         await self.advance()
         if env.monotonic() >= self._next_purge:
             self._next_purge = env.monotonic() + settings.purge_s

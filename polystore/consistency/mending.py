@@ -176,7 +176,11 @@ class Mender:
                 if not await job.turn(len(window)):
                     return False
                 job.report.compared += len(window)
-                if suspects := await verifier.judged(side, window):
+                suspects = await verifier.judged(side, window)
+                if not self._serves(side):  # it was gone over from meanwhile, and is emptied
+                    job.report.skipped[f"{etype} at {side.copy.name}"] = "it serves no more"
+                    break
+                if suspects:
                     await self._mend(verifier, side, window.span, suspects, job)
         await job.turn(0)
         return True
@@ -197,6 +201,10 @@ class Mender:
             else:
                 able.add(name)
         return able
+
+    def _serves(self, side: Side) -> bool:
+        placement = self._manager.placements[side.etype]
+        return side.copy.name in {placement.authority, placement.home, *placement.targets()}
 
     # -- one window -----------------------------------------------------------------------------------------------
 

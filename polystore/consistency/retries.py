@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from polystore.consistency.delivery import Context, Delivery, Waiting
 from polystore.consistency.detach import RECORDS_MAX
 from polystore.consistency.embedding import by_record
 from polystore.consistency.loading import load_each
+from polystore.consistency.refusals import Refusals, refusals
 from polystore.consistency.stage import Stage
 from polystore.consistency.targets import DETACH, EMBED, Targets
 from polystore.embedders import model_of
@@ -190,10 +191,10 @@ class Retries:
             failures = await self.context.detach.work(list(changes.values()))
         else:
             failures = await self.delivery.attempt(name, list(changes.values()))
-            if refused := await self._refused([changes[key] for key in failures if key in changes], failures):
-                for change in refused:
-                    del failures[change.key]
-                failures |= await self.delivery.attempt(name, refused, refused=True)
+            waiting = [changes[key] for key, error in failures.items() if isinstance(error, Waiting)]
+            if refused := await self._refused(name, waiting):
+                failures = {key: error for key, error in failures.items() if key not in refused}
+                failures |= await self.delivery.attempt(name, [changes[key] for key in refused], refused)
         for row in rows:
             if row.key not in changes:
                 changes[row.key] = Change(row.key, row.version, row.h, None, b"", 0)
@@ -272,25 +273,13 @@ class Retries:
             self._refusing.add(name)
             await self._awaken(keys)
 
-    async def _refused(self, changes: Sequence[Change], failures: Mapping[Key, Exception]) -> list[Change]:
-        """Those of the changes that wait for nothing any more: their embedder has refused them for good."""
-        waiting = {change.key: change for change in changes if isinstance(failures[change.key], Waiting)}
-        out: dict[Key, Change] = {}
-        for target in self._refusing if waiting else ():
-            cursor: str | None = None
-            while True:
-                rows, cursor = await self.home.call(
-                    SupportsJournal.parked, target, cursor, self.context.settings.batch_max
-                )
-                found = {row.key: waiting[row.key] for row in rows if row.key in waiting}
-                out |= {
-                    row.key: found[row.key]
-                    for row in rows
-                    if row.key in found and row.version >= found[row.key].version
-                }
-                if cursor is None:
-                    break
-        return list(out.values())
+    async def _refused(self, name: str, changes: Sequence[Change]) -> Refusals:
+        """Of the changes that wait for vectors of this copy, those that wait in vain for some."""
+        embedders = self.context.embedders
+        asked = {one.model for c in changes for one in embedders.makings(c.key.etype).at(name).values()}
+        asked = {model for model in asked if EMBED + model in self._refusing}
+        versions = {change.key: change.version for change in changes}
+        return await refusals(self.home, asked, versions, self.context.settings.batch_max)
 
     async def _awaken(self, keys: Sequence[Key]) -> None:
         """The vector copies of these records were waiting for their vectors."""

@@ -10,7 +10,7 @@ import msgspec
 
 from polystore.consistency.embedding import Embedders, by_record
 from polystore.consistency.loading import load_each
-from polystore.consistency.targets import EMBED
+from polystore.consistency.refusals import Refusals, refusals
 from polystore.model import EVERYTHING, JOURNAL_BODY, UNREADABLE, HashSpan, Key, Page, Placement, Stamp, vector_digest
 from polystore.protocols import Repository, SupportsApplicationTables, SupportsJournal
 from polystore.store import Store
@@ -170,7 +170,7 @@ class Verifier:
         changes, _ = await load_each(side.home, dict.fromkeys(keys, 0))
         stored = by_record(await side.home.call(SupportsJournal.vectors, keys))
         found: dict[str, Difference] = {}
-        refused: set[Key] | None = None
+        refused: Refusals | None = None
         for key in keys:
             change, there = changes.get(key), window.there[key.id]
             if change is None or change.deleted or change.version != there.version:
@@ -178,23 +178,13 @@ class Verifier:
             known = stored.get(key, {})
             wanted = self._embedders.complete(change, known, side.copy.name)
             if wanted is None:
-                refused = await self._refused(side, {*keys}) if refused is None else refused
-                if key in refused:
-                    wanted = self._embedders.complete(change, known, side.copy.name, refused=True)
+                if refused is None:
+                    made = self._embedders.makings(side.etype).at(side.copy.name)
+                    versions = {one.key: one.version for one in changes.values()}
+                    refused = await refusals(side.home, {one.model for one in made.values()}, versions, PAGE)
+                wanted = self._embedders.complete(change, known, side.copy.name, refused.get(key, ()))
             if wanted is None or {f: vector_digest(v) for f, v in wanted.items()} != dict(there.vectors):
                 found[key.id] = Difference(side.copy.name, key, "vector", change.version, there.version)
-        return found
-
-    async def _refused(self, side: Side, keys: Collection[Key]) -> set[Key]:
-        """Those of the records of which a model has refused a text for good: a copy has them without that vector."""
-        found: set[Key] = set()
-        for model in {one.model for one in self._embedders.makings(side.etype).at(side.copy.name).values()}:
-            cursor: str | None = None
-            while True:
-                rows, cursor = await side.home.call(SupportsJournal.parked, EMBED + model, cursor, PAGE)
-                found |= {row.key for row in rows} & {*keys}
-                if cursor is None:
-                    break
         return found
 
 

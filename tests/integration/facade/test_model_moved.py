@@ -222,12 +222,11 @@ def test_what_the_new_model_refuses_the_old_one_still_finds(tmp_path: Path) -> N
             await until(lambda: hda.manager.placements["tree"].upcoming != {})
             old.goes_on.clear()
             await trees.put(Tree(id="late", text="나쁜 나무"))
-            while not (await journal.call(SupportsJournal.backlog)).parked:
-                await asyncio.sleep(0.01)
-            # Its vector copy has been tried without that of the new model by now, or is tried before the old one's.
-            old.goes_on.set()
             async with asyncio.timeout(20):
-                while "late" not in {hit.value.id for hit in await trees.similar("나무", limit=500)}:
+                while not (await journal.call(SupportsJournal.backlog)).parked:  # noqa: ASYNC110 -- of another task
+                    await asyncio.sleep(0.01)
+                old.goes_on.set()
+                while "late" not in {hit.value.id for hit in await trees.similar("나무", limit=500)}:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             rebuilding.cancel()
             await asyncio.gather(rebuilding, return_exceptions=True)
