@@ -95,7 +95,9 @@ class Rebuilder:
         stores.
         """
         line, renewer = self._manager.line(etype), self._manager.renewer
-        outdated, beside = self._embedders.outdated(etype), renewer.beside(etype)
+        outdated = self._embedders.outdated(etype)
+        changing = bool(outdated) or "vector" in self._manager.placements[etype].upcoming
+        beside = changing and renewer.beside(etype)
         fields = {**self._embedders.serving(etype), **outdated}
         total = await self._count(line, etype) if outdated else 0
         texts = 0
