@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks.data import Listed
-from benchmarks.imports import LARGE, TARGET
-from benchmarks.measure import Ratio, Round, at_least, interleaved
+from benchmarks.imports import LARGE, compared
+from benchmarks.measure import Ratio
 from benchmarks.postgresql import asyncpg
 from benchmarks.servers import url_of
-from polystore import Collection, HybridDataArchitecture
+from polystore import HybridDataArchitecture
 from polystore.collection.importing import CHUNK_MAX
 from polystore.consistency import Settings
 from polystore.model import key_hash
@@ -99,28 +97,7 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
         async with HybridDataArchitecture.open({"stores": stores}, entities=[Listed], settings=settings) as hda:
             for line in hda.manager.lines.values():
                 await line.stop()
-
-            def round_of(contender: Collection[Listed] | ByCopy) -> Round:
-                async def once() -> float:
-                    values = [Listed() for _ in range(count)]
-                    started = time.perf_counter()
-                    await contender.import_many(values)
-                    return (time.perf_counter() - started) / count
-
-                return once
-
-            ours = round_of(hda.collection(Listed))
-            times = await interleaved({"ours": ours, **{key: round_of(one) for key, one in by_hand.items()}}, rounds)
+            return await compared(24, name, "COPY + COPY of the outbox", hda.collection(Listed), by_hand, count, rounds)
     finally:
         await db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         await db.close()
-
-    def informs(against: str, theirs: str) -> Ratio:
-        ratio = at_least(24, name, against, TARGET, times["ours"], times[theirs])
-        return msgspec.structs.replace(ratio, target="", met=None)
-
-    return [
-        at_least(24, name, "COPY + COPY of the outbox", TARGET, times["ours"], times["bare"]),
-        informs("the same, commits of 500", "small"),
-        informs("the same, hashes indexed", "indexed"),
-    ]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from benchmarks.data import Listed
 from benchmarks.measure import ROUNDS, Ratio, Round, at_least, interleaved
-from polystore import Collection, HybridDataArchitecture
+from polystore import HybridDataArchitecture
 from polystore.collection.importing import CHUNK_MAX
 from polystore.consistency import Settings
 from polystore.model import key_hash
@@ -31,6 +32,10 @@ _OUTBOX = (
     "created_at INTEGER NOT NULL)"
 )
 _HASHES = "CREATE INDEX hashes ON listed (ps_tenant, ps_h)"
+
+
+class Importer(Protocol):
+    async def import_many(self, values: Sequence[Listed], /) -> object: ...
 
 
 class ByHand:
@@ -96,28 +101,42 @@ async def _measured(directory: Path, name: str, count: int, rounds: int) -> list
     async with HybridDataArchitecture.open(config, entities=[Listed], settings=settings) as hda:
         for line in hda.manager.lines.values():
             await line.stop()
-        ours = hda.collection(Listed)
-
-        def round_of(contender: Collection[Listed] | ByHand) -> Round:
-            async def once() -> float:
-                values = [Listed() for _ in range(count)]
-                started = time.perf_counter()
-                await contender.import_many(values)
-                return (time.perf_counter() - started) / count
-
-            return once
-
-        contenders = {"ours": round_of(ours), **{name: round_of(one) for name, one in by_hand.items()}}
-        times = await interleaved(contenders, rounds)
+        ratios = await compared(6, name, "executemany + outbox", hda.collection(Listed), by_hand, count, rounds)
     for one in by_hand.values():
         one.db.close()
+    return ratios
 
-    def informs(against: str, theirs: str) -> Ratio:
-        ratio = at_least(6, name, against, TARGET, times["ours"], times[theirs])
+
+async def compared(
+    row: int,
+    name: str,
+    against: str,
+    ours: Importer,
+    by_hand: Mapping[str, Importer],
+    count: int,
+    rounds: int,
+) -> list[Ratio]:
+    """Our import of `count` values against three by hand: "bare", which the target is about, "small", with commits of
+    500, and "indexed", with the index that `verify` walks."""
+
+    def round_of(contender: Importer) -> Round:
+        async def once() -> float:
+            values = [Listed() for _ in range(count)]
+            started = time.perf_counter()
+            await contender.import_many(values)
+            return (time.perf_counter() - started) / count
+
+        return once
+
+    contenders = {"ours": ours, **by_hand}
+    times = await interleaved({key: round_of(one) for key, one in contenders.items()}, rounds)
+
+    def informs(what: str, theirs: str) -> Ratio:
+        ratio = at_least(row, name, what, TARGET, times["ours"], times[theirs])
         return msgspec.structs.replace(ratio, target="", met=None)
 
     return [
-        at_least(6, name, "executemany + outbox", TARGET, times["ours"], times["bare"]),
+        at_least(row, name, against, TARGET, times["ours"], times["bare"]),
         informs("the same, commits of 500", "small"),
         informs("the same, hashes indexed", "indexed"),
     ]

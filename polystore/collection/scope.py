@@ -51,6 +51,9 @@ _DECLARED: Mapping[Facet, str] = {
     "vector": "Embedding() on a str field",
     "graph": "Relation() on a field of ids",
 }
+_NO_VECTORS: Vectors = {}
+_NOTHING_KEPT: frozenset[str] = frozenset()
+"""Of nearly all writes: made anew for each, they would be most of what Python's collector has to count in an import."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -188,7 +191,7 @@ class Scope(Generic[T]):
         body = entity.encode(value)
         id = entity.id_of(body)
         hash, size = entity.sealed(body, bounded=True)
-        given = self._given(vectors, body) if vectors else {}
+        given = self._given(vectors, body) if vectors else _NO_VECTORS
         write = Write(
             kind,
             Key(self.tenant, self.etype, id),
@@ -196,8 +199,8 @@ class Scope(Generic[T]):
             body,
             hash,
             expect_version,
-            self._vectors(body, given) if entity.embeddings else {},
-            frozenset(given),
+            self._vectors(body, given) if entity.embeddings else _NO_VECTORS,
+            frozenset(given) if given else _NOTHING_KEPT,
             ttl_us,
         )
         return write, size

@@ -15,12 +15,16 @@ PARAMETERS_MAX = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
 
 
 class Insert:
-    """`INSERT INTO table (columns)`; `then` follows the values: what to do about a conflict."""
+    """`INSERT INTO table (columns)`; `then` follows the values: what to do about a conflict.
+
+    Without it a conflict is the end of the transaction, and until then rows of the statement may stand: to take them
+    back SQLite would keep a copy of each page that it changes (https://sqlite.org/lang_conflict.html)."""
 
     def __init__(self, table: str, columns: Sequence[str], then: str = "") -> None:
         self._width = len(columns)
         self._rows = max(1, min(ROWS_MAX, PARAMETERS_MAX // len(columns)))
-        into, row = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
+        verb = "INSERT" if then else "INSERT OR FAIL"
+        into, row = f"{verb} INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
         self._one = f"{into}{row}{then}"
         self._block = f"{into}{', '.join([row] * self._rows)}{then}"
 
