@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import hiredis
 from redis import exceptions as driver
@@ -19,6 +19,7 @@ from polystore_adapters.redis.urls import Client
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 
+_pack: Callable[[Command], bytes] = cast(Any, hiredis).pack_command  # its own types know commands of one word only
 SCANNED = 1_000
 """Keys that a server looks at for one page: about 100 us, in which it answers nobody else."""
 
@@ -187,7 +188,7 @@ async def _to_server(client: Redis, commands: Sequence[Command], writes: bool) -
     answers: list[Any] = []
     try:
         # hiredis packs in a sixth of the time that the driver's own packing takes, which is in Python.
-        await connection.send_packed_command(b"".join(map(hiredis.pack_command, commands)))
+        await connection.send_packed_command(b"".join(map(_pack, commands)))
         for _ in commands:
             try:
                 answers.append(await connection.read_response())

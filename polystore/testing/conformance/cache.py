@@ -158,6 +158,20 @@ class CacheConformance(Conformance):
         await cache.invalidate([Invalidation(NAME, 6, b"6", MINUTE_US)])
         assert await cache.lookup([NAME]) == [None]
 
+    async def test_each_of_many_invalidations_in_one_call_is_its_own(self) -> None:
+        cache: CacheStore = await self.open()
+        names = [f"acme/kit_thing/{i}" for i in range(120)]
+        fills = [Fill(name, 7, 5, b"5", MINUTE_US) for name in names]
+        assert await cache.lease(names, 7) == ["leased"] * len(names)
+        assert await cache.fill(fills) == [True] * len(names)
+        kinds: list[tuple[int | None, bytes | None]] = [(6, b"6"), (6, None), (4, b"4"), (None, None)]
+        told = [(one, *kinds[i % 4]) for i, one in enumerate(names)]
+        await cache.invalidate([Invalidation(name, version, value, MINUTE_US) for name, version, value in told])
+        assert await cache.lookup(names) == [b"6", None, b"5", None] * 30
+        gone = [fill for i, fill in enumerate(fills) if i % 4 in (1, 3)]
+        assert await cache.lease([fill.name for fill in gone], 7) == ["leased"] * len(gone)
+        assert await cache.fill(gone) == [False, True] * 30
+
     # -- strict writes ----------------------------------------------------------------------------------------
 
     async def test_from_its_intent_to_its_invalidation_a_strict_write_keeps_everybody_out(self) -> None:
