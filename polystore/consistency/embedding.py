@@ -267,6 +267,16 @@ class Embedders:
                 return None
         return vectors
 
+    def awaited(self, change: Change, stored: Stored, store: str) -> set[str]:
+        """The models that have still to embed a text of this change, as a store has its vectors."""
+        body, etype = typing.cast(Body, change.body), change.key.etype
+        return {
+            text.made.model
+            for field, text in self._at(etype, store).items()
+            if body.get(field) is not None and field not in change.vectors and text.inline is None
+            if self._asked(etype, text) and _current(stored, field, body[field], text.made) is None
+        }
+
     def _asked(self, etype: str, text: _Text) -> bool:
         """Whether anybody makes the vectors of this field."""
         return text.made.model in self._stages or text.made.model in self.elsewhere.get(etype, ())

@@ -96,7 +96,8 @@ class Rebuilder:
         """
         line, renewer = self._manager.line(etype), self._manager.renewer
         outdated = self._embedders.outdated(etype)
-        changing = bool(outdated) or "vector" in self._manager.placements[etype].upcoming
+        placement = self._manager.placements[etype]
+        changing = bool(outdated) or "vector" in {**placement.upcoming, **placement.leaving}
         beside = changing and renewer.beside(etype)
         fields = {**self._embedders.serving(etype), **outdated}
         total = await self._count(line, etype) if outdated else 0

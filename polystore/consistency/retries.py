@@ -228,12 +228,26 @@ class Retries:
             await self._look_again(name, [changes[row.key] for row in owed if isinstance(failures[row.key], Waiting)])
 
     async def _look_again(self, name: str, waiting: Sequence[Change]) -> None:
-        """Vectors that were stored while this attempt ran: their awakening came before the row was put to sleep."""
+        """Vectors that were stored while this attempt ran: their awakening came before the row was put to sleep. What
+        is still to be made is owed to its model once more: one that another field is served by, or that somebody who
+        knew of fewer fields has worked for, may owe nothing of this text."""
         if not waiting:
             return
         found = by_record(await self.home.call(SupportsJournal.vectors, [change.key for change in waiting]))
-        embedders = self.context.embedders
-        ready = [c.key for c in waiting if embedders.complete(c, found.get(c.key, {}), name) is not None]
+        now_us, ready = self.context.env.now_us(), list[Key]()
+        owed: list[RetryRow] = []
+        for one in waiting:
+            awaited = self.context.embedders.awaited(one, found.get(one.key, {}), name)
+            for model in sorted(awaited):
+                versions = (one.version, one.version)
+                owed.append(RetryRow(EMBED + model, one.key, one.h, *versions, "b", first_us=now_us, next_us=now_us))
+            if not awaited:
+                ready.append(one.key)
+        if owed:
+            await self.delivery.settle(Settlement(owed=owed))
+            for target in sorted({row.target for row in owed}):
+                self.targets.pace(target).owes = True
+                self.wake(target)
         if ready:
             await self.home.call(SupportsJournal.awaken, name, ready, 0)
             self.wake(name)

@@ -7,13 +7,23 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from msgspec.structs import replace
 
-from polystore import ConfigurationError, Embedder, HashedEmbedder, HybridDataArchitecture, InvalidData, Unavailable
+from polystore import (
+    ConfigurationError,
+    Embedder,
+    Embedding,
+    HashedEmbedder,
+    HybridDataArchitecture,
+    InvalidData,
+    Unavailable,
+    entity,
+)
 from polystore.consistency import Settings
 from polystore.embedders import model_of
 from polystore.embedding import pack
@@ -230,6 +240,36 @@ def test_what_the_new_model_refuses_the_old_one_still_finds(tmp_path: Path) -> N
                     await asyncio.sleep(0.01)
             rebuilding.cancel()
             await asyncio.gather(rebuilding, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+@entity()
+@dataclass(kw_only=True)
+class Leaf:
+    id: str
+    text: Annotated[str, Embedding(embedder="text")]
+    title: Annotated[str, Embedding(embedder="title")]
+
+
+def test_a_model_that_serves_another_field_already_makes_what_it_has_not_made(tmp_path: Path) -> None:
+    """Nothing of that field was ever owed to it."""
+
+    def opened(text: Embedder, title: Embedder) -> Any:
+        named = {"text": text, "title": title}
+        return HybridDataArchitecture.open(config(tmp_path), entities=[Leaf], embedders=named, settings=SETTINGS)
+
+    async def main() -> None:
+        async with opened(M1, M2) as hda:
+            await hda.collection(Leaf).put_many([Leaf(id=id, text=f"잎 {id}", title=id) for id in OLD])
+            await hda.settle(30)
+        async with opened(M2, M1) as hda:  # each serves what the other one served
+            async with asyncio.timeout(30):
+                await hda.rebuild(Leaf)
+            for field in ("text", "title"):
+                hits = await hda.collection(Leaf).similar("나무", field=field, limit=500)
+                assert {hit.value.id for hit in hits} == {*OLD}
+                assert all(hit.score > 0 for hit in hits)
 
     asyncio.run(main())
 
