@@ -107,7 +107,7 @@ class Gentle:
     rests for as long while live changes are on their way: what a store does for them is not to wait for more."""
 
     def __init__(self, env: Env, line: Line) -> None:
-        self.size = PAGE
+        self.size = min(SIZE_MIN, PAGE)
         self._env = env
         self._line = line
         self._rested = 0.0
