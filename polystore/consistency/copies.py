@@ -52,14 +52,10 @@ async def register(
             store = stores.get(row.name)
             if store is None or not await store.call(Repository.tenants, etype):  # else it was here before
                 await journal.call(SupportsJournal.set_target, replace(row, status="active"), row)
-    line.wanted[etype] = frozenset(wanted)
-    while True:  # one that was wanted until now may be put back by the relay, or be filled, at this moment
-        await line.targets.refresh()
-        ending = [one for one in line.targets.rows(etype) if one.name not in wanted | left and one.status != "off"]
-        for row in ending:
+    for target, row in rows.items():
+        if target not in wanted | left and row.status != "off":
             await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
-        if not ending:
-            break
+    line.wanted[etype] = frozenset(wanted)
 
 
 def check_readable(

@@ -72,15 +72,16 @@ def _corrupt(server: SimServer, key: Key, row: Row, kind: str) -> Key:
 
 
 def still_wrong(home: SimServer, servers: Sequence[SimServer], seen: History) -> list[str]:
-    """What was corrupted and is not as the home has it, nor refused there; what vectors should be, the checker looks
-    at."""
+    """What was corrupted and is not as the home has it, nor refused there, in a copy that serves or is to: a rebuild
+    that was taken back leaves its place as it is. What vectors should be, the checker looks at."""
     wrong: list[str] = []
     parked = {(row.target, row.key) for row in home.parked(None, None, 1_000_000)[0]}
+    off = {(row.etype, row.name) for row in home.targets() if row.status == "off"}
     standing = home.contents()
     for server in servers:
         states = server.contents()
         for name, key in sorted(seen.corrupted - parked, key=str):
-            if name == server.name and differs(standing.get(key), states.get(key)):
+            if name == server.name and (key.etype, name) not in off and differs(standing.get(key), states.get(key)):
                 wrong.append(f"{name} {key.id}")
     return wrong
 
