@@ -52,10 +52,15 @@ async def register(
             store = stores.get(row.name)
             if store is None or not await store.call(Repository.tenants, etype):  # else it was here before
                 await journal.call(SupportsJournal.set_target, replace(row, status="active"), row)
-    for target, row in rows.items():
-        if target not in wanted | left and row.status != "off":
-            await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
+    stood = {name for name, row in rows.items() if row.status != "off"} | line.wanted.get(etype, frozenset())
     line.wanted[etype] = frozenset(wanted)
+    # Not what another process has begun since. The relay may put back what was wanted until now, and what is filled at
+    # this moment stands otherwise at the next.
+    while ending := [one for one in rows.values() if one.name in stood - wanted - left and one.status != "off"]:
+        for row in ending:
+            await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
+        await line.targets.refresh()
+        rows = {row.name: row for row in line.targets.rows(etype)}
 
 
 def check_readable(
