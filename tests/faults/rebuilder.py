@@ -34,9 +34,7 @@ def opening(store: str, server: str, model: str, env: Env | None = None) -> Open
         {"url": store, "embedders": {"default": embedder}},
         entities=[Leaf],
         env=env,
-        settings=Settings(
-            poll_s=0.05, backfill_chunk=5, call_timeout_s=0.5, batch_deadline_s=0.7, worker_dead_s=0.8
-        ),
+        settings=Settings(poll_s=0.05, backfill_chunk=5, call_timeout_s=0.5, batch_deadline_s=0.7, worker_dead_s=0.8),
     )
 
 
