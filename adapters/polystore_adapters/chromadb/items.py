@@ -235,7 +235,10 @@ def plain_body(item: Document) -> dict[str, Any]:
     kept = kept_of(item)
     found = _generic.decode(kept.body)
     if kept.field and kept.field not in found:
-        found[kept.field] = unpack(pack(item["embeddings"])).tolist()
+        packed = pack(item["embeddings"])
+        if zlib.crc32(packed) != kept.check:
+            raise ValueError("the embedding is not the one that was written")
+        found[kept.field] = unpack(packed).tolist()
     return found
 
 

@@ -39,6 +39,7 @@ from polystore_adapters.chromadb.records import (
     placed,
     version_of,
     write_items,
+    write_whole,
 )
 from polystore_adapters.chromadb.server import COLUMNS, Document, Server
 
@@ -204,6 +205,7 @@ class _Preparation:
             if "ps_at" in item["metadatas"]:
                 with contextlib.suppress(DecodeError):  # what is damaged stays, and `polystore verify` names it
                     drafts.append(self._carried(item, migration, vectors, held.vectors.keys() - known.keys()))
+        await write_whole(server, held, drafts)  # first: where vectors of another field lie now, they lay until now
         await write_items(server, held, drafts)
 
     def _carried(

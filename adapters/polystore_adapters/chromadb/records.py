@@ -267,14 +267,20 @@ async def _write(server: Server, held: Held, drafts: Sequence[Draft], outcomes: 
 
 
 async def write_items(server: Server, held: Held, drafts: Sequence[Draft]) -> None:
-    """Vectors of other fields, then the records, then what they leave."""
+    """Vectors of other fields, then the records, then what they leave. Of other fields nobody has looked what there is:
+    a write that came to an end half way may have left it."""
     for place in [field for field in held.vectors if field not in held.whole]:
-        await _leave(server, held, place, [one.id for one in drafts if one.there and place not in one.items])
+        await _leave(server, held, place, [one.id for one in drafts if place not in one.items])
         await _put(server, held, place, [one for one in drafts if place in one.items])
-    for place in held.whole:
-        await _put(server, held, place, [one for one in drafts if place in one.items])
+    await write_whole(server, held, drafts)
     for place in held.whole:
         await _leave(server, held, place, [one.id for one in drafts if place in one.there and place not in one.items])
+
+
+async def write_whole(server: Server, held: Held, drafts: Sequence[Draft]) -> None:
+    """The records, where they are to lie."""
+    for place in held.whole:
+        await _put(server, held, place, [one for one in drafts if place in one.items])
 
 
 async def _leave(server: Server, held: Held, place: str, ids: Sequence[str]) -> None:
@@ -286,7 +292,7 @@ async def _put(server: Server, held: Held, place: str, drafts: Sequence[Draft]) 
     if not drafts:
         return
     items = [one.items[place] for one in drafts]
-    fresh = [place not in one.there if place in held.whole else not one.there for one in drafts]
+    fresh = [place in held.whole and place not in one.there for one in drafts]
     await server.write(
         held.ids[place],
         "upsert",

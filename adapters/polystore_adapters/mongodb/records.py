@@ -142,9 +142,9 @@ async def _write(
     A document that another writer inserts at the same moment makes ours a duplicate, and so does a value in a unique
     index of the application's own. They look alike: what is a duplicate is sent once more as a change of what is there.
     """
-    duplicates, refused = await _sent(held, keys, there, changes, documents, place)
+    duplicates, refused = await _sent(held, keys, there, changes, documents, place, upsert=True)
     if duplicates:
-        again, errors = await _sent(held, duplicates, duplicates, changes, documents, place)
+        again, errors = await _sent(held, duplicates, duplicates, changes, documents, place, upsert=False)
         refused |= errors
         stand = await listed(held.documents.find({"_id": {"$in": [id_of(key) for key in duplicates]}}, {"_id": 1}))
         stood = {(one["_id"]["tenant"], one["_id"]["id"]) for one in stand}
@@ -160,11 +160,15 @@ async def _sent(
     changes: Mapping[Key, Change],
     documents: Mapping[Key, bytes],
     place: str,
+    *,
+    upsert: bool,
 ) -> tuple[list[Key], dict[Key, PolystoreError]]:
-    """Write what is newer than what is there, and insert the others. Returns the keys that were duplicates, and those
-    that were refused for another reason."""
+    """Write what is newer than what is there, and insert the others; `upsert`: what was there, and is purged at this
+    moment, too. Returns the keys that were duplicates, and those that were refused for another reason."""
     updates = [
-        _guarded(held, changes[key], documents[key]) if key in there else InsertOne(RawBSONDocument(documents[key]))
+        _guarded(held, changes[key], documents[key], upsert=upsert)
+        if key in there
+        else InsertOne(RawBSONDocument(documents[key]))
         for key in keys
     ]
     try:
@@ -186,11 +190,11 @@ async def _sent(
     return [], {}
 
 
-def _guarded(held: Held, change: Change, document: bytes) -> UpdateOne:
+def _guarded(held: Held, change: Change, document: bytes, *, upsert: bool) -> UpdateOne:
     """One step of the server's: the document takes the place of an older one. `$literal`: a text that begins with $ is
     no name of a field."""
     new: Any = {"$literal": RawBSONDocument(document)}
     if held.retired and not change.deleted:
         new = {"$mergeObjects": [{field: f"${field}" for field in held.retired}, new]}
     older = {"$lte" if change.overwrites else "$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
-    return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}])
+    return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}], upsert=upsert)
