@@ -67,14 +67,16 @@ async def catch_up(line: Line, etype: str, store: str, pairs: Sequence[tuple[int
 
 
 async def settled(line: Line, deadline: float, timeout_s: float) -> None:
-    """Return once every change committed at this home is applied everywhere or parked, and no copy is being filled.
+    """Return once every change committed at this home is applied everywhere or parked, and no copy is being filled with
+    types of this process.
     Raises StalenessTimeout at the deadline."""
     pause_s = POLL_FIRST_S
     while True:
         backlog = await line.home.call(SupportsJournal.backlog)
         # A copy that is off is filled anew should it come back: what it was owed then waits for nobody.
         retry = {name: n for name in line.targets.all_names() if (n := backlog.retry.get(name, 0))}
-        filling = {row.name for row in line.targets.rows() if row.status == "backfilling"}
+        types = line.context.types
+        filling = {row.name for row in line.targets.rows() if row.status == "backfilling" and row.etype in types}
         if not backlog.outbox and not retry and not filling:
             before = line.targets.rows()
             await line.targets.refresh()  # another process may have begun to fill, or an epoch, since our last look

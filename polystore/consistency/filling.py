@@ -74,12 +74,16 @@ class Filling:
 
     async def _step(self) -> None:
         """One look at the journal. What is owed is counted after the copies were read: see `_go_on`."""
-        filling = [row for row in await self.home.call(SupportsJournal.targets) if row.status == "backfilling"]
+        rows = await self.home.call(SupportsJournal.targets)
+        filling = [row for row in rows if row.status == "backfilling" and row.etype in self.context.types]
         self._look(filling)
         if filling:
             backlog = await self.home.call(SupportsJournal.backlog)
             for row in filling:
-                await self._go_on(row, backlog)
+                try:
+                    await self._go_on(row, backlog)
+                except PolystoreError as e:  # the others need not wait
+                    self.context.report(f"filling {row.name} with {row.etype} could not go on: {e}")
 
     def _look(self, copies: Iterable[TargetRow]) -> None:
         """Others may have ended a filling."""
@@ -107,7 +111,8 @@ class Filling:
                 await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
                 await self.targets.refresh()
             return
-        while owed <= self.context.settings.batch_max and row.cursor != "" and (part := self._part(place)):
+        most = self.context.settings.batch_max
+        while owed <= most and row.status == "backfilling" and row.cursor != "" and (part := self._part(place)):
             row = await self.home.call(SupportsJournal.backfill, row, part)
             self.context.env.crashpoint("backfill.step")
             owed += part

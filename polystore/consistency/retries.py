@@ -129,12 +129,12 @@ class Retries:
             return False
         else:
             limit = min(store.limits.batch_max, self.context.settings.batch_max)
-        etypes = self.targets.etypes(name)
-        if store is not None:  # off for one type and not for another, it is still brought what it was owed: that counts
-            etypes = [row.etype for row in self.targets.rows() if row.name == name]
+        # Off for one type and not for another, it is still brought what it was owed, or asked for nothing: that counts.
+        on = self.targets.etypes(name)
+        etypes = on if name == DETACH else [row.etype for row in self.targets.rows() if row.name == name]
         etypes = [etype for etype in etypes if etype in self.context.types]
         if name.startswith(EMBED):  # another process may want vectors of this model before this one has heard of it
-            etypes = [etype for etype in etypes if self.context.embedders.wants(etype, name)]
+            etypes = [one for one in etypes if one not in on or self.context.embedders.wants(one, name)]
         now_us = self.context.env.now_us()
         rows = await self.home.call(SupportsJournal.due, name, etypes, now_us, limit)
         if not rows:
@@ -238,7 +238,8 @@ class Retries:
         owed: list[RetryRow] = []
         for one in waiting:
             awaited = self.context.embedders.awaited(one, found.get(one.key, {}), name)
-            for model in sorted(awaited):
+            off = {row.name for row in self.targets.rows(one.key.etype) if row.status == "off"}
+            for model in sorted(model for model in awaited if EMBED + model not in off):
                 versions = (one.version, one.version)
                 owed.append(RetryRow(EMBED + model, one.key, one.h, *versions, "b", first_us=now_us, next_us=now_us))
             if not awaited:

@@ -95,7 +95,8 @@ class SupportsJournal(Protocol):
     async def backfill(self, row: TargetRow, limit: int) -> TargetRow:
         """Owe the copy the next `limit` records of its type after `row.cursor` (rows of state b, due now), advance and
         store the cursor in the same transaction; cursor "" means that the end was reached (then nothing happens),
-        None that nothing was owed yet. Returns the copy as it stands: a status set meanwhile stays."""
+        None that nothing was owed yet. Returns the copy as it stands: a status set meanwhile stays, and where another
+        cursor stands than `row.cursor`, nothing happens."""
         ...
 
     async def written_since(self, etype: str, version: int, limit: int) -> list[OutboxRow]:

@@ -236,8 +236,9 @@ class Journal(KeptBodies):
         return sum(1 << row.bit for row in self._targets.values() if row.etype == etype and row.status != "off")
 
     def backfill(self, row: TargetRow, limit: int) -> TargetRow:
-        if row.cursor == "":
-            return row
+        standing = self._targets.get((row.etype, row.name), row)  # its status may have changed meanwhile
+        if row.cursor == "" or standing.cursor != row.cursor:
+            return standing
         after = ("", "") if row.cursor is None else tuple(json.loads(row.cursor))
         every = ((tenant, id) for tenant, part in self.parts(row.etype) for id in part.rows)
         chunk = sorted(place for place in every if place > after)[: limit + 1]
@@ -246,7 +247,6 @@ class Journal(KeptBodies):
             live = self.part(row.etype, tenant).rows[id]
             key = Key(tenant, row.etype, id)
             self._owe(RetryRow(row.name, key, live.h, live.version, live.version, "b", first_us=now, next_us=now))
-        standing = self._targets.get((row.etype, row.name), row)  # its status may have changed meanwhile
         cursor = json.dumps(chunk[limit - 1]) if len(chunk) > limit else ""
         self._targets[row.etype, row.name] = msgspec.structs.replace(standing, cursor=cursor)
         return self._targets[row.etype, row.name]

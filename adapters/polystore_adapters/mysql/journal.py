@@ -274,6 +274,9 @@ async def backfill(pool: Pool, tables: Tables, row: TargetRow, limit: int) -> Ta
     async with pool.transaction() as db:
         await lock(db, [TARGETS_LOCK])
         known = await db.row(f"{_TARGETS_SQL} WHERE etype = %s AND name = %s", row.etype, row.name)
+        standing = TargetRow(*known) if known is not None else row  # a status set meanwhile stays
+        if standing.cursor != row.cursor:
+            return standing
         if row.cursor is None:
             found = await db.fetch(table.first_keys_sql, limit + 1)
         else:
@@ -288,8 +291,8 @@ async def backfill(pool: Pool, tables: Tables, row: TargetRow, limit: int) -> Ta
             ],
         )
         cursor = encode_json([found[limit - 1][0], str(found[limit - 1][1])]) if len(found) > limit else ""
-        standing = msgspec.structs.replace(TargetRow(*known) if known is not None else row, cursor=cursor)
-        await _put_target(db, standing)  # a status set meanwhile stays
+        standing = msgspec.structs.replace(standing, cursor=cursor)
+        await _put_target(db, standing)
     return standing
 
 

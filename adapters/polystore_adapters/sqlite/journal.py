@@ -294,8 +294,10 @@ def set_target(db: sqlite3.Connection, row: TargetRow, was: TargetRow | None = N
 
 
 def backfill(db: sqlite3.Connection, tables: Tables, row: TargetRow, limit: int, now_us: int) -> TargetRow:
-    if row.cursor == "":
-        return row
+    known = [one for one in targets(db) if (one.etype, one.name) == (row.etype, row.name)]
+    standing = known[0] if known else row  # a status set meanwhile stays
+    if row.cursor == "" or standing.cursor != row.cursor:
+        return standing
     table = tables[row.etype]
     first = ("", -math.inf if table.int_key else "")
     after = first if row.cursor is None else tuple(json.loads(row.cursor))
@@ -306,8 +308,7 @@ def backfill(db: sqlite3.Connection, tables: Tables, row: TargetRow, limit: int,
     ]
     _owe(db, owed)
     cursor = json.dumps(found[limit - 1][:2]) if len(found) > limit else ""
-    known = [one for one in targets(db) if (one.etype, one.name) == (row.etype, row.name)]
-    standing = msgspec.structs.replace(known[0] if known else row, cursor=cursor)  # a status set meanwhile stays
+    standing = msgspec.structs.replace(standing, cursor=cursor)
     set_target(db, standing)
     return standing
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from polystore.model import (
     Commit,
     OpId,
@@ -283,6 +285,10 @@ class OutboxConformance(JournalCase):
         for one, done in zip(things[1:], written[1:], strict=True):
             assert (rows[one.key].state, rows[one.key].version, rows[one.key].h) == ("b", done.version, one.h)
         assert rows[things[0].key].version == newer.version
+        anew = replace(target, cursor=None)  # it began anew, which somebody has not heard of
+        await store.set_target(anew)
+        assert await store.backfill(replace(target, cursor=cursors[0]), 10) == anew
+        assert anew in await store.targets()
 
     # -- what was written lately ------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from msgspec.structs import replace
+
 from polystore.consistency import DataConsistencyManager
-from polystore.model import Page, Placement
+from polystore.model import Page, Placement, TargetRow
 from tests.unit.consistency.world import World, simulated, until
 
 COUNT, CHUNK, BATCH, POLL_S = 400, 20, 10, 1.0
@@ -83,5 +85,40 @@ def test_filling_ends_though_records_are_deleted_while_is_looked_for_leftovers()
         vars(copy)["scan"] = scan
         await filled(world, manager)
         assert looked == 1
+
+    simulated(test)
+
+
+def test_a_copy_of_a_type_that_this_process_does_not_know_holds_up_no_other() -> None:
+    """Who was opened with it fills it; until then neither the others nor `settle` wait for that."""
+
+    async def test(world: World) -> None:
+        foreign = TargetRow("aaa", "vectors", 0, "backfilling")
+        await world.home.set_target(foreign)
+        manager = await joined(world)
+        await filled(world, manager)
+        await manager.settle(10)
+        assert foreign in await world.home.targets()
+
+    simulated(test)
+
+
+def test_a_copy_that_begins_anew_while_it_is_filled_is_filled_from_the_beginning() -> None:
+    async def test(world: World) -> None:
+        manager = await joined(world)
+        home = world.servers["home"]
+        backfill, begun = home.backfill, False
+
+        def late(row: TargetRow, limit: int) -> TargetRow:
+            nonlocal begun
+            if row.name == "vectors" and row.cursor and not begun:
+                begun = True  # somebody has decided so after the copies were read
+                home.set_target(replace(row, cursor=None))
+                world.servers["vectors"].part("note", "").rows.clear()
+            return backfill(row, limit)
+
+        vars(home)["backfill"] = late
+        await filled(world, manager)
+        assert begun
 
     simulated(test)
