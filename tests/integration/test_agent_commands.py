@@ -7,7 +7,10 @@ import io
 import json
 import re
 import shutil
+import time
 from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -129,6 +132,17 @@ def test_the_agent_knows_the_user_as_often_as_it_answered(data: Path) -> None:
     assert ["person agent", "6", "agent –KNOWS→ you"] in rows(talk(data, "/graph you"))
 
 
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A zone where it is about noon: all that was just said is of one day."""
+    monkeypatch.setenv("TZ", f"UTC{datetime.now(UTC).hour - 12:+d}")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("noon")
 def test_mood_shows_days_and_hours_of_those_who_spoke_last(data: Path) -> None:
     shown = talk(data, "정말 행복해", "/mood", "/mood 1")
     days = [row for row in rows(shown) if len(row) == 7]

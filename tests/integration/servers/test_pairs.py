@@ -168,10 +168,11 @@ def in_elasticsearch(at: Place, etype: str) -> Texts:
 
 def in_chromadb(at: Place, etype: str) -> Texts:
     base = chromadb.http(at.url) + chromadb.collections(at.url)
-    name = f"{at.options['prefix']}{etype}.records"
-    (records,) = [one["id"] for one in httpx.get(base, timeout=30).json() if one["name"].startswith(name)]
-    found = httpx.post(f"{base}/{records}/get", json={"include": ["metadatas"]}, timeout=30).json()["metadatas"]
-    return {one["id"]: one["text"] for one in found if "text" in one}
+    name = f"{at.options['prefix']}{etype}."  # of records without a vector, and with one
+    ids = [one["id"] for one in httpx.get(base, timeout=30).json() if one["name"].startswith(name)]
+    asked = {"include": ["metadatas"]}
+    found = [httpx.post(f"{base}/{id}/get", json=asked, timeout=30).json()["metadatas"] for id in ids]
+    return {one["id"]: one["text"] for some in found for one in some if "text" in one}
 
 
 def in_neo4j(at: Place, etype: str) -> Texts:
