@@ -59,7 +59,7 @@ ROWS: Mapping[int, Callable[[Path], Coroutine[Any, Any, list[Ratio]] | list[Rati
     23: facts.points,
     24: copying.ten_thousand,
 }
-
+MEASURED_WITH = {2: 1, 4: 3}  # one round gives both
 
 MILLION = {6: imports.million, 24: copying.million, 18: memory.of_a_comparison_of_a_million}
 
@@ -73,9 +73,10 @@ def main() -> None:
     )
     parser.add_argument("--input", type=Path, metavar="FILE", help="row 21: a conversation, as `make demo` takes it")
     arguments = parser.parse_args()
-    rows = [int(text) for text in arguments.rows.split(",")]
-    if unknown := set(rows) - set(ROWS):
-        parser.error(f"no such rows: {sorted(unknown)}; known: {', '.join(map(str, ROWS))}")
+    wanted = [int(text) for text in arguments.rows.split(",")]
+    if unknown := set(wanted) - set(ROWS) - set(MEASURED_WITH):
+        parser.error(f"no such rows: {sorted(unknown)}; known: {', '.join(map(str, sorted([*ROWS, *MEASURED_WITH])))}")
+    rows = dict.fromkeys(MEASURED_WITH.get(row, row) for row in wanted)
     console = Console(width=None if os.isatty(1) else 160)
     machine = f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
     machine += f"{os.cpu_count()} cores, load {load()}; {ROUNDS} interleaved rounds, medians; fsync on on all sides"
