@@ -75,8 +75,10 @@ class Progress:
 def up(names: Sequence[str], console: Console) -> int:
     own.sweep()
     if by_docker():
-        docker.up(names)
-        note([name for name in stack.RECIPES if name in docker.serving()])
+        try:
+            docker.up(names)
+        finally:  # one that does not start hides none of the others
+            note([name for name in stack.RECIPES if name in docker.serving()])
         return 0
     progress = Progress(console)
     with progress.live if console.is_terminal else progress.console:
@@ -95,7 +97,7 @@ def up(names: Sequence[str], console: Console) -> int:
 
 def down(names: Sequence[str], console: Console, *, data: bool) -> int:
     if by_docker():
-        docker.down(names, volumes=data)
+        docker.down(names, data=data)
         note([name for name in stack.RECIPES if name in docker.serving()])
         return 0
     for name, stopped in stack.down(names).items():

@@ -1,5 +1,7 @@
 """The same servers by Docker Compose, where Docker answers."""
 
+import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -25,22 +27,43 @@ def answers() -> bool:
     return True
 
 
-def compose(*words: str, check: bool = True) -> str:
-    command = ["docker", "compose", "--file", str(FILE), "--profile", "full", *words]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
+def compose(*words: str) -> str:
+    """Run it, with what it says of its progress on the terminal; raises StackError."""
+    return docker("compose", "--file", str(FILE), "--profile", "full", *words)
+
+
+def docker(*words: str) -> str:
+    try:
+        return subprocess.run(["docker", *words], stdout=subprocess.PIPE, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise StackError("docker is not installed: STACK=native does without") from None
+    except subprocess.CalledProcessError as failed:
+        said = shlex.join(["docker", *words])
+        raise StackError(f"{said} failed (exit {failed.returncode}); STACK=native does without") from None
 
 
 def up(names: Sequence[str]) -> None:
     """Returns when all are healthy; raises StackError."""
-    try:
-        compose("up", "--detach", "--wait", *names)
-    except subprocess.CalledProcessError as failed:
-        raise StackError(f"docker compose up failed (exit {failed.returncode}); STACK=native does without") from None
+    compose("up", "--detach", "--wait", *names)
 
 
-def down(names: Sequence[str], *, volumes: bool) -> None:
-    compose("rm", "--stop", "--force", *(["--volumes"] if volumes else []), *names)
+def down(names: Sequence[str], *, data: bool) -> None:
+    """Returns when none of them is there, nor, if `data`, what they kept; raises StackError."""
+    kept = volumes(names) if data else []
+    compose("rm", "--stop", "--force", "--volumes", *names)  # these volumes are those without a name
+    if kept:
+        docker("volume", "rm", "--force", *kept)
+    if not compose("ps", "--all", "--quiet"):
+        compose("down")  # the network
+
+
+def volumes(names: Sequence[str]) -> list[str]:
+    """The names that the engine knows the servers' volumes by: `down --volumes` would take those of what a server
+    depends on too."""
+    model = json.loads(compose("config", "--format", "json"))
+    mounted = [one for name in names for one in model["services"][name].get("volumes", [])]
+    return [model["volumes"][one["source"]]["name"] for one in mounted if one["type"] == "volume"]
 
 
 def serving() -> list[str]:
-    return compose("ps", "--services", "--status", "running", check=False).split()
+    return compose("ps", "--services", "--status", "running").split()

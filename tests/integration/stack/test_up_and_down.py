@@ -1,4 +1,5 @@
-"""`make up`, `make stack-status`, `make down` as they are typed, in a checkout of their own, with real Redis."""
+"""`make up`, `make stack-status`, `make down` as they are typed, in a checkout of their own, with real Redis: without
+Docker, and by Docker where an engine answers."""
 
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compose import docker
 from compose.native import cache, own, place
 from compose.native.recipes.redis import REDIS
 from tests.stack import absent
@@ -20,15 +22,16 @@ ROOT = Path(__file__).parents[3]
 class Checkout:
     """The stack's files alone, and a folder for servers that knows the programs which are built already."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
+    def __init__(self, folder: Path, port: int, stack: str = "native") -> None:
+        self.folder, self.port, self.stack = folder, port, stack
         shutil.copytree(ROOT / "compose", folder / "compose", ignore=shutil.ignore_patterns("*.env", "__pycache__"))
         programs = folder / "cache" / "polystore" / "stack"
         programs.mkdir(parents=True)
         (programs / cache.folder(REDIS).name).symlink_to(cache.folder(REDIS))
 
     def say(self, *words: str, code: int = 0) -> str:
-        mine = {"XDG_CACHE_HOME": str(self.folder / "cache"), "POLYSTORE_REDIS_PORT": str(self.port), "STACK": "native"}
+        mine = {"XDG_CACHE_HOME": str(self.folder / "cache"), "POLYSTORE_REDIS_PORT": str(self.port)}
+        mine |= {"STACK": self.stack, "COMPOSE_PROJECT_NAME": self.folder.name}
         command = [sys.executable, "-m", "compose", *words]
         done = subprocess.run(
             command, cwd=self.folder, env=os.environ | mine, capture_output=True, text=True, check=False
@@ -101,3 +104,32 @@ def test_data_stay_until_they_are_removed(checkout: Checkout) -> None:
     checkout.say("down", "--data")
     checkout.say("up", "redis")
     assert checkout.ask("EXISTS kept") == ":0"
+
+
+@pytest.fixture
+def by_docker(tmp_path: Path) -> Iterator[Checkout]:
+    """A project of its own, with the volumes of its own."""
+    if not docker.answers():
+        pytest.skip("docker: no engine answers, or it has no Compose; where one does, it is up and down for real")
+    port = own.free_ports(1)
+    folder = tmp_path / f"checkout-{port}"
+    folder.mkdir()
+    one = Checkout(folder, port, "docker")
+    yield one
+    one.say("down", "--data")
+
+
+def test_docker_gives_the_same_addresses_and_keeps_data_until_they_are_removed(by_docker: Checkout) -> None:
+    by_docker.say("up", "redis")
+    assert by_docker.ask("PING") == "+PONG"
+    assert by_docker.servers() == f"POLYSTORE_TEST_REDIS_URL=redis://:polystore-test@127.0.0.1:{by_docker.port}/0\n"
+    assert "(healthy)" in by_docker.say("status")
+    by_docker.ask("SET kept yes")
+    by_docker.say("down", "redis")
+    assert by_docker.servers() == ""
+    assert place.is_free(by_docker.port)
+    by_docker.say("up", "redis")
+    assert by_docker.ask("EXISTS kept") == ":1"
+    by_docker.say("down", "redis", "--data")
+    by_docker.say("up", "redis")
+    assert by_docker.ask("EXISTS kept") == ":0"

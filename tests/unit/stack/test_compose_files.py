@@ -14,6 +14,7 @@ import yaml
 
 from compose import docker
 from compose.native import place, stack
+from compose.native.recipes.postgresql import BUILTIN_LOCALE
 
 FILES = sorted(set(place.COMPOSE.glob("*.yaml")) - {docker.FILE})
 PORT = re.compile(r"127\.0\.0\.1:\$\{(POLYSTORE_[A-Z0-9_]+_PORT):-(\d+)\}")
@@ -111,18 +112,43 @@ def test_password_is_that_of_the_url(name: str) -> None:
     assert place.PASSWORD not in stack.RECIPES[name].url(1) or any(place.PASSWORD in text for text in texts)
 
 
-def test_the_profile_of_the_demo_names_servers_of_the_stack() -> None:
-    stores = tomllib.loads((place.COMPOSE / "polystore.toml").read_text())["stores"]
-    known = {urlsplit(one.url(one.port)).netloc for one in stack.RECIPES.values()}
-    named: list[str] = [store["url"] for store in stores.values()]
-    assert {urlsplit(url).netloc for url in named} <= known
-    assert len(stores) == 8
+@pytest.mark.parametrize(("name", "locale"), [("postgresql", BUILTIN_LOCALE), ("postgresql-old", ["--locale=C"])])
+def test_postgresql_is_made_for_utf8_whatever_the_locale(name: str, locale: list[str]) -> None:
+    """The locale C alone means SQL_ASCII, which the built-in locale refuses: the server ended at its first start."""
+    given = service(name)["environment"]["POSTGRES_INITDB_ARGS"].split()
+    assert given == ["--encoding=UTF8", *locale]
+
+
+def of_core() -> set[str]:
+    return {name for name in stack.RECIPES if "core" in service(name)["profiles"]}
+
+
+def named_in(configuration: str) -> set[str]:
+    """The servers whose addresses a configuration names."""
+    known = {urlsplit(one.url(one.port)).netloc: one.name for one in stack.RECIPES.values()}
+    stores = tomllib.loads((place.COMPOSE / configuration).read_text())["stores"]
+    return {known[urlsplit(store["url"]).netloc] for store in stores.values()}
+
+
+def test_the_configurations_of_the_demo_name_the_servers_of_their_profiles() -> None:
+    assert named_in("core.toml") == of_core()
+    assert named_in("polystore.toml") > of_core()
+    assert len(named_in("polystore.toml")) == 8
 
 
 def test_core_is_a_part_of_full() -> None:
-    profiles = {name: service(name)["profiles"] for name in stack.RECIPES}
-    assert {name for name, words in profiles.items() if "core" in words} == {"postgresql", "redis", "mongodb"}
-    assert all("full" in words for words in profiles.values())
+    assert of_core() == {"postgresql", "redis", "mongodb"}
+    assert all("full" in service(name)["profiles"] for name in stack.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("postgresql", "127.0.0.1"), ("postgresql-old", "127.0.0.1"), ("mysql", "--host=127.0.0.1"),
+     ("mongodb", '--host "$$HOSTNAME"'), ("influxdb", "http://localhost:8086")],
+)  # fmt: skip
+def test_server_that_an_image_runs_at_its_first_start_is_not_taken_for_the_real_one(name: str, address: str) -> None:
+    """It answers at a socket, at localhost alone, or at another port; MariaDB's image brings a check that knows it."""
+    assert any(address in word for word in service(name)["healthcheck"]["test"])
 
 
 def test_docker_compose_itself_accepts_the_files() -> None:

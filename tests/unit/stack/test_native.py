@@ -1,5 +1,6 @@
 """The tool behind `make up`: what is built once, what it says when it cannot, which processes are alive."""
 
+import json
 import os
 import platform
 import re
@@ -277,6 +278,57 @@ def test_a_docker_client_without_a_daemon_is_no_docker(monkeypatch: pytest.Monke
     assert not docker.answers()
     client.write_text("#!/bin/sh\n")
     assert docker.answers()
+
+
+MODEL = {
+    "services": {
+        "redis": {"volumes": [{"type": "volume", "source": "redis"}]},
+        "mysql": {"volumes": [{"type": "volume", "source": "mysql"}, {"type": "bind", "source": "/create.sql"}]},
+        "toxiproxy": {},
+    },
+    "volumes": {"redis": {"name": "mine_redis"}, "mysql": {"name": "mine_mysql"}},
+}
+FAKE = """#!/bin/sh
+echo "$*" >> {log}
+case "$*" in
+*" config "*) echo '{model}' ;;
+*" up "*mysql*) exit 1 ;;
+*" ps --services "*) echo redis ;;
+esac
+"""
+
+
+@pytest.fixture
+def docker_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A docker whose redis runs and whose mysql does not start; the file that it writes its words into."""
+    client, log = tmp_path / "docker", tmp_path / "words"
+    client.write_text(FAKE.format(log=log, model=json.dumps(MODEL)))
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+    monkeypatch.setenv("STACK", "docker")
+    monkeypatch.setattr(command, "SERVERS", tmp_path / "servers.env")
+    return log
+
+
+def test_docker_removes_the_data_of_the_servers_that_are_named_alone(docker_words: Path) -> None:
+    docker.down(["mysql", "toxiproxy"], data=True)
+    assert "volume rm --force mine_mysql" in docker_words.read_text().splitlines()
+    docker_words.unlink()
+    docker.down(["redis"], data=False)
+    assert "volume rm" not in docker_words.read_text()
+
+
+def test_server_that_docker_cannot_start_hides_none_of_the_others(docker_words: Path) -> None:
+    assert command.main(["up", "redis,mysql"]) == 1
+    assert (docker_words.with_name("servers.env")).read_text() == (
+        "POLYSTORE_TEST_REDIS_URL=redis://:polystore-test@127.0.0.1:16379/0\n"
+    )
+
+
+def test_without_docker_its_absence_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match="docker is not installed: STACK=native"):
+        docker.up(["redis"])
 
 
 def test_own_server_that_was_never_built_says_so() -> None:
