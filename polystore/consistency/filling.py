@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from polystore.consistency.delivery import Context
+from polystore.consistency.leases import held_on
 from polystore.consistency.leftovers import owe_leftovers
 from polystore.consistency.retries import Retries
 from polystore.consistency.targets import STAGES, Targets
@@ -16,6 +17,10 @@ from polystore.errors import PolystoreError
 from polystore.model import Backlog, TargetRow
 from polystore.protocols import Repository, SupportsCache, SupportsJournal
 from polystore.store import Store
+
+_END = "up to "
+"""Cursor of a copy that was owed all its records, before a version that none of them had: what was written since is
+owed to it by its commits. It stands in the journal, for whoever goes on, and ends with the filling it is of."""
 
 
 class Filling:
@@ -34,8 +39,6 @@ class Filling:
         """(entity type, copy) -> the most records a second that all processes together fill in, where there is one."""
         self.owed: dict[tuple[str, str], int] = {}
         """(entity type, copy) -> how many records this process has owed it in the filling under way."""
-        self._ends: dict[tuple[str, str], int] = {}
-        """(entity type, copy) -> a version that no record had which its backfill owed it."""
         self._since: dict[tuple[str, str], float] = {}
         """(entity type, copy) -> from when on what its rate allows was not owed yet, by the monotonic clock."""
         self._workers = 1
@@ -87,8 +90,7 @@ class Filling:
 
     def _look(self, copies: Iterable[TargetRow]) -> None:
         """Others may have ended a filling."""
-        filling = {(row.etype, row.name): row.cursor for row in copies}
-        self._ends = {place: end for place, end in self._ends.items() if filling.get(place) == ""}
+        filling = {(row.etype, row.name) for row in copies}
         self.owed = {place: count for place, count in self.owed.items() if place in filling}
         self._since = {place: at for place, at in self._since.items() if place in filling}
         self._filling = {name for _, name in filling}
@@ -101,23 +103,23 @@ class Filling:
             await self.empty(row)
             return
         place = row.etype, row.name
-        owed = backlog.retry.get(row.name, 0)
-        if row.cursor == "":
-            end = self._ends.get(place)
-            if end is None:
-                end = await self.home.call(Repository.newest, row.etype)
-                self._ends[place] = end
-            if backlog.oldest.get(row.name, end + 1) > end and not await self._leftovers(row, end):
+        if row.cursor is not None and row.cursor.startswith(_END):
+            end = int(row.cursor.removeprefix(_END))
+            if backlog.oldest.get(place, end + 1) > end and not await self._leftovers(row, end):
                 await self.home.call(SupportsJournal.set_target, replace(row, status="active"), row)
                 await self.targets.refresh()
             return
-        most = self.context.settings.batch_max
-        while owed <= most and row.status == "backfilling" and row.cursor != "" and (part := self._part(place)):
+        owed, most = backlog.owed.get(place, 0), self.context.settings.batch_max
+        while owed <= most and _has_more(row) and (part := self._part(place)):
             row = await self.home.call(SupportsJournal.backfill, row, part)
             self.context.env.crashpoint("backfill.step")
             owed += part
             self.owed[place] = self.owed.get(place, 0) + part
             self.retries.wake(row.name)
+        if row.cursor == "":
+            end = await self.home.call(Repository.newest, row.etype)
+            await self.home.call(SupportsJournal.set_target, replace(row, cursor=f"{_END}{end}"), row)
+            self._wake.set()  # perhaps nothing is owed any more
 
     def _part(self, place: tuple[str, str]) -> int:
         """How many records to owe next, so that all workers together keep to the rate: a chunk, or what has come
@@ -154,17 +156,15 @@ class Filling:
         copy = self.context.stores.get(row.name)
         if copy is None:
             return True  # as far as can be told here: who has the store looks
-        settings = self.context.settings
+        settings, now_us = self.context.settings, self.context.env.now_us()
+        turn = functools.partial(self._hold, row, settings.worker_dead_s)
         try:
-            found = await owe_leftovers(
-                self.home,
-                copy,
-                row,
-                end,
-                now_us=self.context.env.now_us(),
-                page_max=settings.batch_max,
-                turn=functools.partial(self._hold, row, settings.worker_dead_s),
-            )
+            if not await turn():
+                return True
+            async with held_on(turn, settings.worker_dead_s):  # a slow copy takes longer for a page
+                found = await owe_leftovers(
+                    self.home, copy, row, end, now_us=now_us, page_max=settings.batch_max, turn=turn
+                )
         except PolystoreError as e:  # later then: one copy that does not answer holds up no other
             self.context.report(f"{row.name} could not be compared with {self.home.name}: {e}")
             await self._hold(row, 0.0)  # perhaps it answers another process
@@ -177,3 +177,8 @@ class Filling:
         """One process reads all of a copy, that is enough."""
         lease = f"leftovers:{row.etype}:{row.name}"
         return await self.home.call(SupportsJournal.hold_lease, lease, self.context.worker, ttl_s)
+
+
+def _has_more(row: TargetRow) -> bool:
+    """Whether there may be records that the copy was not owed yet."""
+    return row.status == "backfilling" and (row.cursor is None or not (row.cursor == "" or row.cursor.startswith(_END)))

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from polystore.consistency.settings import Settings
 from polystore.env import Env
@@ -27,6 +28,24 @@ MARGIN_S = 1.0
 """By how much a holder takes its lease to be over before the journal does, for clocks that do not go alike."""
 REFUSED_S = 0.5
 """For so long nobody asks again for a lease that another process has."""
+
+
+@contextlib.asynccontextmanager
+async def held_on(hold: Callable[[], Awaitable[object]], ttl_s: float) -> AsyncGenerator[None]:
+    """Inside, however long it takes, `hold` goes on holding a lease of so many seconds."""
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(ttl_s / 4)
+            with contextlib.suppress(PolystoreError):  # asked again in a moment; if it is too late, `hold` finds out
+                await hold()
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Leases:
@@ -55,7 +74,7 @@ class Leases:
             raise Unavailable("another process writes to it now and is left this", store=store.name, operation="apply")
         term = self._terms[store.name]
         try:
-            async with self._holding(store):
+            async with held_on(functools.partial(self.held, store), self._ttl_s):
                 outcomes = await store.deliver(changes)
         except BaseException:
             self._unanswered.add(store.name)
@@ -80,22 +99,6 @@ class Leases:
                 self._asked[name] = now
                 self._until[name] = now + self._ttl_s - MARGIN_S if has else 0.0
         return self._env.monotonic() < self._until.get(name, 0.0)
-
-    @contextlib.asynccontextmanager
-    async def _holding(self, store: Store) -> AsyncGenerator[None]:
-        """Go on holding the lease inside, however long it takes."""
-        task = asyncio.create_task(self._hold(store))
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _hold(self, store: Store) -> None:
-        while True:
-            await asyncio.sleep(self._ttl_s / 4)
-            with contextlib.suppress(PolystoreError):  # asked again in a moment; what ends after the lease has failed
-                await self.held(store)
 
     async def give_up(self) -> None:
         """At the end, when nothing is delivered any more: others need not wait. Leases of stores that may still carry

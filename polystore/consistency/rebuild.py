@@ -169,7 +169,7 @@ class Rebuilder:
             # What was committed before the change over; of later writes, the vectors were made within them.
             time_us, version = self._switched.get(etype, (0, 0))
             on_its_way = backlog.oldest_us is not None and backlog.oldest_us <= time_us
-            going = {name for name in going if on_its_way or backlog.oldest.get(name, version + 1) <= version}
+            going = {name for name in going if on_its_way or backlog.oldest.get((etype, name), version + 1) <= version}
         rows = await line.home.call(SupportsJournal.targets)
         return bool(going) or any(
             row.etype == etype and row.name == store and row.status == "backfilling" for row in rows

@@ -5,7 +5,8 @@ is owed again all that it may have been brought in the last `Settings.kept_s` be
 that began anew have another identity, and are filled like a new copy.
 
 No clocks are compared: at each look the line notes the version from which on everything is delivered later, and keeps
-that together with the run id as a mark in the journal, so that also who opens the stores next knows.
+that together with the run id as a mark in the journal, so that also who opens the stores next knows. One mark for each
+type: who knows other types than this process sees to these.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from polystore.consistency.targets import STAGES
 from polystore.errors import PolystoreError
-from polystore.model import Commit, Instance, RetryRow, Settlement
+from polystore.model import Backlog, Commit, Instance, RetryRow, Settlement
 from polystore.protocols import Repository, SupportsJournal
 from polystore.store import Store
 
@@ -30,10 +31,10 @@ Floors = Mapping[str, int]
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A copy as it was last seen: `floors` is of `kept_s` before that."""
+    """A copy of a type as it was last seen: `floor` is of `kept_s` before that."""
 
     run_id: str
-    floors: Floors
+    floor: int
 
 
 class Runs:
@@ -48,7 +49,8 @@ class Runs:
         self.returned: Callable[[str], Awaitable[None]] = _nobody
         """Told of a copy that was started again: it may be what it was long before."""
         self._line = line
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[tuple[str, str], Seen] = {}
+        """(entity type, copy) -> what is remembered of it."""
         self._noted: dict[str, deque[tuple[float, Floors]]] = {}
         self._next = 0.0
 
@@ -59,6 +61,7 @@ class Runs:
             return
         self._next = context.env.monotonic() + context.settings.look_s
         cached = set(context.caches.values())
+        newest, backlog = await self._standing()
         for name in line.targets.all_names():
             store = context.stores.get(name)
             if store is None or name in cached or name.startswith(STAGES):
@@ -66,44 +69,59 @@ class Runs:
             self.sure.discard(name)
             if store.breaker.open:
                 continue
+            floors = {
+                etype: min(newest[etype], backlog.oldest.get((etype, name), newest[etype]))
+                for etype in self._etypes(name)
+                if etype in newest
+            }
             try:
-                floors = await self._floors(name)
                 await self._compare(store, await store.call(Repository.ping), floors)
             except PolystoreError as e:
                 context.report(f"what {name} may have lost is looked for later: {e}")
                 continue
             self.sure.add(name)
 
-    async def _floors(self, name: str) -> Floors:
-        """Taken before the copy is asked: what is delivered meanwhile is later."""
+    def _etypes(self, name: str) -> list[str]:
+        """The types that a copy has, but for those that only other processes know: these see to them."""
+        return [etype for etype in self._line.targets.etypes(name) if etype in self._line.context.types]
+
+    async def _standing(self) -> tuple[Floors, Backlog]:
+        """For each type a version below which nothing is in the outbox or to be written, and what retry rows owe. Taken
+        before the copies are asked: what is delivered meanwhile is later."""
         line = self._line
-        owed = line.backlog.oldest.get(name)
-        found: dict[str, int] = {}
-        for etype in line.targets.etypes(name):
-            newest = await line.home.call(Repository.newest, etype)
-            found[etype] = newest if owed is None else min(newest, owed)
-        return found
+        etypes = dict.fromkeys(etype for name in line.targets.all_names() for etype in self._etypes(name))
+        newest = {etype: await line.home.call(Repository.newest, etype) for etype in etypes}
+        backlog = await line.home.call(SupportsJournal.backlog)
+        return {etype: min(version, backlog.unsent.get(etype, version)) for etype, version in newest.items()}, backlog
 
     async def _compare(self, store: Store, instance: Instance, floors: Floors) -> None:
         name, journal = store.name, self._line.home
-        seen = self._seen.get(name)
-        if seen is None or seen.run_id != instance.run_id:  # another process may have seen to it already
-            mark = await journal.call(SupportsJournal.mark, _mark(name))
-            seen = None if mark is None else msgspec.json.decode(mark, type=Seen)
-        for row in [row for row in self._line.targets.rows() if row.name == name and row.status != "off"]:
+        for row in [row for row in self._line.targets.rows() if row.name == name and row.etype in floors]:
             if row.data_id != instance.data_id:
                 self._line.context.report(f"the data of {name} began anew; {row.etype} is filled again")
                 await self.anew(name, row.etype)
+        first, lost = {**floors}, dict[str, int]()
+        for etype in floors:
+            seen = self._seen.get((etype, name))
+            if seen is None or seen.run_id != instance.run_id:  # another process may have seen to it already
+                mark = await journal.call(SupportsJournal.mark, _mark(etype, name))
+                seen = None if mark is None else msgspec.json.decode(mark, type=Seen)
+            if seen is not None:
+                self._seen[etype, name] = seen
+                first[etype] = seen.floor
+                if seen.run_id != instance.run_id:
+                    lost[etype] = seen.floor
         noted = self._noted.setdefault(name, deque())
-        if seen is not None and seen.run_id != instance.run_id:
-            await self._owe_again(store, seen.floors)
+        if lost:
+            await self._owe_again(store, lost)
             await self.returned(name)
             noted.clear()
-        since = self._since(noted, floors if seen is None else {**floors, **seen.floors}, floors)
-        now = Seen(instance.run_id, since)
-        if now != seen:
-            await journal.commit(Commit([], marks={_mark(name): msgspec.json.encode(now).decode()}))
-        self._seen[name] = now
+        since = self._since(noted, first, floors)
+        now = {(etype, name): Seen(instance.run_id, floor) for etype, floor in since.items()}
+        if new := {place: one for place, one in now.items() if one != self._seen.get(place)}:
+            marks = {_mark(*place): msgspec.json.encode(one).decode() for place, one in new.items()}
+            await journal.commit(Commit([], marks=marks))
+        self._seen |= now
 
     def _since(self, noted: deque[tuple[float, Floors]], first: Floors, floors: Floors) -> Floors:
         """What was noted `kept_s` ago; `first` until so much time has passed here."""
@@ -118,8 +136,8 @@ class Runs:
     async def _owe_again(self, store: Store, floors: Floors) -> None:
         context, journal, name = self._line.context, self._line.home, store.name
         number, size = 0, context.settings.backfill_chunk
-        for etype in self._line.targets.etypes(name):
-            after = floors.get(etype)
+        for etype, floor in floors.items():
+            after: int | None = floor
             while after is not None:
                 rows = await journal.call(SupportsJournal.written_since, etype, after, size)
                 now_us = context.env.now_us()
@@ -135,8 +153,8 @@ class Runs:
         self._line.retries.wake(name)
 
 
-def _mark(name: str) -> str:
-    return f"run of {name}"
+def _mark(etype: str, name: str) -> str:
+    return f"run of {name}: {etype}"
 
 
 async def _nobody(name: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from polystore.model.records import Key, Value
 
@@ -91,14 +91,37 @@ class TargetRow(Value, frozen=True, gc=False):
 
 
 class Backlog(Value, frozen=True, gc=False):
-    """What one journal still owes. oldest: copy -> the smallest `min_version` of its retry rows, parked ones left
-    out."""
+    """What one journal still owes. retry, parked: copy -> how many rows. owed, oldest: (entity, copy) -> how many
+    rows that are not parked, and the smallest `min_version` of them. unsent: entity -> the smallest version in the
+    outbox."""
 
     outbox: int
     oldest_us: int | None
     retry: Mapping[str, int]
     parked: Mapping[str, int]
-    oldest: Mapping[str, int] = {}
+    owed: Mapping[tuple[str, str], int] = {}
+    oldest: Mapping[tuple[str, str], int] = {}
+    unsent: Mapping[str, int] = {}
+
+    @classmethod
+    def counted(cls, outbox: Iterable[Sequence[Any]], retry: Iterable[Sequence[Any]], noted: int = 0) -> Backlog:
+        """From the outbox, by entity: (entity, rows, smallest time of creation, smallest version); and from the retry
+        rows, by copy, entity and whether they are parked: (copy, entity, parked, rows, smallest `min_version`).
+        `noted`: what triggers noted is owed, too."""
+        unsent: dict[str, int] = {}
+        created: list[int] = []
+        for etype, rows, created_us, version in outbox:
+            noted += rows
+            created.append(created_us)
+            unsent[etype] = version
+        counts: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        owed: dict[tuple[str, str], int] = {}
+        oldest: dict[tuple[str, str], int] = {}
+        for name, etype, parked, rows, version in retry:
+            counts[bool(parked)][name] = counts[bool(parked)].get(name, 0) + rows
+            if not parked:
+                owed[etype, name], oldest[etype, name] = rows, version
+        return cls(noted, min(created, default=None), *counts, owed, oldest, unsent)
 
 
 class StoredVector(Value, frozen=True, gc=False):

@@ -198,14 +198,20 @@ class Journal(KeptBodies):
         self._retry[row.target][row.key] = row
 
     def backlog(self) -> Backlog:
-        oldest_us = min((owed.created_us for owed in self.outbox.values()), default=None)
-        retry = self._counts(parked=False)
-        versions = {name: min(r.min_version for r in self._owed_rows(name, None, parked=False)) for name in retry}
-        return Backlog(len(self.outbox), oldest_us, retry, self._counts(parked=True), versions)
-
-    def _counts(self, *, parked: bool) -> dict[str, int]:
-        counts = {name: sum(1 for _ in self._owed_rows(name, None, parked=parked)) for name in self._retry}
-        return {name: count for name, count in counts.items() if count}
+        unsent: dict[str, list[Owed]] = {}
+        for owed in self.outbox.values():
+            unsent.setdefault(owed.row.key.etype, []).append(owed)
+        retry: dict[tuple[str, str, bool], list[int]] = {}
+        for name, rows in self._retry.items():
+            for row in rows.values():
+                retry.setdefault((name, row.key.etype, row.state == "p"), []).append(row.min_version)
+        return Backlog.counted(
+            [
+                (etype, len(some), min(one.created_us for one in some), min(one.row.version for one in some))
+                for etype, some in unsent.items()
+            ],
+            [(*place, len(versions), min(versions)) for place, versions in retry.items()],
+        )
 
     # -- placements, targets, marks ---------------------------------------------------------------------------
 

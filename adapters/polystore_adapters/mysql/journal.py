@@ -24,7 +24,7 @@ from polystore.relational.records import by_table
 from polystore_adapters.mysql.bodies import settle_held
 from polystore_adapters.mysql.commit import keep
 from polystore_adapters.mysql.dialect import decode_json, encode_json, ident
-from polystore_adapters.mysql.graph import SNAPSHOT, slot_of
+from polystore_adapters.mysql.graph import slot_of
 from polystore_adapters.mysql.locks import bucket, lock
 from polystore_adapters.mysql.pool import Pool, Session
 from polystore_adapters.mysql.records import Tables
@@ -203,17 +203,12 @@ async def drop(pool: Pool, target: str | None, keys: Sequence[Key] | None) -> in
 
 
 async def backlog(pool: Pool) -> Backlog:
-    async with pool.transaction(begin=SNAPSHOT) as db:
-        ((outbox, oldest),) = await db.fetch("SELECT COUNT(*), MIN(created_at) FROM ps_outbox")
-        rows = await db.fetch("SELECT target, state = 'p', COUNT(*), MIN(min_version) FROM ps_retry GROUP BY 1, 2")
-    counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
-    versions: dict[str, int] = {}
-    for target, is_parked, count, version in rows:
-        counted = counts[bool(is_parked)]
-        counted[target] = counted.get(target, 0) + count
-        if not is_parked:
-            versions[target] = version
-    return Backlog(outbox, oldest, counts[False], counts[True], versions)
+    async with pool.snapshot() as db:
+        outbox = await db.fetch("SELECT etype, COUNT(*), MIN(created_at), MIN(version) FROM ps_outbox GROUP BY 1")
+        retry = await db.fetch(
+            "SELECT target, etype, state = 'p', COUNT(*), MIN(min_version) FROM ps_retry GROUP BY 1, 2, 3"
+        )
+    return Backlog.counted(outbox, retry)
 
 
 # -- placements, targets, marks -----------------------------------------------------------------------------------
@@ -281,7 +276,7 @@ async def backfill(pool: Pool, tables: Tables, row: TargetRow, limit: int) -> Ta
             found = await db.fetch(table.first_keys_sql, limit + 1)
         else:
             tenant, id = decode_json(row.cursor)
-            found = await db.fetch(table.keys_sql, tenant, table.key_value(id), limit + 1)
+            found = await db.fetch(table.keys_sql, tenant, table.key_value(id), tenant, limit + 1)
         now = pool.clock.now_us()
         await _owe(
             db,

@@ -218,17 +218,13 @@ async def drop(pool: Pool, target: str | None, keys: Sequence[Key] | None) -> in
 
 async def backlog(pool: Pool, tables: Tables) -> Backlog:
     async with pool.transaction(begin="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as db:
-        outbox, oldest = await db.row("SELECT count(*), min(created_at) FROM ps_outbox")
-        if any(table.shared for table in tables.values()):  # what triggers noted is owed, too
-            outbox += await db.value("SELECT count(*) FROM ps_touch")
-        rows = await db.fetch("SELECT target, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2")
-    counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
-    versions: dict[str, int] = {}
-    for target, is_parked, count, version in rows:
-        counts[is_parked][target] = count
-        if not is_parked:
-            versions[target] = version
-    return Backlog(outbox, oldest, counts[False], counts[True], versions)
+        outbox = await db.fetch("SELECT etype, count(*), min(created_at), min(version) FROM ps_outbox GROUP BY 1")
+        retry = await db.fetch(
+            "SELECT target, etype, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2, 3"
+        )
+        shared = any(table.shared for table in tables.values())
+        touched: int = await db.value("SELECT count(*) FROM ps_touch") if shared else 0
+    return Backlog.counted(outbox, retry, touched)
 
 
 # -- placements, targets, marks -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -245,16 +245,10 @@ def drop(db: sqlite3.Connection, target: str | None, keys: Sequence[Key] | None)
 
 
 def backlog(db: sqlite3.Connection) -> Backlog:
-    outbox, oldest = db.execute("SELECT count(*), min(created_at) FROM ps_outbox").fetchone()
+    outbox = db.execute("SELECT etype, count(*), min(created_at), min(version) FROM ps_outbox GROUP BY 1")
+    retry = db.execute("SELECT target, etype, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2, 3")
     (touched,) = db.execute("SELECT count(*) FROM ps_touch").fetchone()
-    counts: Mapping[bool, dict[str, int]] = {False: {}, True: {}}
-    versions: dict[str, int] = {}
-    sql = "SELECT target, state = 'p', count(*), min(min_version) FROM ps_retry GROUP BY 1, 2"
-    for target, parked, count, version in db.execute(sql):
-        counts[bool(parked)][target] = count
-        if not parked:
-            versions[target] = version
-    return Backlog(outbox + touched, oldest, counts[False], counts[True], versions)
+    return Backlog.counted(outbox, retry, touched)
 
 
 # -- placements, targets, marks -----------------------------------------------------------------------------------

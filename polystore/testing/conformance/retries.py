@@ -15,8 +15,9 @@ from polystore.testing.conformance.base import (
     commit,
     key_of,
     put,
+    write,
 )
-from polystore.testing.conformance.entities import NUMBERED, THING
+from polystore.testing.conformance.entities import NUMBERED, THING, Numbered
 from polystore.testing.conformance.outbox import HOUR_US, TYPES, Journal, JournalCase, owed
 
 
@@ -78,9 +79,9 @@ class RetriesConformance(JournalCase):
         await store.settle(Settlement(done=[Done("copy", key, 4), Done("copy", key_of(THING, "a", "acme"), 9)]))
         assert (await store.backlog()).retry == {"copy": 2, "search": 1}
         await store.settle(Settlement(owed=[owed("copy", "c", 3), owed("copy", "d", 1, state="p")]))
-        assert (await store.backlog()).oldest == {"copy": 3, "search": 5}
+        assert (await store.backlog()).oldest == {(THING.name, "copy"): 3, (THING.name, "search"): 5}
         await store.settle(Settlement(done=[Done("copy", key_of(THING, "c"), 3), Done("copy", key_of(THING, "d"), 1)]))
-        assert (await store.backlog()).oldest == {"copy": 5, "search": 5}
+        assert (await store.backlog()).oldest == {(THING.name, "copy"): 5, (THING.name, "search"): 5}
         await store.settle(Settlement(done=[Done("copy", key, 5)]))
         await store.settle(Settlement(done=[Done("copy", key, 5)]))
         assert (await store.backlog()).retry == {"copy": 1, "search": 1}
@@ -209,14 +210,25 @@ class RetriesConformance(JournalCase):
         empty = await store.backlog()
         assert (empty.outbox, empty.oldest_us, empty.retry, empty.parked) == (0, None, {}, {})
         before = self.env.now_us()
-        await commit(store, put("a"), put("b"))
+        a, b = await commit(store, put("a"), put("b"))
         self.env.forward(100)
         await commit(store, put("c"))
         await store.settle(Settlement(owed=[owed("copy", "a", 1), owed("search", "b", 1, state="p")]))
         backlog = await store.backlog()
         assert (backlog.outbox, backlog.retry, backlog.parked) == (3, {"copy": 1}, {"search": 1})
+        assert (backlog.owed, backlog.unsent) == ({(THING.name, "copy"): 1}, {THING.name: min(a.version, b.version)})
         assert backlog.oldest_us is not None
         assert before - 1_000_000 <= backlog.oldest_us <= before + 50_000_000
+        await store.set_target(TargetRow(NUMBERED.name, "copy", 0, "active"))
+        number = write("put", NUMBERED, Numbered(7))
+        (late,) = await commit(store, number)
+        other = owed("copy", "7", late.version, key=number.key)
+        await store.settle(Settlement([a.version, b.version], [other, owed("copy", "b", 2)]))
+        backlog = await store.backlog()
+        assert backlog.owed == {(THING.name, "copy"): 2, (NUMBERED.name, "copy"): 1}
+        assert backlog.oldest == {(THING.name, "copy"): 1, (NUMBERED.name, "copy"): late.version}
+        assert backlog.unsent.keys() == {THING.name, NUMBERED.name}
+        assert max(a.version, b.version) < backlog.unsent[THING.name] < backlog.unsent[NUMBERED.name] == late.version
 
 
 async def letters(store: Journal, target: str | None, limit: int) -> list[RetryRow]:

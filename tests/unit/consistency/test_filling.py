@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from msgspec.structs import replace
 
 from polystore.consistency import DataConsistencyManager
-from polystore.model import Page, Placement, TargetRow
+from polystore.entity import entity, entity_types
+from polystore.errors import Unavailable
+from polystore.facets import FullText
+from polystore.model import Commit, Page, Placement, TargetRow
+from polystore.protocols import Layout
+from tests.unit.consistency.test_stage import Service
 from tests.unit.consistency.world import World, simulated, until
 
 COUNT, CHUNK, BATCH, POLL_S = 400, 20, 10, 1.0
@@ -120,5 +126,80 @@ def test_a_copy_that_begins_anew_while_it_is_filled_is_filled_from_the_beginning
         vars(home)["backfill"] = late
         await filled(world, manager)
         assert begun
+
+    simulated(test)
+
+
+@entity()
+@dataclass
+class Word:
+    id: str
+    text: Annotated[str, FullText()]
+
+
+def test_what_waits_for_an_embedder_holds_up_no_filling_of_another_type() -> None:
+    service = Service()
+    service.error = ConnectionError("refused")
+
+    async def test(world: World) -> None:
+        world.types |= entity_types([Word])
+        word = world.types["word"]
+        world.servers["home"].prepare([Layout(word, True, frozenset())], create=True)
+        world.servers["vectors"].prepare([Layout(word, False, frozenset({"full_text"}))], create=True)
+        before = await world.manager(placements={"word": Placement("word", "home", {})}, batch_max=BATCH)
+        for i in range(3 * BATCH):
+            await world.put(before, f"n{i}", f"글 {i}")
+            write = world.write(before, f"w{i}", "말")
+            await before.write("word", [replace(write, key=replace(write.key, etype="word"))])
+        await before.stop()
+        placed = {"word": Placement("word", "home", {"full_text": "vectors"})}
+        manager = await world.manager(placements=placed, batch_max=BATCH, backfill_chunk=CHUNK)
+        rows = manager.line("word").targets.rows
+        await until(lambda: [row.status for row in rows("word")] == ["active"])
+        assert world.servers["home"].backlog().owed["note", "vectors"] > BATCH
+        assert len(world.servers["vectors"].part("word", "").rows) == 3 * BATCH
+
+    simulated(test, embedder=service)
+
+
+def test_processes_do_not_take_turns_at_a_copy_that_needs_longer_for_a_page_than_a_lease_lasts() -> None:
+    async def test(world: World) -> None:
+        copy, pages = world.copies["vectors"], 0
+        manager = await joined(world)
+        other = await world.manager(batch_max=COUNT // 4)
+        scanned = copy.inner.scan
+
+        async def scan(etype: str, tenant: str, span: Any, cursor: str | None, limit: int) -> Page:
+            nonlocal pages
+            pages += 1
+            await asyncio.sleep(manager.settings.worker_dead_s + 2.0)
+            return await scanned(etype, tenant, span, cursor, COUNT // 4)
+
+        vars(copy)["scan"] = scan
+        await filled(world, manager)
+        assert pages <= 5
+        assert not other.problems
+
+    simulated(test)
+
+
+def test_what_was_deleted_between_two_fillings_of_a_copy_is_looked_for_by_who_has_seen_only_the_first() -> None:
+    async def test(world: World) -> None:
+        home, copy = world.servers["home"], world.copies["vectors"]
+        held_up = Unavailable("it does not take this one", store="vectors")
+        copy.refuses = lambda change: held_up if change.key.id == "n399" else None
+        manager = await joined(world)
+        await until(lambda: len(world.servers["vectors"].part("note", "").rows) == COUNT - 1)
+        await asyncio.sleep(3 * POLL_S)  # it has seen the end of the first filling
+        row = next(row for row in home.targets() if row.name == "vectors")
+        home.set_target(replace(row, status="off", cursor=None))
+        home.commit([Commit([world.write(manager, "n000", None)])])
+        home.set_target(replace(row, cursor=None))
+        again = home.backfill(replace(row, cursor=None), COUNT)  # by another process, between two looks of this one
+        assert again.cursor == ""
+        copy.refuses = lambda change: None
+        rows = manager.line("note").targets.rows
+        await until(lambda: [row.status for row in rows("note") if row.name == "vectors"] == ["active"])
+        assert world.text("vectors", "n000") is None
 
     simulated(test)
