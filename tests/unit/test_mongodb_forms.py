@@ -7,6 +7,7 @@ from typing import Any
 
 import bson
 import pytest
+from bson.errors import InvalidBSON, InvalidDocument
 from bson.raw_bson import RawBSONDocument
 from polystore_adapters.mongodb.conditions import query, sorting
 from polystore_adapters.mongodb.documents import Codec, whole_and_rest
@@ -20,10 +21,12 @@ from pymongo import errors as driver
 from polystore import text
 from polystore.errors import (
     ConfigurationError,
+    DecodeError,
     IntegrityViolation,
     InvalidData,
     OutcomeUnknown,
     PermissionDenied,
+    RateLimited,
     SchemaMismatch,
     StoreError,
     StoreFull,
@@ -118,6 +121,15 @@ ERRORS: list[tuple[Exception, bool, type[Exception]]] = [
     (driver.AutoReconnect("secret"), True, OutcomeUnknown),
     (driver.NetworkTimeout("secret"), True, OutcomeUnknown),
     (driver.NotPrimaryError("secret"), True, Unavailable),
+    (driver.NotPrimaryError("secret", {"code": 13435}), True, Unavailable),
+    (driver.NotPrimaryError("secret", {"code": 11602}), False, Unavailable),
+    (driver.NotPrimaryError("secret", {"code": 11602}), True, OutcomeUnknown),
+    (driver.NotPrimaryError("secret", {"code": 91}), True, OutcomeUnknown),
+    (driver.BulkWriteError({"writeErrors": [{"code": 16908292, "errmsg": "secret"}]}), False, Unavailable),
+    (driver.BulkWriteError({"writeConcernErrors": [{"code": 64, "errmsg": "secret"}]}), True, OutcomeUnknown),
+    (driver.CursorNotFound("secret", 43), False, Unavailable),
+    (InvalidBSON("secret"), False, DecodeError),
+    (InvalidDocument("secret"), True, InvalidData),
     (driver.InvalidOperation("secret"), True, Unavailable),
     (driver.ConfigurationError("secret"), False, ConfigurationError),
     (driver.DuplicateKeyError("secret", 11000), True, IntegrityViolation),
@@ -138,9 +150,19 @@ ERRORS: list[tuple[Exception, bool, type[Exception]]] = [
             (112, True, Unavailable),
             (121, True, InvalidData),
             (10334, True, ValueTooLarge),
-            (11600, True, Unavailable),
+            (11600, False, Unavailable),
             (13436, False, Unavailable),
             (14031, True, StoreFull),
+            (89, True, OutcomeUnknown),
+            (89, False, Unavailable),
+            (133, False, Unavailable),  # a router without a primary
+            (134, False, Unavailable),  # a member that has just started
+            (175, False, Unavailable),
+            (365, True, Unavailable),
+            (462, True, RateLimited),
+            (67, False, SchemaMismatch),
+            (171, True, InvalidData),
+            (17280, True, ValueTooLarge),
             (16908292, True, Unavailable),
             (999_999, True, StoreError),
         )
@@ -164,6 +186,7 @@ def test_what_is_not_ours_is_the_driver_s() -> None:
         {"collections": {"x": {"indexes": {"ps_text": {"keys": {"a": 1}}}}}},
         {"collections": {"x": {"sharding": 1}}},
         {"collections": {"x": {"shard_key": {"ps_tenant": 1}}}},
+        {"collections": {"x": {"shard_key": {"_id": 1}, "capped_bytes": 1 << 20}}},
     ):
         with pytest.raises(ConfigurationError, match="options of a mongodb: store"):
             parse(wrong)

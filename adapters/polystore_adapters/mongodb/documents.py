@@ -87,6 +87,12 @@ def id_of(key: Key) -> Document:
     return {"tenant": key.tenant, "id": key.id}
 
 
+def version_of(document: Document) -> int:
+    """-1: it has none, and any change replaces it."""
+    version = document.get("ps_version")
+    return version if isinstance(version, int) else -1
+
+
 class Codec:
     """Records of one entity to and from documents."""
 
@@ -169,11 +175,15 @@ class Codec:
 
     def record(self, etype: str, document: Document, now_us: int) -> Record:
         """The record of a document; the tombstone, where it is one or its time is over."""
-        id, version, updated_us = document["_id"], document["ps_version"], document["ps_updated_us"]
-        key, expires_us = Key(id["tenant"], etype, id["id"]), document.get("ps_expires_us", 0)
+
+        def own(name: str, kind: str = "int", usual: Any = None) -> Any:
+            return self._decoded(document, name, kind, document.get(name, usual))
+
+        key = Key(document["_id"]["tenant"], etype, document["_id"]["id"])
+        version, updated_us, expires_us = own("ps_version"), own("ps_updated_us"), own("ps_expires_us", usual=0)
         if document.get("ps_deleted") or 0 < expires_us <= now_us:
             return Record(key, version, None, b"", updated_us)
-        return Record(key, version, self.decode(document), document["ps_hash"], updated_us, expires_us)
+        return Record(key, version, self.decode(document), own("ps_hash", "bytes"), updated_us, expires_us)
 
     def made_anew(self, raw: Document) -> Document:
         """A raw document whose fields are as they shall be, with what is made of them."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import bson
 from bson import Decimal128, Int64
 from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 from bson.raw_bson import RawBSONDocument
 from pymongo import AsyncMongoClient
 
@@ -39,7 +39,12 @@ class _Decimal(TypeDecoder):
         return value.to_decimal()
 
 
-RAW: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD)
+RAW: CodecOptions[Document] = CodecOptions(
+    tz_aware=True,
+    tzinfo=UTC,
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,  # one that Python has not is no reason to read nothing
+)
 """Values as the driver has them: what is read can be written again."""
 PLAIN: CodecOptions[Document] = RAW.with_options(type_registry=TypeRegistry([_Int(), _Decimal()]))
 """Values as bodies have them."""

@@ -39,8 +39,9 @@ class Held:
             "ps_scan": {"key": {"ps_tenant": 1, "ps_h": 1, "_id.id": 1}},
             "ps_key": {"key": {"ps_tenant": 1} | key},
             "ps_newest": {"key": {"ps_version": -1}},
-            "ps_purge": {"key": {"ps_purge_at": 1}, "expireAfterSeconds": 0},
         }
+        if self.options.capped_bytes is None:  # a capped one forgets by itself, and MongoDB refuses it such an index
+            found["ps_purge"] = {"key": {"ps_purge_at": 1}, "expireAfterSeconds": 0}
         # Unique values are held by the home: a copy may meet two records' changes in either order.
         for field in dict.fromkeys((*self.entity.index, *self.entity.unique)):
             timed = self.entity.fields[field].kind.name == "datetime"

@@ -33,6 +33,8 @@ class CollectionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             raise ValueError("capped_documents needs capped_bytes")
         if self.shard_key is not None and self.shard_key.keys() != {"_id"}:
             raise ValueError("shard_key is { _id = 1 } or { _id = 'hashed' }")
+        if self.shard_key is not None and self.capped_bytes is not None:
+            raise ValueError("capped_bytes and shard_key: MongoDB has no capped collections on shards")
         if reserved := [name for name in self.indexes if name.startswith(("ps_", "_id"))]:
             raise ValueError(f"indexes: names that begin with ps_ and _id are taken: {', '.join(reserved)}")
 

@@ -94,7 +94,7 @@ class _Preparation:
 
     async def carry_out(self) -> None:
         held, migration = self.held, self._migration
-        if self._there is None:
+        if self._there is None or self._schema is None:  # without a schema, making it may have ended in the middle
             await self._make()
         await self._indexes(self._there or {})
         if migration is not None and self._made_of_other(migration):
@@ -118,7 +118,7 @@ class _Preparation:
         try:
             await database.command({"create": held.etype, **capped})
         except OperationFailure as error:
-            if error.code != COLLECTION_EXISTS:  # another process was faster
+            if error.code != COLLECTION_EXISTS:
                 raise
         if options.shard_key is None:
             return
@@ -146,16 +146,21 @@ class _Preparation:
     async def _documents(self, migration: Migration) -> None:
         """Carry the live documents along. One that somebody writes meanwhile is as declared by that."""
         held = self.held
-        page: list[ReplaceOne[RawBSONDocument]] = []
+        page: dict[tuple[str, str], ReplaceOne[RawBSONDocument]] = {}
         async for raw in each(held.documents.find({"ps_tenant": {"$exists": True}}), RAW):
             new = held.codec.made_anew(self._carried(raw, migration))
             if new != raw:
-                page.append(ReplaceOne({"_id": raw["_id"], "ps_version": raw["ps_version"]}, packed(new)))
+                same = {"_id": raw["_id"], "ps_version": raw["ps_version"]}
+                page[raw["_id"]["tenant"], raw["_id"]["id"]] = ReplaceOne(same, packed(new))
             if len(page) == PAGE:
-                await held.documents.bulk_write(page, ordered=False)
-                page = []
+                await self._replace(page)
+                page = {}
+        await self._replace(page)
+
+    async def _replace(self, page: Mapping[tuple[str, str], ReplaceOne[RawBSONDocument]]) -> None:
+        """In the order in which all writers take documents: FerretDB locks them."""
         if page:
-            await held.documents.bulk_write(page, ordered=False)
+            await self.held.documents.bulk_write([page[key] for key in sorted(page)], ordered=False)
 
     def _carried(self, raw: Document, migration: Migration) -> Document:
         """`Migration.carry_out`, on the fields of a document."""

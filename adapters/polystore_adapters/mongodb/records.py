@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from bson.raw_bson import RawBSONDocument
@@ -12,7 +12,7 @@ from pymongo.errors import BulkWriteError
 
 from polystore.errors import DecodeError, IntegrityViolation, OutcomeUnknown, PolystoreError, Unavailable
 from polystore.model import APPLIED, STALE, UNREADABLE, Change, HashSpan, Key, Outcome, Page, Record, Stamp
-from polystore_adapters.mongodb.documents import id_of
+from polystore_adapters.mongodb.documents import id_of, version_of
 from polystore_adapters.mongodb.driver import Document, listed
 from polystore_adapters.mongodb.errors import DUPLICATE, by_code, details
 from polystore_adapters.mongodb.held import META, AllHeld, Held
@@ -20,6 +20,7 @@ from polystore_adapters.mongodb.server import Server
 
 KEYS = 1_000
 """Keys of one query."""
+_Write: TypeAlias = InsertOne[RawBSONDocument] | UpdateOne
 
 
 def live(tenant: str, now_us: int) -> Document:
@@ -70,13 +71,15 @@ async def scan(server: Server, held: Held, tenant: str, span: HashSpan, cursor: 
 
 
 def _stamp(held: Held, document: Document) -> Stamp:
+    id, h, version = document["_id"]["id"], document["ps_h"], max(0, version_of(document))
     try:
-        body = held.codec.decode(document)
+        body = held.codec.record(held.etype, document, 0).body
     except DecodeError:
-        return Stamp(document["_id"]["id"], document["ps_h"], document["ps_version"], b"", fault=UNREADABLE)
+        body = None
+    if body is None:
+        return Stamp(id, h, version, b"", fault=UNREADABLE)
     fault = "" if held.full_text is None else held.full_text.fault(document, body)
-    content = held.entity.content_hash(body)
-    return Stamp(document["_id"]["id"], document["ps_h"], document["ps_version"], content, fault=fault)
+    return Stamp(id, h, version, held.entity.content_hash(body), fault=fault)
 
 
 async def newest(server: Server, held: Held) -> int:
@@ -84,7 +87,7 @@ async def newest(server: Server, held: Held) -> int:
     with server.speaking():
         top = await listed(held.documents.find({}, {"ps_version": 1}).sort("ps_version", -1).limit(1))
         gone = await server.collection(META).find_one({"_id": held.newest_id()})
-    return max([0, *(int(one["ps_version"]) for one in (*top, gone) if one is not None)])
+    return max([0, *(version_of(one) for one in (*top, gone) if one is not None)])
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -117,84 +120,77 @@ async def _apply(
     with server.speaking():
         asked = {"_id": {"$in": [id_of(key) for key in changes]}}
         found = await listed(held.documents.find(asked, {"ps_version": 1}))
-    stands = {Key(one["_id"]["tenant"], held.etype, one["_id"]["id"]): one.get("ps_version", -1) for one in found}
+    stands = {Key(one["_id"]["tenant"], held.etype, one["_id"]["id"]): version_of(one) for one in found}
     newer = [key for key, change in changes.items() if change.replaces(stands.get(key, -1))]
     gone = [changes[key].version for key in newer if changes[key].deleted]
     with server.speaking(sent=True):
         if gone:
             top = {"$max": {"ps_version": max(gone)}}
             await server.collection(META).update_one({"_id": held.newest_id()}, top, upsert=True)
-        refused = await _write(held, newer, stands.keys(), changes, documents, server.place)
+        refused = await _Batch(server.place, held, changes, documents).write(newer, stands.keys())
     outcomes = dict.fromkeys(changes, STALE) | dict.fromkeys(newer, APPLIED)
     return outcomes | {key: Outcome("rejected", error) for key, error in refused.items()}
 
 
-async def _write(
-    held: Held,
-    keys: Sequence[Key],
-    there: Collection[Key],
-    changes: Mapping[Key, Change],
-    documents: Mapping[Key, bytes],
-    place: str,
-) -> dict[Key, PolystoreError]:
-    """The keys whose documents were refused.
+class _Batch(NamedTuple):
+    """What is written into one collection: the change of each key, and its document."""
 
-    A document that another writer inserts at the same moment makes ours a duplicate, and so does a value in a unique
-    index of the application's own. They look alike: what is a duplicate is sent once more as a change of what is there.
-    """
-    duplicates, refused = await _sent(held, keys, there, changes, documents, place, upsert=True)
-    if duplicates:
-        again, errors = await _sent(held, duplicates, duplicates, changes, documents, place, upsert=False)
-        refused |= errors
-        stand = await listed(held.documents.find({"_id": {"$in": [id_of(key) for key in duplicates]}}, {"_id": 1}))
-        stood = {(one["_id"]["tenant"], one["_id"]["id"]) for one in stand}
-        held_by_others = [key for key in duplicates if key in again or (key.tenant, key.id) not in stood]
-        refused |= {key: IntegrityViolation(f"{by_code(DUPLICATE, place)}") for key in held_by_others}
-    return refused
+    place: str
+    held: Held
+    changes: Mapping[Key, Change]
+    documents: Mapping[Key, bytes]
 
+    async def write(self, keys: Sequence[Key], there: Collection[Key]) -> dict[Key, PolystoreError]:
+        """Insert what is not `there`, change what is; the keys whose documents were refused.
 
-async def _sent(
-    held: Held,
-    keys: Sequence[Key],
-    there: Collection[Key],
-    changes: Mapping[Key, Change],
-    documents: Mapping[Key, bytes],
-    place: str,
-    *,
-    upsert: bool,
-) -> tuple[list[Key], dict[Key, PolystoreError]]:
-    """Write what is newer than what is there, and insert the others; `upsert`: what was there, and is purged at this
-    moment, too. Returns the keys that were duplicates, and those that were refused for another reason."""
-    updates = [
-        _guarded(held, changes[key], documents[key], upsert=upsert)
-        if key in there
-        else InsertOne(RawBSONDocument(documents[key]))
-        for key in keys
-    ]
-    try:
-        if updates:
-            await held.documents.bulk_write(updates, ordered=False)
-    except BulkWriteError as error:
-        single, concern = details(error)
-        if concern:
-            raise OutcomeUnknown(
-                f"{place}: the write is not on enough servers yet; read the records before writing again"
-            ) from None
-        errors: dict[Key, PolystoreError] = {
-            keys[one["index"]]: by_code(one["code"], place) for one in single if one["code"] != DUPLICATE
-        }
-        for one in errors.values():
-            if isinstance(one, Unavailable):
-                raise one from None  # the others are written: to write them again changes nothing
-        return [keys[one["index"]] for one in single if one["code"] == DUPLICATE], errors
-    return [], {}
+        A document that another writer inserts at the same moment makes ours a duplicate, and so does a value in a
+        unique index of the application's own. They look alike: what is a duplicate is sent once more as a change of
+        what is there.
+        """
+        # What was there may be purged at this moment, and is inserted then.
+        sent = {key: self._guarded(key, upsert=True) if key in there else self._inserted(key) for key in keys}
+        duplicates, refused = await self._send(sent)
+        if duplicates:
+            again, errors = await self._send({key: self._guarded(key, upsert=False) for key in duplicates})
+            among = {"_id": {"$in": [id_of(key) for key in duplicates]}}
+            stand = await listed(self.held.documents.find(among, {"_id": 1}))
+            stood = {(one["_id"]["tenant"], one["_id"]["id"]) for one in stand}
+            held_by_others = [key for key in duplicates if key in again or (key.tenant, key.id) not in stood]
+            refused |= errors | {key: IntegrityViolation(f"{by_code(DUPLICATE, self.place)}") for key in held_by_others}
+        return refused
 
+    async def _send(self, writes: Mapping[Key, _Write]) -> tuple[list[Key], dict[Key, PolystoreError]]:
+        """The keys that were duplicates, and those that were refused for another reason."""
+        keys = list(writes)
+        try:
+            if writes:
+                await self.held.documents.bulk_write(list(writes.values()), ordered=False)
+        except BulkWriteError as error:
+            single, concern = details(error)
+            if concern:
+                raise OutcomeUnknown(
+                    f"{self.place}: the write is not on enough servers yet; read the records before writing again"
+                ) from None
+            refused = {
+                keys[one["index"]]: by_code(one["code"], self.place, sent=True)
+                for one in single
+                if one["code"] != DUPLICATE
+            }
+            for one in refused.values():
+                if isinstance(one, Unavailable | OutcomeUnknown):
+                    raise one from None  # the others are written: to write them again changes nothing
+            return [keys[one["index"]] for one in single if one["code"] == DUPLICATE], refused
+        return [], {}
 
-def _guarded(held: Held, change: Change, document: bytes, *, upsert: bool) -> UpdateOne:
-    """One step of the server's: the document takes the place of an older one. `$literal`: a text that begins with $ is
-    no name of a field."""
-    new: Any = {"$literal": RawBSONDocument(document)}
-    if held.retired and not change.deleted:
-        new = {"$mergeObjects": [{field: f"${field}" for field in held.retired}, new]}
-    older = {"$lte" if change.overwrites else "$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
-    return UpdateOne({"_id": id_of(change.key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}], upsert=upsert)
+    def _inserted(self, key: Key) -> _Write:
+        return InsertOne(RawBSONDocument(self.documents[key]))
+
+    def _guarded(self, key: Key, *, upsert: bool) -> _Write:
+        """One step of the server's: the document takes the place of an older one. `$literal`: a text that begins with $
+        is no name of a field."""
+        change = self.changes[key]
+        new: Any = {"$literal": RawBSONDocument(self.documents[key])}
+        if self.held.retired and not change.deleted:
+            new = {"$mergeObjects": [{field: f"${field}" for field in self.held.retired}, new]}
+        older = {"$lte" if change.overwrites else "$lt": [{"$ifNull": ["$ps_version", -1]}, change.version]}
+        return UpdateOne({"_id": id_of(key)}, [{"$replaceWith": {"$cond": [older, new, "$$ROOT"]}}], upsert=upsert)

@@ -15,7 +15,7 @@ from polystore.protocols import Layout, SupportsFilter, SupportsRebuild, Support
 from polystore.text import Phrase
 from polystore_adapters.mongodb import records
 from polystore_adapters.mongodb.conditions import Query, query, sorting
-from polystore_adapters.mongodb.documents import DOCUMENT_BYTES_MAX
+from polystore_adapters.mongodb.documents import DOCUMENT_BYTES_MAX, version_of
 from polystore_adapters.mongodb.driver import Client, Document, each, listed
 from polystore_adapters.mongodb.full_text import holds, score
 from polystore_adapters.mongodb.held import META, AllHeld, Held
@@ -100,9 +100,12 @@ class MongoRepository:
 
     async def tenants(self, etype: str) -> list[str]:
         held = self._types[etype]
+        each_once: list[Document] = [
+            {"$match": {"ps_tenant": {"$exists": True}}},  # `distinct` ends at 16 MiB of names
+            {"$group": {"_id": "$ps_tenant"}},
+        ]
         with self._server.speaking():
-            found: list[str] = await held.documents.distinct("ps_tenant", {"ps_tenant": {"$exists": True}})
-        return sorted(found)
+            return sorted([one["_id"] for one in await listed(held.documents.aggregate(each_once))])
 
     async def newest(self, etype: str) -> int:
         return await records.newest(self._server, self._types[etype])
@@ -174,7 +177,7 @@ class MongoRepository:
             worse, equal = {"ps_score": {"$lt": after[0]}}, {"ps_score": after[0], "_id.id": {"$gt": after[1]}}
             steps.insert(2, {"$match": {"$or": [worse, equal]}})
         found = self._found(held, steps, asked, where, limit)
-        return [Match(one["_id"]["id"], one["ps_score"], one["ps_version"]) async for one in found]
+        return [Match(one["_id"]["id"], one["ps_score"], version_of(one)) async for one in found]
 
     async def _score(self, held: Held, tenant: str, phrases: Sequence[Phrase]) -> Document:
         """How a hit is rated, by how often the phrases occur among the tenant's records."""

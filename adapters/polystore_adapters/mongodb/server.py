@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from bson.codec_options import CodecOptions
 from pymongo import ReadPreference, WriteConcern
@@ -99,7 +99,7 @@ def _made(url: str, known: Options, theirs: Mapping[str, Any]) -> Client:
         "appname": "polystore",
     }
     try:
-        given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+        given = {name.lower() for name, _ in parse_qsl(url.partition("?")[2])}
         defaults = {name: value for name, value in ours.items() if name.lower() not in given}
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # the driver only warns of an option that it does not know

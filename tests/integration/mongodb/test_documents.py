@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 import pytest
-from bson import Decimal128
+from bson import DatetimeMS, Decimal128
 from polystore_adapters.mongodb import connect
 from pymongo import MongoClient
 
@@ -20,7 +21,7 @@ from polystore.env import Env
 from polystore.errors import DecodeError
 from polystore.facets import FullText, Index
 from polystore.filters import Condition, F
-from polystore.model import EVERYTHING, Change, Key
+from polystore.model import EVERYTHING, UNREADABLE, Change, Key
 from polystore.protocols import Layout
 from polystore.testing.conformance.base import change, key_of, removal
 from polystore.text import query
@@ -189,6 +190,45 @@ def test_what_another_program_spoils_is_told_and_never_taken_for_missing(url: st
         return [one.fault for one in page.stamps]
 
     assert asyncio.run(faults()) == ["full text: the indexed terms are not those of the text"]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "named"),
+    [
+        ({"$unset": {"ps_version": 1}}, "'ps_version' is no int"),
+        ({"$set": {"ps_expires_us": "soon"}}, "'ps_expires_us' is no int"),
+        ({"$unset": {"ps_hash": 1}}, "'ps_hash' is no bytes"),
+        ({"$set": {"begun": DatetimeMS(1 << 60)}}, "'begun' is no datetime"),  # one that Python has not
+    ],
+)
+def test_one_spoiled_document_is_told_found_by_a_comparison_and_mended(
+    spoiled: Mapping[str, Any], named: str, url: str
+) -> None:
+    good = conversation("a", 3)
+
+    async def main() -> None:
+        mongo = await connect(url, {}, Env())
+        try:
+            await mongo.prepare([Layout(CONVERSATION, False, frozenset())], create=True)
+            await mongo.apply([good, conversation("b", 3)])
+            conversations = mongo.client.get_default_database().conversation
+            await conversations.insert_one({"_id": "a stranger's"})
+            await conversations.update_one({"_id.id": "a"}, spoiled)
+            for call in (lambda: mongo.get([good.key]), lambda: mongo.find("conversation", "", None, (), 10)):
+                with pytest.raises(DecodeError, match=named):
+                    await call()
+            page = await mongo.scan("conversation", "", EVERYTHING, None, 10)
+            assert {one.id: one.fault for one in page.stamps} == {"a": UNREADABLE, "b": ""}
+            assert await mongo.newest("conversation") == 3
+            (mended,) = await mongo.apply([msgspec.structs.replace(good, overwrites=True)])
+            assert mended.status == "applied"
+            (found,) = await mongo.get([good.key])
+            assert found is not None
+            assert (found.version, found.body) == (3, good.body)
+        finally:
+            await mongo.aclose()
+
+    asyncio.run(main())
 
 
 @entity(name="note")
