@@ -8,7 +8,7 @@ from typing import Any
 
 from polystore.errors import InvalidData, InvalidFilter, did_you_mean
 from polystore.filters import All, AnyOf, Checked, Compare, Expr, Field, Not, Op, Order, Sort, path_of
-from polystore.kinds import Kind, encode_json, encode_str
+from polystore.kinds import INT_MAX, INT_MIN, WHOLE, Kind, encode_json, encode_str
 
 _ORDERED = frozenset({"str", "int", "float", "datetime", "date", "decimal", "uuid"})
 COMPARISONS_MAX = 400
@@ -161,6 +161,8 @@ class Conditions:
 
 
 def _free_value(value: Any) -> Any:
+    if isinstance(value, float) and abs(value) >= WHOLE and INT_MIN <= value <= INT_MAX:
+        return int(value)  # the same number, which no store rounds
     if isinstance(value, (str, int, float, bool)):
         return encode_json(value)
     raise InvalidData(f"a text, number or bool is needed here, not {type(value).__name__}")

@@ -28,6 +28,8 @@ from polystore.model import KEY_BYTES_MAX, VALUE_BYTES_MAX
 Encode = Callable[[Any], Any]
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
+WHOLE = 2.0**53
+"""From here on every float is an integer, and not every integer is a float."""
 DECIMAL_DIGITS_MAX = 34
 """Significant digits of IEEE 754 decimal128, the smallest exact decimal of the stores (MongoDB)."""
 JSON_DEPTH_MAX = 64

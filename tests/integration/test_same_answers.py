@@ -35,7 +35,7 @@ from polystore.testing.conformance.filters import (
 from tests.homes import HOMES, Stores
 from tests.sockets import forgotten_connections
 
-RECORDS = 120
+RECORDS, GONE = 120, 10
 PAGES_MAX = 6
 OPERATORS = {"==", "!=", "<", "<=", ">", ">=", "in", "contains", "startswith", "and", "or", "not"}
 
@@ -87,13 +87,17 @@ async def ask(things: Collection[Thing], question: Question) -> tuple[int, list[
 
 
 async def compare(config: Mapping[str, Any], asked: Sequence[Question], seed: int) -> int:
-    """Every answer is the reference's, so no two homes differ. Returns how many questions told records apart."""
-    given = samples(seed, RECORDS)
+    """Every answer is the reference's, so no two homes differ; of what was written over or deleted none tells. Returns
+    how many questions told records apart."""
+    before, given = samples(seed + 1, RECORDS + GONE), samples(seed, RECORDS)
     bodies = {one.id: THING.encode(one) for one in given}
     telling = 0
     async with HybridDataArchitecture.open(config, entities=[Thing]) as hda:
         things = hda.collection(Thing)
+        await things.put_many(before)
         await things.put_many(given)
+        for gone in {one.id for one in before} - bodies.keys():
+            await things.delete(gone)
         await hda.tenant("acme").collection(Thing).put_many(given[::3])
         await hda.settle(30)
         for found, wanted in zip(await things.find(limit=1_000), sorted(given, key=lambda one: one.id), strict=True):

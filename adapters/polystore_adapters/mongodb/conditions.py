@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from polystore.entity import EntityType
 from polystore.filters import All, AnyOf, Checked, Compare, Not, Sort
-from polystore.kinds import Kind
+from polystore.kinds import WHOLE, Kind
 from polystore_adapters.mongodb.documents import ENCODERS, micros_field, whole_and_rest
 from polystore_adapters.mongodb.driver import Document
 
@@ -159,8 +159,9 @@ def _free(place: str, op: str, value: Any) -> Document:
             return {place: value}
         case "startswith":
             return _pattern(place, op, value)
-        case "in":
-            return {place: {"$in": list(value)}}
+        case "in":  # of FerretDB an `$in` finds no float by the integer that it is, from some size on
+            large = [one for one in value if isinstance(one, (int, float)) and abs(one) >= WHOLE]
+            return {"$or": [{place: {"$in": list(value)}}, *({place: {"$gte": one, "$lte": one}} for one in large)]}
         case _:
             return {place: {_OPERATORS[op]: value}}
 

@@ -193,6 +193,7 @@ class MysqlDialect:
         return sa.or_(sa.and_(kind == _word("STRING"), self.position(_text(place), value) > 0), in_list)
 
 
+_DIGITS = mysql.DECIMAL(40, 20)
 _NUMBERS = ("INTEGER", "DOUBLE", "UNSIGNED INTEGER", "DECIMAL")  # the last two are MySQL's
 
 
@@ -208,12 +209,18 @@ def _compared(
         case _:
             number = place.op("+")(sa.literal_column("0e0"))
             same: sa.ColumnElement[bool] = number.bool_op(op)(value)
-            if isinstance(wanted, int):
-                # Integers that a double does not tell apart. What JSON_TYPE calls an integer may be 1e300.
-                exact = sa.cast(place, mysql.DECIMAL(40, 20)).bool_op(op)(value)
-                large = sa.func.abs(number).between(sa.literal_column("9e15"), sa.literal_column("1e19"))
-                same = sa.case((large, exact), else_=same)
+            # Integers that a double does not tell apart. What JSON_TYPE calls an integer may be 1e300.
+            large = sa.func.abs(number).between(sa.literal_column("9e15"), sa.literal_column("1e19"))
+            given = value if isinstance(wanted, int) else sa.cast(value, _DIGITS)
+            exact = sa.case((_whole(kind, number), sa.cast(number, mysql.INTEGER())), else_=sa.cast(place, _DIGITS))
+            same = sa.case((large, exact.bool_op(op)(given)), else_=same)
             return sa.and_(kind.in_([_word(one) for one in _NUMBERS]), same)
+
+
+def _whole(kind: sa.ColumnElement[Any], number: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """A large float that is a 64-bit integer, whose digits a DECIMAL rounds."""
+    limit = "9223372036854775808e0"
+    return sa.and_(kind == _word("DOUBLE"), number >= sa.literal_column(f"-{limit}"), number < sa.literal_column(limit))
 
 
 def _text(place: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

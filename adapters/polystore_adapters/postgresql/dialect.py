@@ -48,7 +48,10 @@ def _with_points(value: Any) -> Any:
     match value:
         case float():
             text = repr(value)
-            return msgspec.Raw(f"{Decimal(text):f}.0".encode()) if "e+" in text else value
+            if "e+" not in text:
+                return value
+            among_integers = INT_MIN <= value <= INT_MAX  # with which it is compared; else as `to_jsonb` writes it
+            return msgspec.Raw((f"{value:.1f}" if among_integers else f"{Decimal(text):f}.0").encode())
         case list():
             return [_with_points(one) for one in cast(list[Any], value)]
         case dict():

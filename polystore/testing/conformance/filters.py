@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from polystore.filters import Checked, Condition, Expr, F, Field, Order, Sort, predicate
+from polystore.kinds import INT_MAX, INT_MIN
 from polystore.model import Body
 from polystore.protocols import Repository, SupportsFilter
 from polystore.testing.conformance.base import Conformance, change, key_of, removal, same
@@ -21,7 +22,9 @@ from polystore.testing.conformance.entities import (
     NFC,
     NFD,
     NUMBERED,
+    RAWS,
     THING,
+    TIMES,
     UUIDS,
     VALUES,
     Address,
@@ -32,8 +35,12 @@ from polystore.testing.conformance.entities import (
 from polystore.testing.conformance.records import thing
 
 MISSING = object()
+LARGE = 1.2345678901234567e18
+"""An integer whose digits a float's shortest text does not say: that ends in 700, the integer in 768."""
 FREE: Sequence[Any] = (
     *(MISSING, None, "", "1", "x", "X", "가나", NFC, NFD, "👍x", "a%b", 0, 1, 2, -5, 2**53, 2**53 + 1, 0.5, 1.0, 2.5),
+    *(-0.0, 2.0**53, 2.0**63, -(2.0**63), INT_MAX, INT_MAX - 1, INT_MIN, 1e22, 5e-324, 1.7976931348623157e308),
+    *(LARGE, int(LARGE), int(LARGE) + 1, [LARGE, INT_MAX], [int(LARGE), 2.0**63], [NFD, -0.0, INT_MIN]),
     *(True, False, [], [1, "1", "가나", True], ["x", None, 0.5], [[1]], {}, {"x": 1}, {"y": "x"}, {"x": {"y": 2}}),
 )
 """What may lie in a free-form field."""
@@ -60,13 +67,15 @@ def samples(seed: int, count: int = 80) -> list[Thing]:
     for i in range(count):
         extra = {name: r.choice(FREE) for name in ("a", "b", "c.d")}
         address = Address(r.choice(CITIES), r.choice((None, *CITIES)), [r.choice((1, 2, 3))] * r.randrange(3))
-        address.rent = r.choice(DECIMALS)
+        address.rent, address.since, address.seal = r.choice(DECIMALS), r.choice((None, *TIMES)), r.choice(RAWS)
         drawn = {f: r.choice(SMALL[f]) for f in fields if r.random() < 0.7}
         out.append(
             Thing(
                 id=f"{(i * 37) % count:03}",
                 address=r.choice((None, address, *ADDRESSES)),
                 extra={name: value for name, value in extra.items() if value is not MISSING},
+                prices={f"{j}": DECIMALS[j] for j in r.sample(range(len(DECIMALS)), r.randrange(4))},
+                rooms=[*ADDRESSES][: r.randrange(3)],
                 **drawn,
             )
         )
@@ -147,8 +156,15 @@ class Conditions:
                 field.contains(self._part(city)),
                 field.startswith(city[:1]),
                 field.in_([city, r.choice(CITIES)]),
-                F.address.floors.contains(r.choice((1, 2, 3))),
+                F.address.floors.contains(r.choice((1, 2, 3, INT_MIN, INT_MAX, INT_MAX - 1))),
                 F.address.rent.is_null(r.random() < 0.5),
+                self._compared(F.address.since, r.choice(TIMES)),
+                F.address.since.in_(r.sample(TIMES, r.randrange(4))),
+                F.address.since.is_null(r.random() < 0.5),
+                F.address.seal == r.choice(RAWS),
+                F.address.seal.in_(r.sample(RAWS, r.randrange(3))),
+                F.prices[f"{r.randrange(len(DECIMALS) + 2)}"].is_null(r.random() < 0.5),
+                F.rooms.is_null(r.random() < 0.5),
             )
         )
 
@@ -164,7 +180,7 @@ class Conditions:
         if kind < 0.5 and isinstance(value, str):
             return field.startswith(value[:1])
         if kind < 0.6:
-            return field.in_([value, r.choice((1, "x", True))])
+            return field.in_([value, r.choice((1, "x", True, -0.0, INT_MAX, NFD))])
         return r.choice((field == value, field != value)) if isinstance(value, bool) else self._compared(field, value)
 
 
@@ -259,6 +275,19 @@ class FilterConformance(Conformance):
             assert await self.found(store, THING.condition(F.price == price)) == [f"{i}"]
         assert await self.found(store, THING.condition(F.price == Decimal("1.1"))) == ["2"]
         assert await self.found(store, THING.condition(F.price < long)) == ["1", "2"]
+
+    async def test_large_integers_and_floats_in_free_form_compare_by_value(self) -> None:
+        store: Filtered = await self.open()
+        numbers = (2**53, 2**53 + 1, 2.0**53, LARGE, int(LARGE), int(LARGE) + 1, INT_MAX, 2.0**63, INT_MIN, -(2.0**63))
+        free = {f"{i}": {"n": number, "all": [number]} for i, number in enumerate(numbers)}
+        changes = [thing(id, i, extra=extra) for i, (id, extra) in enumerate(free.items(), 1)]
+        await self.write(store, changes)
+        bodies = {one.key.id: one.body for one in changes if one.body is not None}
+        n = F.extra.n
+        for number in numbers:
+            for one in (n == number, n != number, n < number, n >= number, n.in_([0, number])):
+                await self.check(store, bodies, one)
+            assert await self.check(store, bodies, F.extra["all"].contains(number)) in (1, 2)
 
     async def test_without_a_condition_everything_is_found(self) -> None:
         store, bodies = await self.filled()
