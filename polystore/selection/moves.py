@@ -38,8 +38,9 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
     """The wanted placement, in which what served `before` goes on serving until what is wanted is complete.
 
     Not so a facet that goes to the store that commits, which makes it before anybody asks; one that is made `anew`; and
-    one whose store is not there any more. A place that a rebuild has chosen stays, and so does a rebuild under way. A
-    copy that is given one more facet is built anew with it in its other place, and serves what it has until then.
+    one whose store cannot serve it any more. A store that is not configured here goes on, too: other processes may have
+    it. A place that a rebuild has chosen stays, and so does a rebuild under way. A copy that is given one more facet is
+    built anew with it in its other place, and serves what it has until then.
     """
     facets: dict[str, str] = {}
     upcoming: dict[str, str] = {}
@@ -100,9 +101,10 @@ def _in_other_places(
 
 
 def _able(store: str, facet: str, stores: Mapping[str, Candidate]) -> bool:
-    """Its role for the facet may have been taken away: that is how a facet is moved."""
+    """Its role for the facet may have been taken away: that is how a facet is moved. Of one that is not configured here
+    others know."""
     one = stores.get(origin(store))
-    return one is not None and one.can(FACETS[facet][1])
+    return one is None or one.can(FACETS[facet][1])
 
 
 def read_moves(text: str, placement: Placement) -> Placement:

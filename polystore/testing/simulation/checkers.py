@@ -9,7 +9,7 @@ from polystore import errors
 from polystore.model import Key
 from polystore.testing.simulation.history import HOME, Change, Final, History, State
 
-_RAISED = re.compile(r"(?:failed|could not work): (\w+): ")
+_RAISED = re.compile(r"(?:failed|could not [\w ]+): ([A-Z]\w+): ")
 Checker = Callable[[History, Final], Iterator[str]]
 
 

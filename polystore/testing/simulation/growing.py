@@ -197,18 +197,30 @@ async def grow(world: World) -> None:
 
 
 async def _add(world: World) -> None:
-    """One process after the other. Somebody may start one with the old configuration in between."""
+    """One process after the other. Somebody may start one with the old configuration in between, or afterwards."""
     r, history, home = world.random, world.history, world.servers[HOME]
     history.note(f"{WORDS} is added")
     history.covered["store added"] += 1
     world.added = True
     world.start()
-    stragglers = r.choice((0, 0, 1))
+    stragglers = r.choice((0, 1))
     while True:
         await asyncio.sleep(r.expovariate(1 / _ROLLOUT_S))
         old = [node for node in world.living() if isinstance(node, GrowingNode) and not node.added]
-        if not old:
+        if not old and not stragglers:
             return
+        if stragglers and (not old or r.random() < 0.5):
+            stragglers -= 1
+            for _ in range(0 if old else _TRIES):
+                if not unmoved(home, world.scenario):
+                    break
+                await asyncio.sleep(0.2)
+            served = any(one.facets["full_text"] == WORDS for one in standing(home, world.scenario).values())
+            history.covered["straggler, once the new store served" if served else "straggler"] += 1
+            world.added = False
+            world.start()
+            world.added = True
+            continue
         node = r.choice(old)
         if r.random() < 0.5:
             node.process.kill()
@@ -216,12 +228,6 @@ async def _add(world: World) -> None:
             node.process.start(node.leave)
             await asyncio.sleep(3.0)
             node.process.kill()
-        # Not once the new store serves: a configuration without it turns it off at once, and others may ask it still.
-        if stragglers and all(one.facets["full_text"] != WORDS for one in standing(home, world.scenario).values()):
-            stragglers -= 1
-            world.added = False
-            world.start()
-            world.added = True
         world.start()
 
 
@@ -256,8 +262,9 @@ async def _spoil(world: World) -> None:
     r, home = world.random, world.servers[HOME]
     while True:
         await asyncio.sleep(r.expovariate(1 / 0.2))
-        upcoming = {name for one in standing(home, world.scenario).values() for name in one.upcoming.values()}
-        filling = [row.name for row in home.targets() if row.name in upcoming and row.status == "backfilling"]
+        upcoming = standing(home, world.scenario)["note"].upcoming.values()  # of another type it may serve already
+        rows = [row for row in home.targets() if row.etype == "note" and row.status == "backfilling"]
+        filling = [row.name for row in rows if row.name in upcoming]
         # What is written anew would be right again by itself, and what was deleted is looked for by the filling.
         kinds = ("missing", "older", "content")
         if filling and corrupt_one(world.servers[filling[0]], r, world.history, kinds, OLD):

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from polystore import Collection, ConfigurationError, Embedding, FullText, HybridDataArchitecture, Relation, entity
-from polystore.errors import StoreError
+from polystore.errors import StoreError, Unavailable
 from polystore.model import Key
 from polystore.protocols import SupportsJournal
 from tests.growing import SETTINGS, Tree, busy, differences, found, gone_over, opening, over, stores, until
@@ -78,6 +78,38 @@ def test_nobody_goes_over_while_a_process_runs_that_does_not_know_the_new_store(
             await straggler.close()
             await gone_over(one, "words")
             assert await found(one) == ({"a"}, "words")
+
+    asyncio.run(main())
+
+
+def test_who_is_started_with_the_configuration_of_before_turns_off_nothing_that_others_ask(tmp_path: Path) -> None:
+    old = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+    new = stores(tmp_path, main=["home", "vector"], words=["document"], other=["full_text"])
+    patient = replace(SETTINGS, worker_dead_s=1.0)
+    ids = {f"t{i}" for i in range(100)}
+
+    async def main() -> None:
+        async with opening(old) as hda:
+            await hda.collection(Tree).put_many([Tree(id=id, text=f"나무 {id}") for id in ids])
+            await hda.settle(30)
+        async with opening(new, patient) as one:
+            await gone_over(one, "other")
+            async with opening(old, patient) as straggler, busy(straggler):
+                placement = straggler.manager.placements["tree"]
+                assert (placement.facets["full_text"], placement.upcoming) == ("other", {"full_text": "words"})
+                with pytest.raises(Unavailable):
+                    await found(straggler)
+                asked: set[str] = set()
+                async with asyncio.timeout(60):
+                    while "words" not in asked:
+                        hits, store = await found(one)  # never Unavailable, and never less than what was there
+                        assert hits >= ids
+                        asked.add(store)
+                await gone_over(straggler, "words")
+                assert (await found(straggler))[0] >= ids
+                await over(straggler)
+            assert asked == {"other", "words"}
+            assert await differences(one) == []
 
     asyncio.run(main())
 

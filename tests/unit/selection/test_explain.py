@@ -48,11 +48,12 @@ def test_a_remembered_placement_also_says_what_happens_and_what_would_be_better(
     stores = [LITE, MYSQL, ELASTIC]
     lines = explanation(reconcile(before.json, place(one, stores), stores)).split("\n")
     assert "  home       lite: the home since first use" in lines
-    assert lines[-3] == "  to fill    es: a new copy, filled from the home"
-    assert lines[-2] == "  to end     spare: no copy any more"
+    assert "  moves      full_text: to es, when it is complete; spare serves" in lines
+    assert lines[-2] == "  to fill    es: a new copy, filled from the home"
     assert lines[-1].startswith("  advice     order lives in 'lite' since its first use and stays there.")
     back = explanation(reconcile(before.json, place(one, [LITE]), [LITE])).split("\n")
     assert "  to fill    full_text: at the home, for existing records" in back
+    assert "  to end     spare: no copy any more" in back
 
 
 def test_a_remembered_placement_that_is_settled_adds_no_lines() -> None:
@@ -67,9 +68,8 @@ def test_the_plain_form_says_the_same_and_is_json() -> None:
     plain = as_builtins(reconcile(before.json, place(one, stores), stores))
     assert json.loads(json.dumps(plain)) == plain
     assert (plain["etype"], plain["home"], plain["rule"]) == ("order", "lite", "transactions")
-    assert plain["copies"] == {"es": ["full_text"]}
+    assert (plain["copies"], plain["upcoming"]) == ({"spare": ["full_text"]}, {"full_text": "es"})
     assert plain["backfill"] == ["es"]
-    assert plain["dropped"] == ["spare"]
     assert plain["changed"] is True
     assert (plain["fill"], plain["advice"]) == ([], [])
     assert {"role": "home", "store": "es", "chosen": False, "reason": "its roles do not include home"} in plain[

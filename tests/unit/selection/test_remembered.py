@@ -257,10 +257,26 @@ def test_a_copy_that_is_no_longer_wanted_is_dropped_and_the_home_takes_over() ->
 def test_one_copy_can_take_the_place_of_another() -> None:
     opensearch = store("os", "opensearch", "full_text")
     remembered = remember([POSTGRES, ELASTIC], [POSTGRES, opensearch])
-    assert moves(remembered) == (["os"], [], ["es"])
-    assert remembered.placement.upcoming == {}
+    assert moves(remembered) == (["os"], [], [])
+    assert (remembered.placement.facets["full_text"], remembered.placement.upcoming) == ("es", {"full_text": "os"})
     pinned = [POSTGRES, opensearch, store("es", "elasticsearch", "document")]
     assert remember([POSTGRES, ELASTIC], pinned).placement.upcoming == {"full_text": "os"}
+
+
+def test_who_is_opened_without_the_store_that_serves_turns_it_off_for_nobody() -> None:
+    """The configuration of before, while a new one is rolled out: others have the store, and are owed an answer."""
+    old, opensearch = [POSTGRES, ELASTIC], store("os", "opensearch", "full_text")
+    pinned = [POSTGRES, opensearch, store("es", "elasticsearch", "document")]
+    moving = remember(old, pinned)
+    facets = {**moving.placement.facets, "full_text": "os"}
+    over = write_moves(moving.json, replace(moving.placement, facets=facets, upcoming={}, leaving={"full_text": "es"}))
+    straggler = reconcile(over, place(entity_type(Memory), old), old, {"os": 3})
+    assert moves(straggler) == (["es"], [], [])
+    assert (straggler.placement.facets["full_text"], straggler.placement.upcoming) == ("os", {"full_text": "es"})
+    assert straggler.placement.leaving == {}
+    again = reconcile(straggler.json, place(entity_type(Memory), pinned), pinned)
+    assert (again.placement.facets["full_text"], again.placement.upcoming) == ("os", {})
+    assert again.dropped == {"es"}
 
 
 def test_a_class_that_gained_or_lost_facets_changes_its_copies_only() -> None:
