@@ -30,7 +30,7 @@ from polystore.consistency.verify import AT_HOME
 from polystore.env import Env
 from polystore.errors import PolystoreError
 from polystore.model import Placement
-from polystore.protocols import SupportsJournal
+from polystore.protocols import Repository, SupportsJournal
 from polystore.selection.moves import configs_in, origin, read_moves, write_moves
 from polystore.store import Store
 
@@ -147,6 +147,8 @@ class Mover:
             for name in {now.authority, now.home, *now.targets()} & manager.stores.keys() - {now.cache}
             if now.held(name) != before.held(name) or ("vector" in now.held(name) and then.at(name) != was.at(name))
         }
+        for name in sorted(told):  # `prepare` takes its time: it is not begun where nobody answers, while writes wait
+            await manager.stores[name].call(Repository.ping)
         standing = told & {before.authority, before.home, *before.targets()}
         async with line.alone() if standing and not alone else contextlib.nullcontext():
             # Each place is brought from now on what it is made with; who is asked changes with the placement.

@@ -126,6 +126,8 @@ class Renewer:
         """Let vectors serve that are made in this way, of which all that no process makes within its writes are beside
         the home. Raises as `rebuild`."""
         facets = self._checked(origin(self._manager.placements[etype].facets["vector"]))[etype]
+        if self._is_given_more(etype):
+            await self._watch(etype, progress)
         async with self._turn(etype):
             placement = self._manager.placements[etype]
             going = self._going(etype).get("vector")
@@ -181,6 +183,14 @@ class Renewer:
         """The facets that a rebuild moves at this moment."""
         one = self._manager.placements[etype]
         return {f: name for f, name in one.upcoming.items() if origin(name) == origin(one.facets[f])}
+
+    def _is_given_more(self, etype: str) -> bool:
+        """Whether the copy of the vectors is given one more facet at this moment: that takes its other place."""
+        one = self._manager.placements[etype]
+        store = origin(one.facets["vector"])
+        joining = [f for f, name in one.upcoming.items() if origin(name) == store != origin(one.facets[f])]
+        places = {name for name in one.facets.values() if origin(name) == store}
+        return bool(joining) or (bool(self._going(etype)) and len(places) > 1)
 
     @contextlib.asynccontextmanager
     async def _turn(self, etype: str) -> AsyncGenerator[None]:

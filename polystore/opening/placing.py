@@ -86,22 +86,22 @@ async def placed(
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
         owed = await _owed(None if text is None else stores.get(stored(text).authority))
-        made_of: Mapping[str, str] = _made_of(one, stored(text or ""), embedders) if one.embeddings else {}
-        remembered[etype] = reconcile(text, wanted, candidates, owed, made_of)
+        makings = _made_of(one, stored(text or ""), embedders) if one.embeddings else ()
+        remembered[etype] = reconcile(text, wanted, candidates, owed, *makings)
     return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)
 
 
-def _made_of(entity: EntityType[Any], before: _Stored, embedders: Mapping[str, Embedder]) -> Mapping[str, str]:
-    """How the vectors of a type are made, and what makes them, in all its places: a changed model serves only after a
-    rebuild."""
+def _made_of(
+    entity: EntityType[Any], before: _Stored, embedders: Mapping[str, Embedder]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """How the vectors of a type are made where they serve, and what makes them, in all its places: a changed model
+    serves only after a rebuild. And how they are made in its other places."""
     made_of = before.made_of
     fields = kept(read_made(made_of.get("vector", "")), made(entity, embedders), entity.renamed)
-    places = [fields, *map(read_made, before.made.values())]
-    models = {one.model for place in places for one in place.values()}
-    return {
-        "vector": write_made(fields),
-        "embedders": write_configs(models, embedders.values(), made_of.get("embedders", "")),
-    }
+    places = {name: kept(read_made(words), fields, entity.renamed) for name, words in before.made.items()}
+    models = {one.model for place in (fields, *places.values()) for one in place.values()}
+    configs = write_configs(models, embedders.values(), made_of.get("embedders", ""))
+    return {"vector": write_made(fields), "embedders": configs}, {n: write_made(one) for n, one in places.items()}
 
 
 def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Mapping[str, str]) -> Candidate:

@@ -86,11 +86,13 @@ def reconcile(
     stores: Sequence[Candidate],
     owed: Mapping[str, int] = {},
     made_of: Mapping[str, str] = {},
+    made: Mapping[str, str] = {},
 ) -> Remembered:
     """The placement of a type from the stored text (None: first use) and what `place` wants today.
 
     `owed` is the number of deliveries of this type that each store still waits for. `made_of` says for a facet, in any
-    words, how what is stored of it is made: other words, and it is made anew; what is said of no facet is kept. Raises
+    words, how what is stored of it is made: other words, and it is made anew; what is said of no facet is kept. `made`
+    is `Placement.made` in today's words, of stores that do not serve: a field may have a new name. Raises
     ConfigurationError, saying how to mend it, when the stored home is not configured or cannot be home any more, when a
     store that is owed deliveries is not configured, and for a text of a newer polystore or one that cannot be read.
     """
@@ -111,6 +113,7 @@ def reconcile(
     kept = msgspec.structs.replace(kept, journal=journal, whole=whole, beside=_kept_beside(before, wanted, by_name))
     anew = {facet for facet, words in before.made_of.items() if made_of.get(facet, words) != words}
     stood = before.placement(wanted.etype)
+    stood = msgspec.structs.replace(stood, made={**stood.made, **made})
     kept = with_made(moved(stood, kept, by_name, anew), made_of.get("vector"))
     dropped = stood.targets().keys() - kept.targets().keys()
     for name in sorted(name for name in dropped if origin(name) not in by_name):

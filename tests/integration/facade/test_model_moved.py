@@ -18,6 +18,7 @@ from polystore import (
     ConfigurationError,
     Embedder,
     Embedding,
+    FullText,
     HashedEmbedder,
     HybridDataArchitecture,
     InvalidData,
@@ -347,5 +348,38 @@ def test_who_cannot_go_over_yet_brings_no_vectors_of_the_old_model(
             monkeypatch.undo()
             await until(lambda: serving(two) == model_of(new))
             assert await differences(two) == []
+
+    asyncio.run(main())
+
+
+@entity(name="tree")
+@dataclass(kw_only=True)
+class Spoken:
+    """Trees before anybody asked which are near one another."""
+
+    id: str
+    text: Annotated[str, FullText()]
+
+
+def test_a_rebuild_waits_until_a_copy_that_is_given_one_more_facet_serves_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with HybridDataArchitecture.open(config(tmp_path), entities=[Spoken], settings=SETTINGS) as hda:
+            await hda.collection(Spoken).put_many([Spoken(id=id, text=f"나무 {id}") for id in OLD])
+            await hda.settle(30)
+        async with opened(tmp_path, M1, settings=SETTINGS) as hda:
+            lease = "without:near~2", "somebody with another configuration"
+            assert await hda.stores["main"].call(SupportsJournal.hold_lease, *lease, 60.0)
+            assert hda.manager.placements["tree"].upcoming == {"full_text": "near~2"}
+        async with opened(tmp_path, M2, M1, settings=SETTINGS) as hda:
+            steps: list[str] = []
+            task = asyncio.create_task(hda.rebuild(Tree, progress=lambda now: steps.append(now.step)))
+            await until(lambda: "copying" in steps or task.done())
+            assert not task.done()
+            assert hda.manager.placements["tree"].upcoming == {"full_text": "near~2"}
+            await hda.stores["main"].call(SupportsJournal.hold_lease, *lease, 0.0)
+            await task
+            assert serving(hda) == model_of(M2)
+            assert await near(hda) == {"near"}
+            assert await differences(hda) == []
 
     asyncio.run(main())

@@ -11,11 +11,13 @@ import pytest
 from msgspec.structs import replace
 from polystore_adapters.memory import MemoryRepository, MemoryServer
 
+from polystore.config import load_config
+from polystore.embedders import Made, made, read_made, write_made
 from polystore.entity import entity, entity_types
 from polystore.errors import ConfigurationError, Unavailable
-from polystore.facets import FullText
-from polystore.model import Placement
-from polystore.opening.placing import remember
+from polystore.facets import Embedding, FullText
+from polystore.model import Instance, Placement
+from polystore.opening.placing import placed, remember
 from polystore.protocols import Layout
 from polystore.selection import Remembered, reconcile
 from polystore.selection.moves import write_moves
@@ -28,6 +30,13 @@ from tests.unit.consistency.world import Copy, World, simulated, until
 class Word:
     id: str
     text: Annotated[str, FullText()]
+
+
+@entity(name="note", renamed={"words": "text"})
+@dataclass
+class Renamed:
+    id: str
+    words: Annotated[str, FullText(), Embedding()]
 
 
 def beside(world: World, name: str) -> Copy:
@@ -145,5 +154,58 @@ def test_what_a_copy_is_owed_of_a_type_that_it_serves_no_more_holds_up_no_other_
         left = replace(world.placement, facets={"vector": "vectors"})
         manager = await world.manager(placements={**placed, "note": left})
         await manager.settle(60)
+
+    simulated(test)
+
+
+def test_a_store_that_hangs_while_a_facet_moves_holds_up_no_write() -> None:
+    async def test(world: World) -> None:
+        manager = await world.manager()
+        text = reconcile(None, world.placement, []).json
+        await world.home.remember("note", text)
+        hangs, prepared = True, list[str]()
+
+        async def pinged() -> Instance:
+            await asyncio.sleep(1e6 if hangs else 0.0)
+            return await world.copies["search"].inner.ping()
+
+        async def prepare(placement: Placement, names: Collection[str]) -> None:
+            await asyncio.sleep(1e6 if hangs else 0.0)
+            prepared.extend(names)
+
+        vars(world.copies["search"])["ping"] = pinged
+        manager.mover.prepare = prepare
+        moving = replace(world.placement, upcoming={"vector": "search"})
+        await world.home.remember("note", write_moves(text, moving))
+        for i in range(30):
+            async with asyncio.timeout(5.0):
+                await world.put(manager, f"n{i}", "글")
+            await asyncio.sleep(1.0)
+        assert not prepared
+        hangs = False
+        await until(lambda: "search" in prepared)
+        await until(lambda: manager.placements["note"].held("search") == {"full_text", "vector"})
+
+    simulated(test)
+
+
+def test_a_field_that_is_renamed_while_its_model_changes_keeps_the_model_that_it_changes_to() -> None:
+    async def test(world: World) -> None:
+        new = {"text": Made("other:4", 4, "cosine")}
+        old = made(world.types["note"], {"default": world.embedder})
+        first = reconcile(None, world.placement, [], made_of={"vector": write_made(old)})
+        made_so = {"vectors": write_made(old), "vectors~2": write_made(new)}
+        begun = write_moves(first.json, replace(world.placement, upcoming={"vector": "vectors~2"}, made=made_so))
+        roles = {"home": ["home", "journal"], "search": ["full_text"], "vectors": ["vector"]}
+        config = load_config({"stores": {name: {"url": "memory:", "roles": some} for name, some in roles.items()}})
+        stores, types = {"home": Store("home", world.home, env=world.env)}, entity_types([Renamed])
+        found = await placed(config, types, types, stores, {"note": begun}, {"default": world.embedder})
+        placement = found["note"].placement
+        assert placement.upcoming == {"vector": "vectors~2"}
+        assert read_made(placement.made["vectors~2"]) == {"words": new["text"]}
+        assert read_made(placement.made["vectors"]) == {"words": old["text"]}
+        again = await placed(config, types, types, stores, {"note": found["note"].json}, {"default": world.embedder})
+        assert not again["note"].changed
+        await stores["home"].aclose()
 
     simulated(test)
