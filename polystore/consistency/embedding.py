@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from polystore.consistency.stage import Stage
@@ -254,28 +254,28 @@ class Embedders:
         """All vectors of a change that a store has: given ones, then the caller's, then made at once, then the model's
         stored ones. None while one is still to be embedded. A text without a vector is left out where its model is
         gone, or is one of those that have `refused` the record."""
-        body, etype = typing.cast(Body, change.body), change.key.etype
-        vectors = {**self.inline(etype, body, store), **change.vectors}
-        for field, text in self._at(etype, store).items():
-            value = body.get(field)
-            if value is None or field in change.vectors:
-                continue
-            found = _current(stored, field, value, text.made)
+        vectors = {**self.inline(change.key.etype, typing.cast(Body, change.body), store), **change.vectors}
+        for field, text, found in self._texts_of(change, stored, store):
             if found is not None:
                 vectors[field] = found
-            elif field not in vectors and text.made.model not in refused and self._asked(etype, text):
+            elif field not in vectors and text.made.model not in refused and self._asked(change.key.etype, text):
                 return None
         return vectors
 
     def awaited(self, change: Change, stored: Stored, store: str) -> set[str]:
         """The models that have still to embed a text of this change, as a store has its vectors."""
-        body, etype = typing.cast(Body, change.body), change.key.etype
         return {
             text.made.model
-            for field, text in self._at(etype, store).items()
-            if body.get(field) is not None and field not in change.vectors and text.inline is None
-            if self._asked(etype, text) and _current(stored, field, body[field], text.made) is None
+            for _, text, found in self._texts_of(change, stored, store)
+            if found is None and text.inline is None and self._asked(change.key.etype, text)
         }
+
+    def _texts_of(self, change: Change, stored: Stored, store: str) -> Iterator[tuple[str, _Text, bytes | None]]:
+        """The fields whose texts the change brings without a vector, and what is stored for them."""
+        body = typing.cast(Body, change.body)
+        for field, text in self._at(change.key.etype, store).items():
+            if (value := body.get(field)) is not None and field not in change.vectors:
+                yield field, text, _current(stored, field, value, text.made)
 
     def _asked(self, etype: str, text: _Text) -> bool:
         """Whether anybody makes the vectors of this field."""
