@@ -144,7 +144,7 @@ def test_core_is_a_part_of_full() -> None:
 @pytest.mark.parametrize(
     ("name", "address"),
     [("postgresql", "127.0.0.1"), ("postgresql-old", "127.0.0.1"), ("mysql", "--host=127.0.0.1"),
-     ("mongodb", '--host "$$HOSTNAME"'), ("influxdb", "http://localhost:8086")],
+     ("mongodb", "/dev/tcp/$$HOSTNAME/27017"), ("influxdb", "http://localhost:8086")],
 )  # fmt: skip
 def test_server_that_an_image_runs_at_its_first_start_is_not_taken_for_the_real_one(name: str, address: str) -> None:
     """It answers at a socket, at localhost alone, or at another port; MariaDB's image brings a check that knows it."""
