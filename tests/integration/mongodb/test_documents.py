@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -27,6 +28,7 @@ from polystore.testing.conformance.base import change, key_of, removal
 from polystore.text import query
 from tests.mongodb import fresh_database
 from tests.sockets import forgotten_connections
+from tests.stack import address
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 UUID_1 = UUID(int=1)
@@ -169,6 +171,38 @@ def test_a_deleted_record_leaves_what_the_server_removes_one_day_and_its_version
         assert (index["key"], index["expireAfterSeconds"]) == ([("ps_purge_at", 1)], 0)
         client.get_default_database().conversation.delete_one({"_id": gone["_id"]})  # as the server does
     assert stored(url)[2] == 9
+
+
+async def look_now(url: str, server: str) -> None:
+    """The server looks for what is over by itself: FerretDB each minute, for which a job of its PostgreSQL, which has
+    the port after its own, is called."""
+    if server == "mongodb":
+        with MongoClient[dict[str, Any]](url) as client:
+            client.admin.command({"setParameter": 1, "ttlMonitorSleepSecs": 1})
+        return
+    asyncpg: Any = importlib.import_module("asyncpg")
+    host, port = address(url)
+    connection = await asyncpg.connect(host=host, port=port + 1, user="polystore", database="postgres")
+    await connection.execute("CALL documentdb_api_internal.delete_expired_rows()")
+    await connection.close()
+
+
+def test_the_server_removes_what_is_left_of_deleted_records_and_no_others(url: str) -> None:
+    async def main() -> None:
+        mongo = await connect(url, {"tombstone_ttl_s": 0.001}, Env())
+        try:
+            await mongo.prepare([Layout(CONVERSATION, False, frozenset())], create=True)
+            await mongo.apply([conversation("a", 1), removal(key_of(CONVERSATION, "b"), 9)])
+            async with asyncio.timeout(60):
+                while (await mongo.get([key_of(CONVERSATION, "b")])) != [None]:
+                    await look_now(url, (await mongo.ping()).server)
+                    await asyncio.sleep(0.05)
+            assert (await mongo.get([key_of(CONVERSATION, "a")])) != [None]
+            assert await mongo.newest("conversation") == 9
+        finally:
+            await mongo.aclose()
+
+    asyncio.run(main())
 
 
 def test_what_another_program_spoils_is_told_and_never_taken_for_missing(url: str) -> None:

@@ -335,13 +335,17 @@ class Purge(CommandListener):
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._looks: set[int] = set()
         self.removed = 0
 
-    def started(self, event: Any) -> None: ...
+    def started(self, event: Any) -> None:
+        if event.command.get("find") == THING.name:
+            self._looks.add(event.request_id)
+
     def failed(self, event: Any) -> None: ...
 
     def succeeded(self, event: Any) -> None:
-        if event.command_name == "find":
+        if event.request_id in self._looks:
             with asked(self._url) as client:
                 things = client.get_default_database()[THING.name]
                 self.removed += things.delete_many({"ps_deleted": True}).deleted_count
