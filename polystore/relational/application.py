@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from polystore.entity import EntityType
 from polystore.errors import DecodeError, SchemaMismatch
-from polystore.mapped import Column, MappedClass
 from polystore.model import Body
+
+if TYPE_CHECKING:
+    from polystore.mapped import Column, MappedClass
 
 Convert = Callable[[Any], Any]
 

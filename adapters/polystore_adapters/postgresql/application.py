@@ -13,7 +13,7 @@ they would without polystore.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -23,7 +23,6 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql import operators
 
 from polystore.filters import Compare
-from polystore.mapped import Column, MappedClass
 from polystore.model import Body, Commit, Key, Write
 from polystore.protocols import Layout
 from polystore.relational import Statements
@@ -35,6 +34,9 @@ from polystore_adapters.postgresql.locks import Again
 from polystore_adapters.postgresql.pgvector import Kept
 from polystore_adapters.postgresql.pool import Session
 from polystore_adapters.postgresql.table import LIVE, META, Draft, RecordTable, Row
+
+if TYPE_CHECKING:
+    from polystore.mapped import Column, MappedClass
 
 _NUMERIC, _FLOAT = 1700, 701
 """Type codes, which SQLAlchemy asks for (https://www.postgresql.org/docs/current/catalog-pg-type.html)."""

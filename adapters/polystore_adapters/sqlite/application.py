@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
-from polystore.mapped import MappedClass
 from polystore.model import Body, Key
 from polystore.protocols import Layout
 from polystore.relational import Statements
@@ -23,6 +22,9 @@ from polystore_adapters.sqlite.dialect import Codec, SqliteDialect
 from polystore_adapters.sqlite.facets import FacetRow
 from polystore_adapters.sqlite.many import Insert
 from polystore_adapters.sqlite.table import DIALECT, META_COLUMNS, Draft, RecordTable
+
+if TYPE_CHECKING:
+    from polystore.mapped import MappedClass
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS ps_row (rid INTEGER PRIMARY KEY, etype TEXT NOT NULL, tenant TEXT NOT NULL, "

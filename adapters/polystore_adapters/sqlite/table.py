@@ -11,7 +11,8 @@ import msgspec
 
 from polystore.model import HASH_SPACE, Body, Key, Record, Vectors
 from polystore.protocols import Layout
-from polystore.relational import SEGMENT_BITS, TABLE_COLUMNS, Statements, record_table
+from polystore.relational import Statements
+from polystore_adapters.sqlite.definition import SEGMENT_BITS, TABLE_COLUMNS, record_table
 from polystore_adapters.sqlite.dialect import Codec, SqliteDialect
 from polystore_adapters.sqlite.facets import FacetRow, RowFacet
 from polystore_adapters.sqlite.facets.full_text import FullTextFacet

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,22 @@ def test_a_store_that_is_closed_while_its_file_is_opened_leaves_nothing_open(
     asyncio.run(main())
     # Who closes the last connection takes the log away.
     assert {path.name for path in tmp_path.iterdir()} <= {"new.db", "new.db.lock", "workers"}
+
+
+def test_nothing_of_another_database_or_of_mapped_classes_is_imported_for_a_file(tmp_path: Path) -> None:
+    """A command waits for each import: SQLAlchemy's ORM and a second dialect were a third of a start."""
+    script = (
+        "import asyncio, dataclasses, sys, polystore\n"
+        "@polystore.entity()\n"
+        "@dataclasses.dataclass\n"
+        "class Note:\n    id: str\n"
+        "async def main():\n"
+        "    async with polystore.HybridDataArchitecture.open('sqlite:notes.db', entities=[Note]) as hda:\n"
+        "        await hda.collection(Note).put(Note('n1'))\n"
+        "asyncio.run(main())\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "sqlalchemy.dialects.sqlite" in loaded
+    assert not {"sqlalchemy.orm", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.mysql"} & loaded

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from polystore_adapters.sqlite.definition import SEGMENT_BITS
 from polystore_adapters.sqlite.repository import SqliteRepository
 
 from polystore.errors import SchemaMismatch
 from polystore.model import EVERYTHING, HASH_SPACE, Commit, HashSpan, Write, key_hash
-from polystore.relational import SEGMENT_BITS
 from tests.integration.sqlite.files import body, key, opened, write
 
 COUNTS: Mapping[str, int] = {"": 120, "small": 3}

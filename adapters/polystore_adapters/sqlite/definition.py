@@ -1,4 +1,4 @@
-"""An entity as a table: typed columns of its fields, and the columns that polystore keeps beside them."""
+"""An entity as a table of the file: typed columns of its fields, and the columns that polystore keeps beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from polystore.entity import EntityType
 from polystore.errors import EntityError
-from polystore.relational.dialect import Dialect
+from polystore_adapters.sqlite.dialect import SqliteDialect
 
 TABLE_COLUMNS = ("ps_rid", "ps_tenant", "ps_version", "ps_h", "ps_hash", "ps_updated_at", "ps_expires_at")
 """What polystore keeps of each record: row number (what hangs off a row refers to it), tenant, version, hash of the
@@ -20,7 +20,7 @@ nearly every new row of a large table touches a page of its own, each of which i
 file. Here it touches a page of the last segment, which has some 40; who reads a range of hashes asks every segment."""
 
 
-def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa.Table:
+def record_table(entity: EntityType[Any], dialect: SqliteDialect, *, home: bool) -> sa.Table:
     """The table of an entity. Only a home holds values unique: a copy may meet two records' changes in either order.
 
     Fields are nullable, whatever the class says: a column that is added later has no value in the rows of before.
@@ -47,9 +47,7 @@ def record_table(entity: EntityType[Any], dialect: Dialect, *, home: bool) -> sa
     name, tenant, columns = entity.name, table.c.ps_tenant, table.c
     sa.Index(f"ps_key_{name}", tenant, columns[entity.key], unique=True)
     sa.Index(f"ps_scan_{name}", columns.ps_rid.bitwise_rshift(SEGMENT_BITS), tenant, columns.ps_h)
-    expires = columns.ps_expires_at
-    some = expires.is_not(None)
-    sa.Index(f"ps_expiry_{name}", expires, sqlite_where=some, postgresql_where=some)
+    sa.Index(f"ps_expiry_{name}", columns.ps_expires_at, sqlite_where=columns.ps_expires_at.is_not(None))
     for field in entity.unique:
         sa.Index(f"ps_{'unique' if home else 'index'}_{name}_{field}", tenant, columns[field], unique=home)
     for field in entity.index:
