@@ -1,8 +1,9 @@
 """Redis, and servers that speak its protocol: live state, caches, and records whose journal is another store.
 
-`urls.py` makes the driver's client, `server.py` sends commands and scripts through it, `keys.py` says what is kept
-where; `state.py`, `limits.py`, `channels.py` and `cache.py` are the protocols, one Lua script for each step, and so are
-`records.py` (with `entries.py`, `finding.py` and `prepare.py`).
+`urls.py` makes the driver's client, `runs.py` looks at its connections, `server.py` sends commands and scripts through
+it and `cluster.py` to the nodes of a cluster, `keys.py` says what is kept where; `state.py`, `limits.py`, `channels.py`
+and `cache.py` are the protocols, one Lua script for each step, and so are `records.py` (with `entries.py`, `finding.py`
+and `prepare.py`).
 """
 
 from __future__ import annotations

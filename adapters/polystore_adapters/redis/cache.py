@@ -81,7 +81,8 @@ return taken
 )
 
 # How long a control is kept; then for each name: version or '', writer, time to live or 0, value. UNLINK and HDEL come
-# first: also a server without room must carry this out, and once a script has written, it may go on.
+# first: also a server without room must carry this out, and once a script has written, it may go on. A name under which
+# somebody else's key lies is told of in the end: it keeps no other from being invalidated.
 INVALIDATE = Script("""
 local now
 local function over(ends)
@@ -91,7 +92,7 @@ local function over(ends)
   end
   return tonumber(ends) <= now
 end
-for i = 1, #KEYS, 2 do
+local function invalidate(i)
   local control, version, writer, floor = KEYS[i + 1], ARGV[2 * i], 'w:' .. ARGV[2 * i + 1], false
   local before = redis.call('GETRANGE', KEYS[i], 0, 13)
   if before ~= '' and (version == '' or before < version) then
@@ -116,7 +117,13 @@ for i = 1, #KEYS, 2 do
     redis.call('HDEL', control, writer)
   end
 end
-return 1
+local failed
+for i = 1, #KEYS, 2 do
+  local done, error = pcall(invalidate, i)
+  if not done then failed = error end
+end
+if type(failed) == 'string' then return redis.error_reply(failed) end
+return failed or 1
 """)
 
 # writer, how long an intent stands, how long a control is kept

@@ -44,7 +44,8 @@ def translated(error: BaseException, *, sent: bool) -> StoreError:
             return Unavailable(AWAY_CODES[code])
         if code == "WRONGTYPE":
             return StoreCorrupt("a key of this application holds something that it did not write; see `prefix`")
-        return StoreError(f"the server answered with the error {code if code.isupper() else 'ERR'}")
+        code = code if code.isupper() else "ERR"
+        return StoreError(f"the server answered with the error {code}; where a script lacks a right, ACL LOG says it")
     if isinstance(error, driver.RedisClusterException):
         return Unavailable("the cluster does not answer for all slots")
     if sent and not _refused(error):

@@ -12,6 +12,7 @@ from redis import exceptions as driver
 from redis.asyncio import Redis, RedisCluster
 
 from polystore.errors import Unavailable
+from polystore_adapters.redis import cluster
 from polystore_adapters.redis.errors import translated
 from polystore_adapters.redis.keys import Keys
 from polystore_adapters.redis.urls import Client
@@ -106,7 +107,7 @@ class Server:
         async with self._slots:
             self.check()
             if isinstance(self.client, RedisCluster):
-                return await _to_cluster(self.client, commands, writes)
+                return await cluster.send(self.client, commands, writes)
             return await _to_server(self.client, commands, writes)
 
     async def scan(self, pattern: str, cursor: str | None, count: int) -> tuple[list[bytes], str | None]:
@@ -198,26 +199,6 @@ async def _to_server(client: Redis, commands: Sequence[Command], writes: bool) -
         raise translated(e, sent=writes) from e
     finally:
         await pool.release(connection)
-    return answers
-
-
-async def _to_cluster(client: RedisCluster, commands: Sequence[Command], writes: bool) -> list[Any]:
-    """Each to the node that has its slot."""
-    try:
-        if len(commands) == 1:
-            try:
-                return [await client.execute_command(*commands[0])]
-            except driver.ResponseError as e:
-                return [e]
-        pipeline: Any = client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-    except (driver.RedisError, driver.RedisClusterException, OSError) as e:
-        raise translated(e, sent=writes) from e
-    for answer in answers:
-        if isinstance(answer, Exception) and not isinstance(answer, driver.ResponseError):
-            raise translated(answer, sent=writes) from answer
     return answers
 
 

@@ -14,6 +14,8 @@ from polystore.protocols import Changed, Fields, Number, StateRow
 from polystore.protocols.state import check_size
 from polystore_adapters.redis.server import Argument, Script, Server
 
+SEEN_MAX = 100_000
+"""Keys, of whatever kind, that are looked at for one page of ids: some 50 ms."""
 TAG = b""
 """The field of the tag; no field of a class has this name."""
 
@@ -187,8 +189,10 @@ class StateCalls:
     async def state_keys(self, etype: str, tenant: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         keys = self._server.keys
         ids: dict[str, None] = {}
-        while True:
-            page, cursor = await self._server.scan(keys.states(etype, tenant), cursor, max(limit, 100))
+        count = max(limit, 100)
+        for _ in range(0, SEEN_MAX, count):
+            page, cursor = await self._server.scan(keys.states(etype, tenant), cursor, count)
             ids.update((keys.id_of(one), None) for one in page)
             if cursor is None or len(ids) >= limit:
-                return list(ids), cursor
+                break
+        return list(ids), cursor

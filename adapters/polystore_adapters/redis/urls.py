@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from polystore.errors import ConfigurationError
+from polystore_adapters.redis.cluster import look_at_connections
 
 Client = Redis | RedisCluster
 
@@ -92,4 +93,6 @@ def _cluster(url: str, options: Mapping[str, Any], connections: int) -> RedisClu
     secured = known.pop("connection_class", None) is SSLConnection
     known = {name: value for name, value in known.items() if name not in ("host", "port", "db")}
     nodes = [ClusterNode(host, port) for host, port in addresses]
-    return RedisCluster(startup_nodes=nodes, max_connections=connections, ssl=secured, **known)
+    client = RedisCluster(startup_nodes=nodes, max_connections=connections, ssl=secured, **known)
+    look_at_connections(client, secured=secured)
+    return client

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from polystore_adapters.redis import RedisRepository, connect
+from redis.exceptions import ResponseError
 
 from compose.native.own import OwnServer
 from polystore.env import SYSTEM_ENV
@@ -28,6 +27,7 @@ from polystore.errors import (
 )
 from polystore.model import Key
 from polystore.protocols import Fill, Invalidation, SupportsState
+from polystore.rates import Rate
 from polystore.store import Store
 from tests.stack import own_server, url_of
 
@@ -35,29 +35,14 @@ T = TypeVar("T")
 KEY = Key("", "session", "a")
 MINUTE_US = 60_000_000
 NAMES = [f"/thing/{n}" for n in range(40)]
-
-
-pytestmark = [
-    # The driver forgets connections to nodes of a cluster that left it, without closing them.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:loop is closed:ResourceWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def forgotten_connections() -> Generator[None]:
-    """Collected here, where they are expected, and not in the middle of another test."""
-    gc.freeze()  # what other tests have left is not looked at again
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-    gc.unfreeze()
+RATE = Rate("sliding_window", 2, MINUTE_US, 2)
+SOCKET = "r.sock"
+"""In the server's own folder."""
 
 
 @pytest.fixture
 def redis() -> Generator[OwnServer]:
-    with own_server("redis") as mine:
+    with own_server("redis", ["--unixsocket", SOCKET]) as mine:
         yield mine
 
 
@@ -79,6 +64,13 @@ async def soon(call: Callable[[], Awaitable[T]], within_s: float = 20.0) -> T:
             if time.monotonic() > ends:
                 raise
             await asyncio.sleep(0.02)
+
+
+async def refused(call: Callable[[], Awaitable[None]]) -> None:
+    """Raises what it is refused with, once it is."""
+    async with asyncio.timeout(20):
+        while True:
+            await call()
 
 
 async def restarted(server: OwnServer) -> None:
@@ -211,9 +203,26 @@ def test_refusals_are_told_by_their_codes_and_show_no_secret(redis: OwnServer) -
             await repository.put_state(KEY, {"n": b"1"}, None)
         await client.execute_command("REPLICAOF", "NO", "ONE")
         await repository.put_state(KEY, {"n": b"1"}, None)
+        await client.config_set("min-replicas-to-write", 1)
+        with pytest.raises(Unavailable, match="fewer replicas"):
+            await repository.put_state(KEY, {"n": b"1"}, None)
+        await client.config_set("min-replicas-to-write", 0)
+        await client.config_set("busy-reply-threshold", 1)
+        busy = asyncio.create_task(client.eval("while true do end", 0))
+        with pytest.raises(Unavailable, match="a script of somebody's"):
+            await refused(partial(repository.put_state, KEY, {"n": b"1"}, None))
+        await client.script_kill()
+        with pytest.raises(ResponseError):
+            await busy
+        await repository.put_state(KEY, {"n": b"1"}, None)
         await repository.aclose()
 
     asyncio.run(main())
+
+
+def test_a_node_of_a_cluster_is_no_server_of_its_own() -> None:
+    with pytest.raises(ConfigurationError, match=r"redis\+cluster://"):
+        asyncio.run(opened(url_of("redis-cluster").replace("+cluster", "")))
 
 
 def test_without_room_nothing_is_written_and_invalidations_go_on(redis: OwnServer) -> None:
@@ -287,50 +296,39 @@ def test_after_a_fail_over_of_sentinels_the_new_master_is_asked_and_its_cache_is
         asyncio.run(main(mine))
 
 
-def test_after_a_fail_over_in_a_cluster_every_slot_is_served_again() -> None:
-    async def main(mine: OwnServer) -> None:
-        repository = await opened(mine.url)
-        keys = [Key("", "session", str(n)) for n in range(40)]
-        for key in keys:
-            await repository.put_state(key, {"n": b"1"}, None)
-        await filled(repository, *NAMES)
-        for node in driver_of(repository).get_primaries():
-            assert await driver_of(repository).execute_command("WAIT", 1, 10_000, target_nodes=node) == 1
-        mine.kill("node-0")
-        for key in keys:
-            assert await soon(partial(repository.get_state, [key]), 40) != [None]
-            await soon(partial(repository.put_state, key, {"n": b"2"}, None), 40)
-        await soon(lambda: repository.invalidate([Invalidation(name, 2) for name in NAMES]), 40)
-        assert await soon(lambda: repository.lookup(NAMES)) == [None] * len(NAMES)
-        await soon(lambda: repository.forget("thing"))
-        await filled(repository, *NAMES)
-        await repository.aclose()
-
-    with own_server("redis-cluster") as mine:
-        asyncio.run(main(mine))
-
-
-def test_a_socket_in_the_file_system(tmp_path: Any) -> None:
-    address = urlsplit(url_of("redis"))
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(address.hostname, address.port)
-
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(65_536):
-                sink.write(data)
-                await sink.drain()
-            sink.close()
-
-        await asyncio.gather(copy(reader, back), copy(there, writer), return_exceptions=True)
-
+def test_a_socket_in_the_file_system(redis: OwnServer) -> None:
     async def main() -> None:
-        listening = await asyncio.start_unix_server(pass_on, tmp_path / "r.sock")
-        async with listening:
-            repository = await opened(f"unix://:{address.password}@{tmp_path}/r.sock?db=0", prefix="sock")
-            assert await repository.increment(KEY, "n", 1, 0, {}, 60_000_000) == 1
-            assert await repository.delete_state(KEY)
-            await repository.aclose()
+        by_port = await opened(redis.url)
+        folder = (await driver_of(by_port).config_get("dir"))["dir"]
+        repository = await opened(f"unix://:{urlsplit(redis.url).password}@{folder}/{SOCKET}?db=0")
+        assert await repository.increment(KEY, "n", 1, 0, {}, None) == 1
+        assert await by_port.increment(KEY, "n", 1, 0, None, None) == 2
+        await repository.aclose()
+        await by_port.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_forms_of_the_protocol_are_spoken(protocol: int) -> None:
+    async def main() -> None:
+        repository = await opened(f"{url_of('redis')}?protocol={protocol}", prefix=f"resp{protocol}")
+        await repository.put_state(KEY, {"n": b"1", "s": b"2"}, MINUTE_US)
+        (row,) = await repository.get_state([KEY])
+        assert row is not None
+        assert row.fields == {"n": b"1", "s": b"2"}
+        assert await repository.state_keys("session", "", None, 10) == (["a"], None)
+        assert (await repository.take_allowance(KEY, RATE, 1)).remaining == 1
+        await filled(repository, "/thing/a")
+        assert await repository.lookup(["/thing/a", "/thing/b"]) == [b"1", None]
+        got: asyncio.Queue[bytes | None] = asyncio.Queue()
+        await repository.subscribe("", "news", got.put_nowait)
+        await repository.publish("", "news", b"hello")
+        assert await asyncio.wait_for(got.get(), 10) == b"hello"
+        await repository.delete_state(KEY)
+        await repository.reset_allowance(KEY)
+        await repository.forget("thing")
+        await repository.aclose()
 
     asyncio.run(main())
 

@@ -55,5 +55,5 @@ def test_a_cluster() -> None:
     assert isinstance(client, RedisCluster)
     assert sorted(client.nodes_manager.startup_nodes) == ["a:1", "b:2"]
     assert client.connection_kwargs["password"] == "p"
-    assert client.connection_kwargs["connection_class"] is SSLConnection
+    assert issubclass(client.connection_kwargs["connection_class"], SSLConnection)
     assert client.retry.get_retries() == 0
