@@ -42,8 +42,8 @@ async def register(
             continue
         bit = next(free) if row is None else row.bit
         new.append(TargetRow(etype, target, bit, "backfilling", data_id=data_id))
-    for row in new:
-        await journal.call(SupportsJournal.set_target, row)
+    for row in new:  # unless another process has done so since these rows were read: it may be filled by now
+        await journal.call(SupportsJournal.set_target, row, rows.get(row.name, replace(row, status="off")))
     for row in [row for row in new if row.name == placement.cache]:
         await line.filling.empty(row)
         new.remove(row)

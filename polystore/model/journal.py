@@ -89,6 +89,12 @@ class TargetRow(Value, frozen=True, gc=False):
     cursor: str | None = None
     data_id: str = ""
 
+    def stands(self, rows: Sequence[TargetRow]) -> bool:
+        """Whether a journal with these rows has it so; one that is off, also where there never was such a copy."""
+        return self in rows or (
+            self.status == "off" and all((r.etype, r.name) != (self.etype, self.name) for r in rows)
+        )
+
 
 class Backlog(Value, frozen=True, gc=False):
     """What one journal still owes. retry, parked: copy -> how many rows. owed, oldest: (entity, copy) -> how many

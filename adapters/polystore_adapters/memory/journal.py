@@ -228,7 +228,7 @@ class Journal(KeptBodies):
         return list(self._targets.values())
 
     def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
-        if was is not None and self._targets.get((row.etype, row.name)) != was:
+        if was is not None and not was.stands(self.targets()):
             return
         for known in self._targets.values():
             if known.etype == row.etype and (known.name == row.name) != (known.bit == row.bit):

@@ -94,9 +94,9 @@ async def settle(pool: Pool, tables: Tables, settlement: Settlement, env: Env) -
         await _owe(db, settlement.owed)
         env.crashpoint("mysql.settle.inside")
         for slot, version in sorted((_slot(one.target, one.key), one.version) for one in settlement.done):
-            await db.run("DELETE FROM ps_retry WHERE slot = %s AND version <= %s", slot, version)
+            db.later("DELETE FROM ps_retry WHERE slot = %s AND version <= %s", slot, version)
         if settlement.delivered:
-            await db.run("DELETE FROM ps_outbox WHERE version IN %s", tuple(sorted(settlement.delivered)))
+            db.later("DELETE FROM ps_outbox WHERE version IN %s", tuple(sorted(settlement.delivered)))
         await settle_held(db, tables, settlement.held, pool.clock.now_us())
 
 
@@ -244,7 +244,7 @@ async def set_target(pool: Pool, row: TargetRow, was: TargetRow | None = None) -
     async with pool.transaction() as db:
         await lock(db, [TARGETS_LOCK])
         standing = [TargetRow(*one) for one in await db.fetch(f"{_TARGETS_SQL} WHERE etype = %s", row.etype)]
-        if was is not None and was not in standing:
+        if was is not None and not was.stands(standing):
             return
         for one in standing:
             if (one.name == row.name) != (one.bit == row.bit):

@@ -262,7 +262,7 @@ async def set_target(pool: Pool, row: TargetRow, was: TargetRow | None = None) -
     async with pool.transaction() as db:
         await db.run("LOCK TABLE ps_target IN ACCESS EXCLUSIVE MODE")
         standing = [TargetRow(*one) for one in await db.fetch(f"{_TARGETS_SQL} WHERE etype = $1", row.etype)]
-        if was is not None and was not in standing:
+        if was is not None and not was.stands(standing):
             return
         for one in standing:
             if (one.name == row.name) != (one.bit == row.bit):

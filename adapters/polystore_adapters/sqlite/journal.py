@@ -274,7 +274,7 @@ def targets(db: sqlite3.Connection) -> list[TargetRow]:
 
 
 def set_target(db: sqlite3.Connection, row: TargetRow, was: TargetRow | None = None) -> None:
-    if was is not None and was not in targets(db):
+    if was is not None and not was.stands(targets(db)):
         return
     for name, bit in db.execute("SELECT name, bit FROM ps_target WHERE etype = ?", (row.etype,)).fetchall():
         if (name == row.name) != (bit == row.bit):

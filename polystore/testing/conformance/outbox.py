@@ -250,6 +250,14 @@ class OutboxConformance(JournalCase):
         assert search in await store.targets(), "decided on another state than stands"
         await store.set_target(TargetRow(THING.name, "search", 1, "off"), search)
         assert search not in await store.targets()
+        graph = TargetRow(THING.name, "graph", 2, "backfilling")
+        await store.set_target(graph, TargetRow(THING.name, "graph", 2, "active"))
+        assert graph not in await store.targets()
+        absent = TargetRow(THING.name, "graph", 2, "off")
+        await store.set_target(graph, absent)
+        assert graph in await store.targets(), "there was no such copy"
+        await store.set_target(TargetRow(THING.name, "graph", 2, "active"), absent)
+        assert graph in await store.targets(), "by now there is one"
         assert await store.placements() == {}
         for placement in ('{"home": "a"}', '{"home": "나"}'):
             await store.remember(THING.name, placement)
@@ -280,7 +288,8 @@ class OutboxConformance(JournalCase):
             assert target in await store.targets()
             assert len(cursors) <= 4
         assert len(set(cursors)) == len(cursors) >= 3
-        rows = {r.key: r for r in await store.due("copy", TYPES, self.env.now_us(), 100)}
+        soon = self.env.now_us() + HOUR_US  # the clock of the store may be ahead of this one
+        rows = {r.key: r for r in await store.due("copy", TYPES, soon, 100)}
         assert rows.keys() - {key_of(THING, "gone")} == {w.key for w in things}
         for one, done in zip(things[1:], written[1:], strict=True):
             assert (rows[one.key].state, rows[one.key].version, rows[one.key].h) == ("b", done.version, one.h)

@@ -197,3 +197,9 @@ class LeasesEndWithTheWorker(MemoryServer):
     def retire(self, worker: str) -> None:
         super().retire(worker)
         self._leases = {name: lease for name, lease in self._leases.items() if lease[0] != worker}
+
+
+@fails(JournalConformance, "test_targets_and_placements_are_remembered")
+class CopiesAddedTwice(MemoryServer):
+    def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
+        super().set_target(row, None if was is not None and was.status == "off" else was)

@@ -12,7 +12,7 @@ from polystore.consistency import DataConsistencyManager
 from polystore.entity import entity, entity_types
 from polystore.errors import Unavailable
 from polystore.facets import FullText
-from polystore.model import Commit, Page, Placement, TargetRow
+from polystore.model import Commit, Instance, Page, Placement, TargetRow
 from polystore.protocols import Layout
 from tests.unit.consistency.test_stage import Service
 from tests.unit.consistency.world import World, simulated, until
@@ -126,6 +126,35 @@ def test_a_copy_that_begins_anew_while_it_is_filled_is_filled_from_the_beginning
         vars(home)["backfill"] = late
         await filled(world, manager)
         assert begun
+
+    simulated(test)
+
+
+def test_a_process_that_was_slow_to_register_begins_no_filling_anew() -> None:
+    """What it has read of the copies is old by then: others have registered them, and filled them."""
+
+    async def test(world: World) -> None:
+        before = await world.manager(placement=Placement("note", "home", {}))
+        await before.write("note", [world.write(before, f"n{i}", "글") for i in range(20)])
+        await before.stop()
+        ping, slow = world.copies["search"].inner.ping, True
+
+        async def pinged() -> Instance:
+            nonlocal slow
+            waits, slow = slow, False
+            await asyncio.sleep(8.0 if waits else 0.0)
+            return await ping()
+
+        vars(world.copies["search"])["ping"] = pinged
+        opening = asyncio.create_task(world.manager())
+        await asyncio.sleep(1.0)
+        await world.manager()
+        statuses = lambda: {row.name: row.status for row in world.servers["home"].targets()}  # noqa: E731
+        complete = {"search": "active", "vectors": "active"}
+        await until(lambda: statuses() == complete)
+        assert not opening.done()
+        await opening
+        assert statuses() == complete
 
     simulated(test)
 
