@@ -86,7 +86,7 @@ class SupportsJournal(Protocol):
     async def targets(self) -> list[TargetRow]: ...
 
     async def set_target(self, row: TargetRow, was: TargetRow | None = None) -> None:
-        """Insert or change a copy; with `was` only while that is what stands (`TargetRow.stands`), so that what somebody
+        """Insert or change a copy; with `was` only while that is what stands (`TargetRow.stands`), so that what was
         decided on an older state changes nothing. Commits that begin afterwards use it in their masks, unless it is
         off. Raises IntegrityViolation when the bit belongs to another copy of the type, or the copy has another bit:
         two workers that add copies at once see which of them was first."""
