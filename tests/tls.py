@@ -74,7 +74,18 @@ OPTIONS: dict[str, Given] = {
         *("-c", "ssl=on", "-c", f"ssl_ca_file={ca}", "-c", f"ssl_cert_file={pem}", "-c", f"ssl_key_file={key}"),
         *("-c", f"hba_file={ca.with_name('hba.conf')}"),
     ],
+    "mongodb": lambda ca, pem, key: [
+        *(f"--listen-tls-ca-file={ca}", f"--listen-tls-cert-file={pem}", f"--listen-tls-key-file={key}"),
+        "--listen-addr=",
+    ],
 }
+LISTENS: dict[str, Callable[[int], Sequence[str]]] = {
+    "redis": lambda port: ["--tls-port", str(port)],
+    "mongodb": lambda port: [f"--listen-tls={place.HOST}:{port}"],
+}
+"""Of servers that answer nobody who does not come by TLS: their port."""
+BEHIND = {"mongodb": "postgres"}
+"""Processes to which only another one of the same server speaks."""
 HBA = "hostssl private all all scram-sha-256 clientcert=verify-ca\nhost postgres,polystore all all scram-sha-256\n"
 """The database `private` is for those who come by TLS with a certificate."""
 
@@ -98,7 +109,11 @@ def tls_server(name: str, authority: Authority) -> Generator[own.OwnServer]:
 
     def processes(site: Site) -> list[Process]:
         given = OPTIONS[name](*(site.store / file.name for file in (authority.ca, pem, key)))
-        return [_secured(one, given, site.port, listens=name == "redis") for one in recipe.processes(site)]
+        behind = BEHIND.get(name)
+        return [
+            one if one.name == behind else _secured(one, given, site.port, LISTENS.get(name))
+            for one in recipe.processes(site)
+        ]
 
     secured: Recipe = dataclasses.replace(recipe, configure=configure, processes=processes)
     try:
@@ -108,10 +123,11 @@ def tls_server(name: str, authority: Authority) -> Generator[own.OwnServer]:
         absent(name, str(error))
 
 
-def _secured(process: Process, options: Sequence[str], port: int, *, listens: bool) -> Process:
-    """`listens`: it answers nobody who does not come by TLS."""
+def _secured(
+    process: Process, options: Sequence[str], port: int, listens: Callable[[int], Sequence[str]] | None
+) -> Process:
     command = [*process.command, *options]
-    if not listens:
+    if listens is None:
         return dataclasses.replace(process, command=command)
     ready = lambda: place.answers(port)  # noqa: E731
-    return dataclasses.replace(process, command=[*command, "--tls-port", str(port)], ready=ready)
+    return dataclasses.replace(process, command=[*command, *listens(port)], ready=ready)
