@@ -105,10 +105,15 @@ class Wiring:
         return one
 
     def store(self, name: str) -> Store:
-        """Raises Unavailable while a store does not answer since `open`, which only optional stores may do."""
+        """Raises Unavailable while a store does not answer since `open`, which only optional stores may do, or was taken
+        out of the configuration and serves until what takes its place is filled."""
         store = self.stores.get(name)
         if store is None:
-            raise Unavailable("it has not answered since this architecture was opened, and is asked again", store=name)
+            raise Unavailable(
+                "it has not answered since this architecture was opened, and is asked again; or it is not configured "
+                "here any more, and what takes its place is being filled",
+                store=name,
+            )
         return store
 
     @property
