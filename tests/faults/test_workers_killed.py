@@ -23,15 +23,18 @@ NOWHERE = {"url": "postgresql://nobody@127.0.0.1:9/none", "required": False, "ro
 
 @contextlib.contextmanager
 def delivering(folder: Path) -> Generator[subprocess.Popen[str]]:
-    """A `polystore worker` that has begun."""
+    """A `polystore worker`; `begun` waits for it."""
     command = [sys.executable, "-c", "from polystore.cli import main; main()", "worker"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as worker:
         try:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "delivering kit_line\n"
             yield worker
         finally:
             worker.kill()
+
+
+def begun(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "delivering kit_line\n"
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -48,6 +51,8 @@ def test_several_workers_deliver_what_killed_writers_left_though_one_of_them_is_
         said = {**whole, "entities": [SCRIPT.stem], "import_paths": [str(SCRIPT.parent)]}
         (tmp_path / "polystore.toml").write_text(toml(said), encoding="utf-8")
         workers = [living.enter_context(delivering(tmp_path)) for _ in range(WORKERS)]
+        for worker in workers:
+            begun(worker)
         writers = list[Worker]()
         for turn in range(2):
             writers.append(Worker({"stores": {"main": main, "words": NOWHERE}}, f"w{turn}", RATE, tmp_path))

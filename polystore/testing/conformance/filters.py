@@ -45,6 +45,8 @@ FREE: Sequence[Any] = (
 )
 """What may lie in a free-form field."""
 CITIES = ("서울", "서울시", "Seoul", "seoul", NFC, NFD, "", "%", "a_b", "👍", "10", "9")
+BEGINNINGS = ("", "a", "A", "가", NFC, "e", "\uffff", "👍", "%", "_")
+"""Of ids, which end each order."""
 RAW, FLAGS, LISTS = ("raw", "maybe_raw"), ("flag", "maybe_flag"), ("tags", "maybe_tags")
 TEXTS = ("word", "maybe_word")
 CHOICES = ("mood", "maybe_mood", "level", "side")
@@ -65,13 +67,14 @@ def samples(seed: int, count: int = 80) -> list[Thing]:
     fields = [f for f in SMALL if f not in ("extra", "address", "prices", "rooms")]
     out: list[Thing] = []
     for i in range(count):
+        number = (i * 37) % count
         extra = {name: r.choice(FREE) for name in ("a", "b", "c.d")}
         address = Address(r.choice(CITIES), r.choice((None, *CITIES)), [r.choice((1, 2, 3))] * r.randrange(3))
         address.rent, address.since, address.seal = r.choice(DECIMALS), r.choice((None, *TIMES)), r.choice(RAWS)
         drawn = {f: r.choice(SMALL[f]) for f in fields if r.random() < 0.7}
         out.append(
             Thing(
-                id=f"{(i * 37) % count:03}",
+                id=f"{BEGINNINGS[number % len(BEGINNINGS)]}{number:03}",
                 address=r.choice((None, address, *ADDRESSES)),
                 extra={name: value for name, value in extra.items() if value is not MISSING},
                 prices={f"{j}": DECIMALS[j] for j in r.sample(range(len(DECIMALS)), r.randrange(4))},
