@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
@@ -29,6 +28,7 @@ from polystore.model import Key
 from polystore.protocols import Fill, Invalidation, SupportsState
 from polystore.rates import Rate
 from polystore.store import Store
+from tests.redis_servers import Place
 from tests.stack import own_server, url_of
 
 T = TypeVar("T")
@@ -141,47 +141,6 @@ def test_a_call_that_may_have_been_carried_out_says_so_and_one_that_was_not_says
     asyncio.run(main())
 
 
-def test_channels_come_back_after_a_restart(redis: OwnServer) -> None:
-    async def main() -> None:
-        repository, other = await opened(redis.url), await opened(redis.url)
-        got: list[bytes | None] = []
-        await repository.subscribe("", "news", got.append)
-        await restarted(redis)
-        ends = time.monotonic() + 20
-        while not got:
-            assert time.monotonic() < ends
-            await soon(lambda: other.publish("", "news", b"again"))
-            await asyncio.sleep(0.02)
-        await repository.aclose()
-        assert (got[0], got[-1]) == (b"again", None)
-        await other.aclose()
-
-    asyncio.run(main())
-
-
-def test_a_channel_reaches_other_processes() -> None:
-    async def main() -> None:
-        repository = await opened(url_of("redis"), prefix="procs")
-        got: asyncio.Queue[bytes | None] = asyncio.Queue()
-        await repository.subscribe("acme", "news", got.put_nowait)
-        program = (
-            "import asyncio, sys; from polystore.env import SYSTEM_ENV; from polystore_adapters.redis import connect\n"
-            "async def main():\n"
-            "    one = await connect(sys.argv[1], {'prefix': 'procs'}, SYSTEM_ENV)\n"
-            "    await one.publish('', 'news', b'of others')\n"
-            "    await one.publish('acme', 'news', b'hello')\n    await one.aclose()\n"
-            "asyncio.run(main())"
-        )
-        other = await asyncio.create_subprocess_exec(sys.executable, "-c", program, url_of("redis"))
-        assert await other.wait() == 0
-        async with asyncio.timeout(5):
-            assert await got.get() == b"hello"
-        await repository.aclose()
-        assert await got.get() is None
-
-    asyncio.run(main())
-
-
 def test_refusals_are_told_by_their_codes_and_show_no_secret(redis: OwnServer) -> None:
     async def main() -> None:
         repository = await opened(redis.url)
@@ -251,6 +210,27 @@ def test_without_room_nothing_is_written_and_invalidations_go_on(redis: OwnServe
         assert await repository.fill([Fill("/thing/b", 9, 1, b"1", MINUTE_US)]) == [False]
         assert await repository.delete_state(KEY)
         await repository.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_name_under_which_somebody_else_has_a_key_keeps_no_other_from_being_invalidated() -> None:
+    """Fifty of them are one script."""
+
+    async def main() -> None:
+        place = Place(url_of("redis"))
+        repository = await opened(place.url, prefix=place.prefix)
+        await filled(repository, *NAMES)
+        await driver_of(repository).set(f"{place.prefix}:c:{{{NAMES[3]}}}", "not a hash")
+        with pytest.raises(StoreCorrupt):
+            await repository.invalidate([Invalidation(name, 2) for name in NAMES])
+        assert await repository.lookup(NAMES) == [None] * len(NAMES)
+        others = [name for name in NAMES if name != NAMES[3]]
+        assert await repository.lease(others, 7) == ["leased"] * len(others)
+        late = await repository.fill([Fill(name, 7, 1, b"old", MINUTE_US) for name in others])
+        assert not any(late), "their floors are as high"
+        await repository.aclose()
+        place.clear()
 
     asyncio.run(main())
 
