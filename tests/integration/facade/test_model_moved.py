@@ -26,6 +26,7 @@ from polystore import (
     entity,
 )
 from polystore.consistency import Settings
+from polystore.consistency.rebuild import RebuildProgress
 from polystore.embedders import model_of
 from polystore.embedding import pack
 from polystore.model import Key
@@ -372,7 +373,11 @@ def test_a_rebuild_waits_until_a_copy_that_is_given_one_more_facet_serves_it(tmp
             assert hda.manager.placements["tree"].upcoming == {"full_text": "near~2"}
         async with opened(tmp_path, M2, M1, settings=SETTINGS) as hda:
             steps: list[str] = []
-            task = asyncio.create_task(hda.rebuild(Tree, progress=lambda now: steps.append(now.step)))
+
+            def progress(now: RebuildProgress) -> None:
+                steps.append(now.step)
+
+            task = asyncio.create_task(hda.rebuild(Tree, progress=progress))
             await until(lambda: "copying" in steps or task.done())
             assert not task.done()
             assert hda.manager.placements["tree"].upcoming == {"full_text": "near~2"}

@@ -149,8 +149,11 @@ def test_a_process_that_was_slow_to_register_begins_no_filling_anew() -> None:
         opening = asyncio.create_task(world.manager())
         await asyncio.sleep(1.0)
         await world.manager()
-        statuses = lambda: {row.name: row.status for row in world.servers["home"].targets()}  # noqa: E731
         complete = {"search": "active", "vectors": "active"}
+
+        def statuses() -> dict[str, str]:
+            return {row.name: row.status for row in world.servers["home"].targets()}
+
         await until(lambda: statuses() == complete)
         assert not opening.done()
         await opening

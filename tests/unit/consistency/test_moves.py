@@ -184,7 +184,7 @@ def test_a_store_that_hangs_while_a_facet_moves_holds_up_no_write() -> None:
         assert not prepared
         hangs = False
         await until(lambda: "search" in prepared)
-        await until(lambda: manager.placements["note"].held("search") == {"full_text", "vector"})
+        await until(lambda: manager.placements["note"].held("search") == frozenset({"full_text", "vector"}))
 
     simulated(test)
 
