@@ -1,4 +1,5 @@
-"""Connections to one database: bounded, the last one used first, so that few are warm and the others can rest."""
+"""Connections to one database: bounded, the last one used first, so that few are warm and the others can rest; those
+who wait have one in the order in which they came."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Connections(Generic[C]):
         self._idle: list[C] = []
         self._out: set[C] = set()
         self._connecting = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[C | None]] = deque()
         self.closed = False
 
     @property
@@ -57,27 +58,32 @@ class Connections(Generic[C]):
 
     async def take(self) -> C:
         """A connection for the caller alone; waits while all are in use. Raises Unavailable after `end`."""
+        enqueue = self._waiting.append
         while True:
             self.check()
             if (connection := self.rested()) is not None:
                 return connection
             if self.checked_out < self._size:
                 return await self._new()
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            waiter: asyncio.Future[C | None] = asyncio.get_running_loop().create_future()
+            enqueue(waiter)
             try:
-                await waiter
+                connection = await waiter
             except BaseException:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake()  # our turn came: it is the next one's
+                    self._next(waiter.result())  # our turn came: it is the next one's
                 raise
+            self.check()
+            if connection is not None:
+                return connection
+            enqueue = self._waiting.appendleft  # there was room for a new one, which another has taken meanwhile
 
     async def _new(self) -> C:
         self._connecting += 1
         try:
             connection = await self._connect()
         except BaseException:
-            self._wake()
+            self._hand(None)
             raise
         finally:
             self._connecting -= 1
@@ -88,19 +94,19 @@ class Connections(Generic[C]):
         return connection
 
     def give(self, connection: C) -> None:
-        """Back to those that rest."""
+        """Back to those that rest, or right to the one who has waited longest: who gives a connection back and takes
+        one at once would leave none to those who wait."""
         if self.closed or not self._alive(connection):
             self.drop(connection)
-            return
-        self._out.discard(connection)
-        self._idle.append(connection)
-        self._wake()
+        elif not self._hand(connection):
+            self._out.discard(connection)
+            self._idle.append(connection)
 
     def drop(self, connection: C) -> None:
         """Back, but of no use any more."""
         self._out.discard(connection)
         self._close(connection)
-        self._wake()
+        self._hand(None)
 
     def drop_idle(self) -> None:
         """A server that restarts ends them all: those that rest are not trusted either."""
@@ -115,13 +121,23 @@ class Connections(Generic[C]):
         idle, self._idle = self._idle, []
         for connection in list(self._out):
             self.drop(connection)
-        while self._waiting:
-            self._wake()
+        while self._hand(None):
+            pass
         return idle
 
-    def _wake(self) -> None:
+    def _next(self, connection: C | None) -> None:
+        """What was for one who does not want it any more."""
+        if connection is None:
+            self._hand(None)
+        else:
+            self.give(connection)
+
+    def _hand(self, connection: C | None) -> bool:
+        """Wake the one who has waited longest, with this connection, or since there is room for a new one. Returns
+        whether anybody waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                waiter.set_result(connection)
+                return True
+        return False

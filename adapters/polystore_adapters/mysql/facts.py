@@ -166,12 +166,15 @@ async def erase(pool: Pool, key: Key, measures: Sequence[str]) -> None:
 
 
 async def expire(pool: Pool, etype: str, measure: str, age_max_us: int, limit: int) -> int:
-    sql = (
-        "DELETE FROM ps_point WHERE series IN (SELECT n FROM ps_series WHERE etype = %s AND measure = %s) AND at < %s "
-        "LIMIT %s"
-    )
+    """One look at each series for its oldest point: a DELETE that says IN (SELECT ...) would look at all points."""
+    oldest = "SELECT p.at FROM ps_point p WHERE p.series = s.n ORDER BY p.series, p.at LIMIT 1"  # as the index has it
+    sql = f"SELECT s.n FROM ps_series s WHERE s.etype = %s AND s.measure = %s AND ({oldest}) < %s LIMIT %s"
     async with pool.session(sent=True) as db:
-        return await db.run(sql, etype, measure, pool.clock.now_us() - age_max_us, limit)
+        first = pool.clock.now_us() - age_max_us
+        numbers = tuple(n for (n,) in await db.fetch(sql, etype, measure, first, limit))
+        if not numbers:
+            return 0
+        return await db.run("DELETE FROM ps_point WHERE series IN %s AND at < %s LIMIT %s", numbers, first, limit)
 
 
 # -- facts for other stores ---------------------------------------------------------------------------------------

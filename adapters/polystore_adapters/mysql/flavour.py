@@ -74,6 +74,7 @@ MARIADB = Flavour(
     draw=lambda count: [f"SELECT NEXTVAL(ps_version) FROM seq_1_to_{count}"] if count else [],
     drawn=_drawn_of_sequence,
     go_on=lambda version: [f"SELECT SETVAL(ps_version, {version})"],
+    settings=", in_predicate_conversion_threshold = 0",  # a long list is looked up in the index, as a short one is
 )
 MYSQL = Flavour(
     name="mysql",

@@ -17,6 +17,18 @@ from polystore.text import BM25_B, BM25_K1, Phrase, terms
 
 TOKEN_CHARACTERS = 80
 """InnoDB leaves out words of more than 84 characters; what is cut off here, the line still has."""
+WORDS = (5, TOKEN_CHARACTERS + 1)
+"""Characters of the shortest and of the longest word, see `token`: the server's settings must let them be."""
+
+
+def refused(least: int, most: int) -> str:
+    """Why a server with these settings would find nothing without an error; "" where it finds all."""
+    if least <= WORDS[0] and most >= WORDS[1]:
+        return ""
+    return (
+        f"for full text, innodb_ft_min_token_size must be at most {WORDS[0]} and innodb_ft_max_token_size at least "
+        f"{WORDS[1]}; they are {least} and {most}"
+    )
 
 
 class FullText:

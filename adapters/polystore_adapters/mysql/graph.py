@@ -17,11 +17,6 @@ from polystore_adapters.mysql.dialect import MysqlDialect, encode_json
 from polystore_adapters.mysql.pool import Session
 from polystore_adapters.mysql.table import RecordTable
 
-SNAPSHOT = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",  # of the next transaction; another one has no snapshot
-    "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-)
-
 
 def create_sql(table: RecordTable) -> str:
     """`slot` is a hash of the whole place, which an index has no room for."""
@@ -98,7 +93,8 @@ async def _around(db: Session, edges: Edges, frontier: Sequence[Node], direction
             for src, kind, to_etype, dst, properties in await db.fetch(f"{select} AND t.src IN %s", *given, at):
                 found.append(((to_etype, dst), Step((etype, src), kind, False, properties)))
         if direction != "out" and frontier:
-            sql = f"{select} AND (t.to_etype, t.dst) IN %s"
-            for src, kind, to_etype, dst, properties in await db.fetch(sql, *given, tuple(frontier)):
+            sql = f"{select} AND t.dst IN %s AND (t.to_etype, t.dst) IN %s"  # the index is of the first
+            ids = tuple({id for _, id in frontier})
+            for src, kind, to_etype, dst, properties in await db.fetch(sql, *given, ids, tuple(frontier)):
                 found.append(((etype, src), Step((to_etype, dst), kind, True, properties)))
     return found

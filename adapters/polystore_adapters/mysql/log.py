@@ -17,8 +17,7 @@ from polystore.relational.deciding import Draft
 from polystore.text import Phrase
 from polystore_adapters.mysql.dialect import encode_datetime, ident
 from polystore_adapters.mysql.full_text import HOLDS, needle, words
-from polystore_adapters.mysql.pool import Pool, Session
-from polystore_adapters.mysql.schema import has_index
+from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.table import RecordTable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,21 +28,17 @@ class LogTable:
     """SQL of one log."""
 
     def __init__(self, layout: Layout) -> None:
-        self.table = table = RecordTable(msgspec.structs.replace(layout, home=False, facets=frozenset({"full_text"})))
-        key = ident(table.key)
+        key = ident(layout.entity.key)
+        self.table = table = RecordTable(
+            msgspec.structs.replace(layout, home=False, facets=frozenset({"full_text"})),
+            {"ps_log": f"KEY {{}} (ps_tenant, `at`, {key})", "ps_age": "KEY {} (`at`)"},
+        )
         fields = ", ".join(f"t.{ident(one)}" for one in (*table.codec.names, "ps_exact"))
         self._select = f"SELECT t.{key}, {fields} FROM {table.name} AS t WHERE t.ps_tenant = %s"
         self._count = f"SELECT COUNT(*) FROM {table.name} AS t WHERE t.ps_tenant = %s"
         self._orders = {False: f"t.`at`, t.{key}", True: f"t.`at` DESC, t.{key} DESC"}
-        self._indexes = {"ps_log": f"(ps_tenant, `at`, {key})", "ps_age": "(`at`)"}
         ttl_s = layout.entity.ttl_s
         self._ttl = None if ttl_s is None else timedelta(seconds=ttl_s)
-
-    async def prepare(self, db: Session) -> None:
-        """The indexes on the time; the table is there."""
-        for name, columns in self._indexes.items():
-            if not await has_index(db, self.table.etype, name):
-                await db.run(f"ALTER TABLE {self.table.name} ADD KEY {name} {columns}")
 
     async def append(self, pool: Pool, tenant: str, lines: Sequence[Line]) -> None:
         table = self.table

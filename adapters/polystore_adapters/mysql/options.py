@@ -64,13 +64,16 @@ def address(url: str, place: int = 1) -> Address:
         "host": parts.host or "localhost",
         "port": parts.port or 3306,
         "user": parts.username,
-        "password": parts.password or "",
+        "password": (parts.password or "").encode(),  # a text would go out in Latin-1
         "database": database,
     }
     if "unix_socket" in query:
         arguments["unix_socket"] = query.pop("unix_socket")
     files: dict[str, str] = {name: query.pop(name) for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in query}
-    if query.pop("ssl", "") == "true" or files:
+    tls = query.pop("ssl", "true" if files else "false")
+    if tls not in ("true", "false") or (files and tls == "false"):
+        raise ConfigurationError(f"{where}: ssl is true or false, and files of TLS do not go with false")
+    if tls == "true":
         arguments["ssl"] = _tls(where, files)
     if query:
         raise ConfigurationError(
@@ -81,10 +84,12 @@ def address(url: str, place: int = 1) -> Address:
 
 
 def _tls(place: str, files: Mapping[str, str]) -> ssl.SSLContext:
+    if ("ssl_cert" in files) is not ("ssl_key" in files):
+        raise ConfigurationError(f"{place}: ssl_cert and ssl_key go together")
     try:
         context = ssl.create_default_context(cafile=files.get("ssl_ca"))
         if "ssl_cert" in files:
-            context.load_cert_chain(files["ssl_cert"], files.get("ssl_key"))
+            context.load_cert_chain(files["ssl_cert"], files["ssl_key"])
     except (OSError, ssl.SSLError) as e:
         raise ConfigurationError(f"{place}: the files of ssl_ca, ssl_cert or ssl_key cannot be used: {e}") from None
     return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from polystore.env import Env
 from polystore.errors import ValueTooLarge
 from polystore.relational.client import Client
 from polystore.relational.pool import Connections
-from polystore_adapters.mysql.driver import MULTI_STATEMENTS, Connection, connect
+from polystore_adapters.mysql.driver import MULTI_STATEMENTS, Connection, DriverError, Quiet, connect, usable
 from polystore_adapters.mysql.errors import code_of, lost, translate
 from polystore_adapters.mysql.flavour import MARIADB, Flavour, flavour_of
 from polystore_adapters.mysql.options import Address, Options
@@ -19,11 +20,17 @@ Row = Sequence[Any]
 _DEAD_CODES = (1053, 1290, 1317, 1792, 1836, 1927)
 """After these errors a connection is of no use: its server stops, or is a replica now."""
 _SETTINGS = (
-    "SET collation_connection = {collation}, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-    "time_zone = '+00:00', max_sort_length = 8192, sql_notes = 0, max_error_count = 0, "
-    "innodb_lock_wait_timeout = {lock_timeout_s}{others}"
+    "SET NAMES utf8mb4 COLLATE {collation}, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    "time_zone = '+00:00', max_sort_length = 8192, sql_notes = 0, "
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_safe_updates = 0, "
+    "completion_type = 'NO_CHAIN', innodb_lock_wait_timeout = {lock_timeout_s}{others}"
 )
+"""Whatever the server's own settings are: some of them change what a statement means."""
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_SNAPSHOT = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",  # of the next transaction; another one has no snapshot
+    "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+)
 _SERVER = "SELECT VERSION(), @@max_allowed_packet, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 STATEMENT_BYTES = 1 << 20
 """A statement of many rows is sent in parts of about so many characters, and so are many statements."""
@@ -91,13 +98,18 @@ class Session:
                 f"more than {self._packet_max} bytes in a statement, max_allowed_packet of the server; raise it there, "
                 "or write less at once"
             )
-        cursor = self.connection.cursor()
-        await cursor.execute(text)
-        for i, (_, rows) in enumerate(packet):
-            if i:
-                await cursor.nextset()
-            if cursor.description is not None:
-                rows.extend(await cursor.fetchall())
+        cursor = self.connection.cursor(Quiet)
+        try:
+            await cursor.execute(text)
+            for i, (_, rows) in enumerate(packet):
+                if i:
+                    await cursor.nextset()
+                if cursor.description is not None:
+                    rows.extend(await cursor.fetchall())
+        except BaseException as error:
+            if not isinstance(error, DriverError):  # an error of the server's is the end of its answer
+                self.connection.close()  # else the rest of the answer would be that to the next call
+            raise
         changed: int = cursor.rowcount
         return changed
 
@@ -158,9 +170,8 @@ class Pool:
         self._flavour = MARIADB
         self._packet_max = 16 << 20
         self._connections: Connections[Connection] = Connections(
-            address.place, options.pool_size, self._connect, lambda one: one.close(), lambda one: one.connected
+            address.place, options.pool_size, self._connect, lambda one: one.close(), usable
         )
-
         self.client: Client[Connection] = Client(self._connections)
 
     @property
@@ -180,30 +191,18 @@ class Pool:
                 await connection.ensure_closed()
 
     async def _connect(self) -> Connection:
-        options = self._options
         connection: Connection | None = None
         try:
-            connection = await connect(
-                **self._address.arguments,
-                charset="utf8mb4",
-                autocommit=True,
-                binary_prefix=True,
-                client_flag=MULTI_STATEMENTS,
-                connect_timeout=options.connect_timeout_s,
-                program_name="polystore",
-            )
-            session = Session(connection, self._flavour, self._packet_max)
-            asked = self._env.monotonic()
-            version, self._packet_max, server_us = (await session.fetch(_SERVER))[0]
-            half_way = int((self._env.monotonic() - asked) * 5e5)
-            self._flavour = flavour = flavour_of(version, self.place)
-            self.clock.set(server_us + half_way)
-            session.later(
-                _SETTINGS.format(
-                    collation=flavour.collation, lock_timeout_s=options.lock_timeout_s, others=flavour.settings
+            async with asyncio.timeout(self._options.connect_timeout_s):  # the driver's own ends with the first packet
+                connection = await connect(
+                    **self._address.arguments,
+                    charset="utf8mb4",
+                    autocommit=True,
+                    binary_prefix=True,
+                    client_flag=MULTI_STATEMENTS,
+                    program_name="polystore",
                 )
-            )
-            await session.run(_ISOLATION)
+                await self._begin(connection)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -214,6 +213,18 @@ class Pool:
                 raise
             raise ours from error
         return connection
+
+    async def _begin(self, connection: Connection) -> None:
+        """Learn what the server is, and have its session as the statements here are meant."""
+        session = Session(connection, self._flavour, self._packet_max)
+        asked = self._env.monotonic()
+        version, self._packet_max, server_us = (await session.fetch(_SERVER))[0]
+        half_way = int((self._env.monotonic() - asked) * 5e5)
+        self._flavour = flavour = flavour_of(version, self.place)
+        self.clock.set(server_us + half_way)
+        wait_s = self._options.lock_timeout_s
+        session.later(_SETTINGS.format(collation=flavour.collation, lock_timeout_s=wait_s, others=flavour.settings))
+        await session.run(_ISOLATION)
 
     def _failed(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, Exception) and not lost(error) and code_of(error) not in _DEAD_CODES:
@@ -242,13 +253,25 @@ class Pool:
             return await db.run(sql, *args)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *, begin: Sequence[str] = ("BEGIN",), name: str = "") -> AsyncGenerator[Session]:
+    async def snapshot(self) -> AsyncGenerator[Session]:
+        """All that the block reads is of one moment. Raises polystore's errors."""
+        async with self.session() as db:
+            for statement in _SNAPSHOT:
+                db.later(statement)
+            try:
+                yield db
+            except Exception as error:
+                await _roll_back(db, error)
+                raise
+            await db.run("COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, name: str = "") -> AsyncGenerator[Session]:
         """One transaction; an error in the block rolls it back. Raises polystore's errors: OutcomeUnknown only when the
         connection is lost at the commit. `name`: of the crash points before and after the commit. What waits in the
         session travels with the commit."""
         async with self.session() as db:
-            for statement in begin:
-                db.later(statement)
+            db.later("BEGIN")
             try:
                 yield db
             except Exception as error:

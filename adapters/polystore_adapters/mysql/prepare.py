@@ -22,7 +22,7 @@ from polystore.relational.serving import Served, differences, known_vectors, loa
 from polystore_adapters.mysql import graph
 from polystore_adapters.mysql.dialect import ident, name_of
 from polystore_adapters.mysql.pool import Session
-from polystore_adapters.mysql.schema import check_database, comment_of, create_tables, exists, has_index
+from polystore_adapters.mysql.schema import check_database, columns_of, comment_of, create_tables, exists, has_index
 from polystore_adapters.mysql.table import RecordTable, vector_column
 
 PAGE = 500
@@ -56,7 +56,8 @@ async def clear(db: Session, place: str, etype: str) -> None:
 
 
 async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str:
-    """What `prepare` would have to do, with the names of the types; "" for nothing."""
+    """What `prepare` would have to do, with the names of the types; "" for nothing. Raises SchemaMismatch where another
+    program has changed a table: an empty one in its place would look like records that were deleted."""
     if not await check_database(db, place):
         names = ", ".join(repr(table.etype) for table in tables)
         return f"nothing is stored of {names}" if tables else "it lacks polystore's tables"
@@ -66,7 +67,19 @@ async def compare(db: Session, place: str, tables: Sequence[RecordTable]) -> str
         difference = (await _of(db, place, table)).difference()
         if difference:
             return f"not prepared for {table.etype!r} as it is declared: {difference}"
+    await _check_columns(db, place, tables)
     return ""
+
+
+async def _check_columns(db: Session, place: str, tables: Sequence[RecordTable]) -> None:
+    for table in tables:
+        lacks = table.columns_sql.keys() - await columns_of(db, table.etype)
+        if lacks:
+            gone = "" if table.key not in lacks else ", which is gone"
+            raise SchemaMismatch(
+                f"{place}: another program has changed the table of {table.etype!r}{gone}: it lacks "
+                f"{', '.join(sorted(lacks))}. Restore it from a backup; a copy can be made anew in an empty database"
+            )
 
 
 async def _of(db: Session, place: str, table: RecordTable) -> _Preparation:
@@ -129,14 +142,10 @@ class _Preparation:
     async def _alter(self, change: str) -> None:
         await self._db.run(f"ALTER TABLE {self._table.name} {change}")
 
-    async def _has(self) -> set[str]:
-        """The columns that are there."""
-        sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
-        return {name for (name,) in await self._db.fetch(sql, self._table.etype)}
-
     async def _check_unique(self, migration: Migration | None) -> None:
         """Values are held unique by the locks of `commit.py`, and looked up by an index."""
-        table, there = self._table, await self._has()
+        table = self._table
+        there = await columns_of(self._db, table.etype)
         renamed = {new: old for old, new in migration.rename} if migration is not None else {}
         for field in table.unique:
             column = field if field in there else renamed.get(field, field)
@@ -166,7 +175,8 @@ class _Preparation:
             await self._alter(f"ADD {wanted[name]}")
 
     async def _columns(self, migration: Migration) -> None:
-        table, db, there = self._table, self._db, await self._has()
+        table, db = self._table, self._db
+        there = await columns_of(db, table.etype)
         for old, new in migration.rename:
             if old in there and new not in there:
                 await self._drop_index_of(old)
@@ -206,7 +216,8 @@ class _Preparation:
 
     async def _facet_columns(self) -> None:
         """Make the columns of the facets that are asked for, drop the others."""
-        there, wanted = await self._has(), self._table.facet_columns
+        there = await columns_of(self._db, self._table.etype)
+        wanted = self._table.facet_columns
         mine = {name for name in there if name.startswith("ps_vec_") or name in ("ps_terms", "ps_line", "ps_length")}
         if "ps_terms" in mine - wanted.keys():
             await self._drop_index("ps_text")
@@ -281,4 +292,4 @@ class _Preparation:
             yield [
                 _Record(Key(row[0], table.etype, str(row[1])), table.codec.decode(str(row[1]), row[6:])) for row in rows
             ]
-            rows = await self._db.fetch(table.pages_sql, rows[-1][0], rows[-1][1], PAGE)
+            rows = await self._db.fetch(table.pages_sql, rows[-1][0], rows[-1][1], rows[-1][0], PAGE)

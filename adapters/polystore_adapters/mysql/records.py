@@ -53,14 +53,21 @@ async def get(pool: Pool, tables: Tables, keys: Sequence[Key]) -> list[Record | 
 
 
 async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, cursor: str | None, limit: int) -> Page:
-    """See `Repository.scan`. What each facet has is compared with the row, too."""
+    """See `Repository.scan`. What each facet has is compared with the row, too, as it was at the same moment.
+
+    The order is that of the keys' texts, which an index of numbers has not: there the page's last hash is asked for
+    first, else each page would sort all that is still to come.
+    """
     h, id = (-1, "") if cursor is None else decode_json(cursor)
     stamps: list[Stamp] = []
     bodies: dict[str, Body] = {}
     fields = 1 + len(META) + len(table.codec.names) + 1
-    async with pool.session() as db:
-        now_us = pool.clock.now_us()
-        rows = await db.fetch(table.scan_sql, tenant, max(span.low, h), span.high, h, id, now_us, limit + 1)
+    async with pool.snapshot() as db:
+        low, high, after = max(span.low, h), span.high, (h, id, pool.clock.now_us())
+        if table.kind == "int":
+            last = await db.value(table.page_end_sql, tenant, low, high, *after, limit)
+            high = high if last is None else last + 1
+        rows = await db.fetch(table.scan_sql, tenant, low, high, *after, limit + 1)
         for row in rows[:limit]:
             id = table.id_of(row, 1)
             sealed = table.codec.sealed(id, row[1 + len(META) : fields])
@@ -76,8 +83,7 @@ async def scan(pool: Pool, table: RecordTable, tenant: str, span: HashSpan, curs
             bodies[id] = body
         if table.edges is not None and bodies:
             stamps = await graph.compared(db, table, tenant, stamps, bodies)
-    last = stamps[-1] if stamps else None
-    return Page(stamps, encode_json([last.h, last.id]) if len(rows) > limit and last is not None else None)
+    return Page(stamps, encode_json([stamps[-1].h, stamps[-1].id]) if len(rows) > limit and stamps else None)
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from polystore.env import Env
-from polystore.errors import PermissionDenied, SchemaMismatch, UnsupportedOperation
+from polystore.errors import ConfigurationError, PermissionDenied, SchemaMismatch, UnsupportedOperation
 from polystore.filters import Checked, Sort
 from polystore.model import (
     Change,
@@ -42,10 +42,10 @@ from polystore.protocols import (
 from polystore.relational import edges
 from polystore.relational.client import Client
 from polystore.text import Phrase
-from polystore_adapters.mysql import graph, records, vector
+from polystore_adapters.mysql import graph, records
 from polystore_adapters.mysql.dialect import ident
 from polystore_adapters.mysql.fact_calls import FactCalls
-from polystore_adapters.mysql.full_text import Search
+from polystore_adapters.mysql.full_text import Search, refused
 from polystore_adapters.mysql.journal_calls import JournalCalls
 from polystore_adapters.mysql.log import LogTable, LogTables
 from polystore_adapters.mysql.options import Options, address
@@ -54,6 +54,7 @@ from polystore_adapters.mysql.prepare import clear, compare, prepare
 from polystore_adapters.mysql.records import Tables
 from polystore_adapters.mysql.schema import check_database, lock, run_id_of, unlock
 from polystore_adapters.mysql.table import RecordTable
+from polystore_adapters.mysql.vector import similar as nearest
 
 VALUE_BYTES_MAX = 7 << 20
 """Half of the server's own max_allowed_packet, since each byte may be escaped, less the rest of a statement."""
@@ -139,6 +140,8 @@ class MysqlRepository(JournalCalls, FactCalls):
         all_of_them = [*tables, *(log.table for log in logs)]
         async with self._pool.session() as db:
             await self._check_writable(db, home=any(layout.home for layout in layouts))
+            if any(table.full_text is not None for table in all_of_them):
+                await self._check_words(db)
             difference = await compare(db, self.place, all_of_them)
             if difference and not create:
                 raise SchemaMismatch(
@@ -148,8 +151,6 @@ class MysqlRepository(JournalCalls, FactCalls):
                 await lock(db, self.place)
                 try:
                     await prepare(db, self.place, all_of_them)
-                    for log in logs:
-                        await log.prepare(db)
                 finally:
                     if db.connection.connected:
                         await unlock(db)
@@ -172,6 +173,11 @@ class MysqlRepository(JournalCalls, FactCalls):
                 f"{self.place}: this server is read-only (a replica, or by its configuration) and cannot be a home; "
                 "name the primary"
             )
+
+    async def _check_words(self, db: Session) -> None:
+        sizes = await db.fetch("SELECT @@innodb_ft_min_token_size, @@innodb_ft_max_token_size")
+        if told := refused(*sizes[0]):
+            raise ConfigurationError(f"{self.place}: {told}")
 
     # -- records ----------------------------------------------------------------------------------------------
 
@@ -233,12 +239,7 @@ class MysqlRepository(JournalCalls, FactCalls):
         table = self._tables[etype]
         if field not in table.vectors:
             raise _not_served(etype, f"vectors of {field!r}")
-        async with self._pool.session():
-            pass  # the clock is known from now on
-        return await nearest(
-            *(self._pool, table, tenant, field, vector, self._where(table, where), limit),
-            self._options.exact_vectors_max,
-        )
+        return await nearest(self._pool, table, tenant, field, vector, where, limit, self._options.exact_vectors_max)
 
     async def traverse(
         self,
@@ -252,7 +253,7 @@ class MysqlRepository(JournalCalls, FactCalls):
         limit: int,
     ) -> list[Reached]:
         chosen = self._edges(etype, tenant, types, where)
-        async with self._pool.transaction(begin=graph.SNAPSHOT) as db:
+        async with self._pool.snapshot() as db:
             return await edges.traverse(graph.around(db, chosen), (etype, id), direction, depth, limit)
 
     async def paths(
@@ -267,7 +268,7 @@ class MysqlRepository(JournalCalls, FactCalls):
     ) -> list[list[Link]]:
         chosen = self._edges(start.etype, start.tenant, types, where)
         ends = ((start.etype, start.id), (end.etype, end.id))
-        async with self._pool.transaction(begin=graph.SNAPSHOT) as db:
+        async with self._pool.snapshot() as db:
             return await edges.paths(graph.around(db, chosen), *ends, direction, depth_max, limit)
 
     def _edges(self, etype: str, tenant: str, types: Sequence[str], where: Checked | None) -> edges.Edges:
@@ -279,9 +280,6 @@ class MysqlRepository(JournalCalls, FactCalls):
     def _where(self, table: RecordTable, where: Checked | None) -> tuple[str, Sequence[object]]:
         """The condition, and that the record's time is not over, by the clock of a connection."""
         return table.statements.condition(where, self._pool.clock.now_us())
-
-
-nearest = vector.similar
 
 
 def _not_served(etype: str, what: str) -> UnsupportedOperation:

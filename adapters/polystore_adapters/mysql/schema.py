@@ -14,6 +14,8 @@ BUCKETS = 1024
 TARGETS_LOCK = BUCKETS
 """One more row: commits share it while they use the copies' bits, who changes a copy has it alone."""
 PREPARE_WAIT_S = 30
+_LOCK_NAME = "CONCAT('polystore ', LEFT(SHA2(DATABASE(), 256), 40))"
+"""MySQL takes 64 characters, as many as the name of a database may have alone."""
 
 # (tenant, etype, id) is 2,816 bytes of the 3,072 that an index may have, so what has more columns has a hash of them.
 _KEY = "tenant VARCHAR(128) NOT NULL, etype VARCHAR(64) NOT NULL, id VARCHAR(512) NOT NULL"
@@ -74,6 +76,12 @@ async def comment_of(db: Session, name: str) -> str | None:
     return None if found is None else str(found)
 
 
+async def columns_of(db: Session, table: str) -> set[str]:
+    """The bare names of the columns that a table has; none: there is no such table."""
+    sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+    return {str(name) for (name,) in await db.fetch(sql, table)}
+
+
 async def has_index(db: Session, table: str, name: str) -> bool:
     """Whether the table has an index of this bare name."""
     sql = (
@@ -110,12 +118,12 @@ async def run_id_of(db: Session) -> str:
 async def lock(db: Session, place: str) -> None:
     """One process at a time makes or changes tables. Held until `unlock` or the end of the connection. Raises
     Unavailable."""
-    if await db.value("SELECT GET_LOCK(CONCAT('polystore ', DATABASE()), %s)", PREPARE_WAIT_S) != 1:
+    if await db.value(f"SELECT GET_LOCK({_LOCK_NAME}, %s)", PREPARE_WAIT_S) != 1:
         raise Unavailable(f"{place}: another process has been changing the tables for {PREPARE_WAIT_S} s; try again")
 
 
 async def unlock(db: Session) -> None:
-    await db.run("DO RELEASE_LOCK(CONCAT('polystore ', DATABASE()))")
+    await db.run(f"DO RELEASE_LOCK({_LOCK_NAME})")
 
 
 async def create_tables(db: Session, place: str) -> None:

@@ -39,7 +39,8 @@ INDEXED_CHARACTERS = 100
 class RecordTable:
     """SQL and value forms of one entity type; holds no data."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, indexes: Mapping[str, str] | None = None) -> None:
+        """`indexes`: what it has beside its own, as in `indexes`."""
         self.layout = layout
         self.home = layout.home
         self.entity = entity = layout.entity
@@ -54,6 +55,7 @@ class RecordTable:
         self.vectors: Sequence[str] = tuple(layout.vectors) if "vector" in layout.facets else ()
         self.edges = ident("ps_edge", self.etype) if "graph" in layout.facets and entity.relations else None
         self.unique: Sequence[str] = entity.unique if layout.home else ()
+        self._more_indexes = indexes or {}
         self._key_index = self.codec.names.index(entity.key)
         self._describe()
         self._read_sql()
@@ -110,6 +112,7 @@ class RecordTable:
             "ps_h": "KEY {} (ps_tenant, ps_h)",
             "ps_expiry": "KEY {} (ps_expires_at)",
             "ps_versions": "KEY {} (ps_version)",
+            **self._more_indexes,
         }
         for field in dict.fromkeys((*self.entity.index, *self.entity.unique)):
             kind = self.entity.fields[field].kind.name
@@ -144,19 +147,21 @@ class RecordTable:
         line = ", ps_line" if self.full_text is not None else ""
         live = "" if self.home else " AND NOT ps_deleted"
         self.live = f"(t.ps_expires_at IS NULL OR t.ps_expires_at > %s){live}"
-        self.scan_sql = (
-            f"SELECT ps_h, {read}{vectors}{line} FROM {name} WHERE ps_tenant = %s AND ps_h >= %s AND ps_h < %s AND "
-            f"(ps_h > %s OR {text} > %s) AND (ps_expires_at IS NULL OR ps_expires_at > %s){live} "
-            f"ORDER BY ps_h, {text} LIMIT %s"
+        spanned = (
+            f"FROM {name} FORCE INDEX (ps_h) WHERE ps_tenant = %s AND ps_h >= %s AND ps_h < %s AND "
+            f"(ps_h > %s OR {text} > %s) AND (ps_expires_at IS NULL OR ps_expires_at > %s){live}"
         )
+        self.scan_sql = f"SELECT ps_h, {read}{vectors}{line} {spanned} ORDER BY ps_h, {text} LIMIT %s"
+        self.page_end_sql = f"SELECT ps_h {spanned} ORDER BY ps_h LIMIT 1 OFFSET %s"
         self.tenants_sql = f"SELECT DISTINCT ps_tenant FROM {name} WHERE 1 = 1{live} ORDER BY 1"
         self.expired_sql = f"SELECT ps_tenant, {key} FROM {name} WHERE ps_expires_at <= %s{live} LIMIT %s"
+        later = f"(ps_tenant = %s AND {key} > %s OR ps_tenant > %s)"  # of pairs that are compared no index is used
         self.keys_sql = (
-            f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name} WHERE (ps_tenant, {key}) > (%s, %s){live} "
+            f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name} WHERE {later}{live} "
             f"ORDER BY ps_tenant, {key} LIMIT %s"
         )
         self.since_sql = f"SELECT ps_tenant, {key}, ps_h, ps_version FROM {name} WHERE ps_version >= %s"
-        self.first_keys_sql = self.keys_sql.replace(f"(ps_tenant, {key}) > (%s, %s)", "1 = 1")
+        self.first_keys_sql = self.keys_sql.replace(later, "1 = 1")
         self.pages_sql = self.keys_sql.replace("ps_h, ps_version FROM", f"{read} FROM")
         self.first_pages_sql = self.first_keys_sql.replace("ps_h, ps_version FROM", f"{read} FROM")
 

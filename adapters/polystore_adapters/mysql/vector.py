@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from polystore.errors import DimensionMismatch, StoreCorrupt, WorkLimitExceeded
+from polystore.filters import Checked
 from polystore.model import Match
 from polystore.relational.scores import scorer
 from polystore_adapters.mysql.dialect import ident
-from polystore_adapters.mysql.graph import SNAPSHOT
 from polystore_adapters.mysql.pool import Pool
 from polystore_adapters.mysql.table import RecordTable, vector_column
 
@@ -24,7 +23,7 @@ async def similar(
     tenant: str,
     field: str,
     vector: bytes,
-    where: tuple[str, Sequence[Any]],
+    where: Checked | None,
     limit: int,
     exact_max: int,
 ) -> list[Match]:
@@ -37,14 +36,14 @@ async def similar(
     if limit <= 0:
         return []
     key, column = ident(table.key), ident(vector_column(field))
-    condition, values = where
-    sql = (
-        f"SELECT t.{key}, t.ps_version, t.{column} FROM {table.source} AS t WHERE t.ps_tenant = %s AND t.{column} "
-        f"IS NOT NULL AND ({condition})"
-    )
     best: list[Match] = []
     seen = 0
-    async with pool.transaction(begin=SNAPSHOT) as db:
+    async with pool.snapshot() as db:
+        condition, values = table.statements.condition(where, pool.clock.now_us())
+        sql = (
+            f"SELECT t.{key}, t.ps_version, t.{column} FROM {table.source} AS t WHERE t.ps_tenant = %s AND t.{column} "
+            f"IS NOT NULL AND ({condition})"
+        )
         last: list[Any] = []
         while True:
             after = f"AND t.{key} > %s" if last else ""

@@ -23,7 +23,7 @@ async def beat(pool: Pool, worker: str) -> frozenset[str]:
         await db.insert(
             "INSERT INTO ps_worker (id, beat_us)", [(worker, now)], "ON DUPLICATE KEY UPDATE beat_us = VALUES(beat_us)"
         )
-        await db.run("DELETE FROM ps_worker WHERE beat_us < %s", now - FORGOTTEN_US)
+        db.later("DELETE FROM ps_worker WHERE beat_us < %s", now - FORGOTTEN_US)
         rows = await db.fetch("SELECT id FROM ps_worker WHERE beat_us > %s", now - DEAD_US)
     return frozenset(id for (id,) in rows) | {worker}
 

@@ -57,8 +57,7 @@ async def done(store: MysqlRepository, commit: Commit) -> Written:
 async def waiting(store: MysqlRepository, count: int) -> None:
     """Until so many calls of this store wait for a lock. (A table of the server tells that too, but stands still while
     somebody asks it often.)"""
-    parts = store._pool._address.arguments  # pyright: ignore[reportPrivateUsage]
-    url = f"mysql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/"
+    url = store._url  # pyright: ignore[reportPrivateUsage]
     for _ in range(300):
         ids = {str(one.thread_id()) for one in store._pool._connections._out}  # pyright: ignore[reportPrivateUsage]
         ((_, _, status),) = await asyncio.to_thread(run, url, "SHOW ENGINE INNODB STATUS")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
-from polystore_adapters.mysql import connect
+from polystore_adapters.mysql import connect, full_text
 from polystore_adapters.mysql.pool import Session
 from polystore_adapters.mysql.repository import MysqlRepository
 
@@ -223,15 +223,23 @@ def test_korean_is_found_by_the_server_s_own_index_with_its_settings_as_they_are
         assert "ps_text" in str(plan)
 
 
-def test_a_read_only_server_is_refused_as_a_home_and_says_so() -> None:
-    async def main() -> None:
-        with own_server("mariadb") as mine:
-            async with home(mine.url) as store:
-                await asyncio.to_thread(run, mine.url, "SET GLOBAL read_only = 1")
-                with pytest.raises((Unavailable, PermissionDenied), match="read-only"):
-                    await store.prepare([Layout(ACCOUNT, True, frozenset())], create=True)
+@on_both
+@pytest.mark.parametrize("words", [(2, 81), (5, 85)])
+def test_a_server_whose_index_would_leave_words_out_is_refused_for_full_text(
+    server: str, words: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it stands, the settings are 3 and 84: here shorter or longer words are needed than that."""
 
-    asyncio.run(main())
+    async def main(url: str) -> None:
+        async with home(url):
+            pass
+        monkeypatch.setattr(full_text, "WORDS", words)
+        with pytest.raises(ConfigurationError, match="innodb_ft_min_token_size must be at most"):
+            async with home(url, etype=ARTICLE):
+                pass
+
+    with fresh_database(server) as url:
+        asyncio.run(main(url))
 
 
 @on_both
@@ -303,3 +311,45 @@ def test_a_record_that_no_packet_of_the_server_holds_is_refused_before_it_is_sen
 
     with fresh_database() as url:
         asyncio.run(main(url))
+
+
+@on_both
+@pytest.mark.parametrize("damage", ["DROP TABLE {}", "ALTER TABLE {} DROP COLUMN owner"])
+def test_a_table_that_another_program_has_changed_is_told_and_not_made_anew(server: str, damage: str) -> None:
+    async def main(url: str) -> None:
+        async with home(url) as store:
+            await committed(store, account("a"))
+        await asyncio.to_thread(run, url, damage.format(f"{url.rpartition('/')[2]}.kit_account"))
+        store = await connect(url, {}, Env())
+        for create in (False, True):
+            with pytest.raises(SchemaMismatch, match=r"another program .* owner"):
+                await store.prepare([Layout(ACCOUNT, True, frozenset({"full_text"}))], create=create)
+        await store.aclose()
+
+    with fresh_database(server) as url:
+        asyncio.run(main(url))
+
+
+@on_both
+def test_a_database_of_a_long_name_is_prepared_under_a_lock_of_its_own(server: str) -> None:
+    name = f"kit_{'n' * 60}"
+
+    async def main(url: str) -> None:
+        async with home(url) as store:
+            await committed(store, account("a"))
+
+    base = url_of(server)
+    run(base, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+    try:
+        asyncio.run(main(base.rpartition("/")[0] + f"/{name}"))
+    finally:
+        run(base, f"DROP DATABASE {name}")
+
+
+def test_options_of_tls_that_mean_nothing_are_refused() -> None:
+    async def main() -> None:
+        for query in ("ssl=1", "ssl=True", "ssl=yes", "ssl=false&ssl_ca=ca.pem", "ssl_cert=c.pem", "ssl_key=k.pem"):
+            with pytest.raises(ConfigurationError, match="ssl"):
+                await connect(f"{url_of('mariadb')}?{query}", {}, Env())
+
+    asyncio.run(main())
