@@ -109,13 +109,17 @@ def down(names: Sequence[str], console: Console, *, data: bool) -> int:
 
 
 def status(names: Sequence[str], console: Console) -> int:
+    table = Table("server", "state", "version", "memory", "URL", box=None, padding=(0, 2, 0, 0))
     if by_docker():
-        sys.stdout.write(docker.compose("ps"))
+        there = docker.services()
+        for name in names:
+            one = there.get(name, docker.Service("down", "-", "-"))
+            table.add_row(name, one.state, one.version, one.memory, url(name))
+        console.print(table, soft_wrap=True)
         return 0
-    table = Table("server", "state", "version", "MB", "URL", box=None, padding=(0, 2, 0, 0))
     for name in names:
         serves = stack.serving(name)
-        memory = str(stack.memory_mb(name)) if serves else "-"
+        memory = f"{stack.memory_mb(name)} MB" if serves else "-"
         table.add_row(name, "serves" if serves else "down", stack.version(name), memory, url(name))
     console.print(table, soft_wrap=True)
     console.print(f"{place.root()}: downloads, programs, data, logs (data/NAME/store/log)", soft_wrap=True)

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from compose.native.place import StackError
@@ -63,6 +64,26 @@ def volumes(names: Sequence[str]) -> list[str]:
     model = json.loads(compose("config", "--format", "json"))
     mounted = [one for name in names for one in model["services"][name].get("volumes", [])]
     return [model["volumes"][one["source"]]["name"] for one in mounted if one["type"] == "volume"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the engine says of a server that is there."""
+
+    state: str
+    version: str
+    memory: str
+
+
+def services() -> dict[str, Service]:
+    """All that are there, healthy or not."""
+    shape = "{{.Service}}\t{{.Health}}\t{{.Image}}\t{{.ID}}"
+    found = [line.split("\t") for line in compose("ps", "--format", shape).splitlines()]
+    used: dict[str, str] = {}
+    if ids := [words[3] for words in found]:  # without one, it is all of the machine
+        lines = docker("stats", "--no-stream", "--format", "{{.ID}}\t{{.MemUsage}}", *ids).splitlines()
+        used = {words[0]: words[1].partition(" / ")[0] for words in (line.split("\t") for line in lines)}
+    return {name: Service(health, image.rpartition(":")[2], used.get(id_, "-")) for name, health, image, id_ in found}
 
 
 def serving() -> list[str]:
