@@ -6,6 +6,7 @@ import pytest
 from polystore_adapters.chromadb.repository import ChromadbRepository
 
 from polystore.testing.conformance import (
+    CancellationConformance,
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
@@ -47,6 +48,10 @@ class TestRepository(BareAndLayered, RepositoryConformance):
 
 
 class TestRecords(Bare, RecordsConformance):
+    pass
+
+
+class TestCancellation(Bare, CancellationConformance):
     pass
 
 

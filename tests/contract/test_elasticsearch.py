@@ -7,6 +7,7 @@ from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 
 from polystore.testing.conformance import (
     AliasConformance,
+    CancellationConformance,
     Connect,
     CopyExpiryConformance,
     CountsConformance,
@@ -60,6 +61,10 @@ class TestRecords(Bare, RecordsConformance):
 
 
 class TestCounts(Bare, CountsConformance):
+    pass
+
+
+class TestCancellation(Bare, CancellationConformance):
     pass
 
 

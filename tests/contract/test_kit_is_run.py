@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from polystore_adapters.chromadb.repository import ChromadbRepository
 from polystore_adapters.elasticsearch.repository import ElasticsearchRepository
 from polystore_adapters.file.repository import FileRepository
 from polystore_adapters.influxdb import InfluxRepository
@@ -22,6 +23,7 @@ from polystore.testing.conformance import Conformance
 from polystore.testing.conformance.chosen import chosen
 from tests.contract import (
     test_alias_catches,
+    test_chromadb,
     test_elasticsearch,
     test_file,
     test_influxdb,
@@ -52,6 +54,7 @@ KIT = {one for one in vars(conformance).values() if isinstance(one, type) and is
         (test_s3, S3Repository),
         (test_elasticsearch, ElasticsearchRepository),
         (test_neo4j, Neo4jRepository),
+        (test_chromadb, ChromadbRepository),
         (test_influxdb, InfluxRepository),
     ],
 )

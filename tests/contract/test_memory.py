@@ -10,6 +10,7 @@ from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
     CacheConformance,
+    CancellationConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -86,6 +87,14 @@ class TestInlineGet(BareAndLayered, InlineGetConformance):
 
 class TestCounts(BareAndLayered, CountsConformance):
     pass
+
+
+class TestCancellation(BareAndLayered, CancellationConformance):
+    pass
+
+
+class TestCancellationAtHome(Bare, CancellationConformance):
+    home = True
 
 
 class TestHistories(BareAndLayered, HistoriesConformance):

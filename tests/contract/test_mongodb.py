@@ -2,10 +2,12 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from polystore.testing.conformance import (
+    CancellationConformance,
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
@@ -33,6 +35,11 @@ def forgotten() -> Generator[None]:
 
 
 class Bare:
+    def in_use(self, one: Any) -> int:
+        """Connections of the driver's pools, which have no public word for it."""
+        servers = getattr(one, "under", one).client._topology._servers
+        return sum(server.pool.active_sockets for server in servers.values())
+
     @pytest.fixture
     def connect(self) -> Generator[Connect]:
         with fresh_database() as url:
@@ -55,6 +62,10 @@ class TestRepository(BareAndLayered, RepositoryConformance):
 
 
 class TestRecords(BareAndLayered, RecordsConformance):
+    pass
+
+
+class TestCancellation(Bare, CancellationConformance):
     pass
 
 

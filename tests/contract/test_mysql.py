@@ -5,6 +5,7 @@ from collections.abc import Generator
 import pytest
 
 from polystore.testing.conformance import (
+    CancellationConformance,
     CommitConformance,
     Connect,
     CopyExpiryConformance,
@@ -77,6 +78,14 @@ class TestRecords(BareAndLayered, RecordsConformance):
 
 
 class TestRecordsOfAHome(Bare, RecordsConformance):
+    home = True
+
+
+class TestCancellation(BareAndLayered, CancellationConformance):
+    pass
+
+
+class TestCancellationAtHome(Bare, CancellationConformance):
     home = True
 
 

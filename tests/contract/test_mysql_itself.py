@@ -6,6 +6,7 @@ from collections.abc import Generator
 import pytest
 
 from polystore.testing.conformance import (
+    CancellationConformance,
     CommitConformance,
     Connect,
     DurabilityConformance,
@@ -53,6 +54,14 @@ class TestRepository(OnMySQL, RepositoryConformance):
 
 class TestRecords(OnMySQL, RecordsConformance):
     pass
+
+
+class TestCancellation(OnMySQL, CancellationConformance):
+    pass
+
+
+class TestCancellationAtHome(OnMySQL, CancellationConformance):
+    home = True
 
 
 class TestHistories(OnMySQL, HistoriesConformance):

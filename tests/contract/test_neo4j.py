@@ -6,6 +6,7 @@ import pytest
 from polystore_adapters.neo4j.repository import Neo4jRepository
 
 from polystore.testing.conformance import (
+    CancellationConformance,
     Connect,
     CopyExpiryConformance,
     DurabilityConformance,
@@ -55,6 +56,10 @@ class TestRepository(Bare, RepositoryConformance):
 
 
 class TestRecords(Bare, RecordsConformance):
+    pass
+
+
+class TestCancellation(Bare, CancellationConformance):
     pass
 
 

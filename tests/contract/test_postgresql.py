@@ -8,6 +8,7 @@ from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
     ApplicationTablesConformance,
+    CancellationConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -90,6 +91,14 @@ class TestRecords(BareAndLayered, RecordsConformance):
 
 
 class TestRecordsOfAHome(Bare, RecordsConformance):
+    home = True
+
+
+class TestCancellation(BareAndLayered, CancellationConformance):
+    pass
+
+
+class TestCancellationAtHome(Bare, CancellationConformance):
     home = True
 
 

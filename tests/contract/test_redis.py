@@ -11,6 +11,7 @@ from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
     CacheConformance,
+    CancellationConformance,
     ChannelConformance,
     Connect,
     CopyExpiryConformance,
@@ -60,6 +61,10 @@ class WithRecords(OnServers):
 
 
 class WithRecordsUnderLayers(OnServers):
+    def in_use(self, one: Any) -> int:
+        """Connections of the driver's pool, which has no public word for it."""
+        return len(getattr(one, "under", one).client.connection_pool._in_use_connections)
+
     @pytest.fixture(params=["redis", "redis under all layers"])
     def connect(self, request: pytest.FixtureRequest) -> Iterator[Connect]:
         yield from self.on(request.param)
@@ -70,6 +75,10 @@ class TestRepository(WithRecordsUnderLayers, RepositoryConformance):
 
 
 class TestRecords(WithRecordsUnderLayers, RecordsConformance):
+    pass
+
+
+class TestCancellation(WithRecordsUnderLayers, CancellationConformance):
     pass
 
 

@@ -10,6 +10,7 @@ from polystore.env import Env
 from polystore.protocols import Repository
 from polystore.testing.conformance import (
     ApplicationTablesConformance,
+    CancellationConformance,
     ChannelConformance,
     CommitConformance,
     Connect,
@@ -80,6 +81,14 @@ class TestRecordsOfAHome(Bare, RecordsConformance):
 
 class TestInlineGet(BareAndLayered, InlineGetConformance):
     pass
+
+
+class TestCancellation(BareAndLayered, CancellationConformance):
+    pass
+
+
+class TestCancellationAtHome(Bare, CancellationConformance):
+    home = True
 
 
 class TestHistories(BareAndLayered, HistoriesConformance):

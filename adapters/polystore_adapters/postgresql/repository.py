@@ -113,6 +113,11 @@ class PostgresRepository(ApplicationCalls, JournalCalls, FactCalls, ObjectCalls,
         return self._pool.place
 
     @property
+    def checked_out(self) -> int:
+        """Connections that are in use now."""
+        return self._pool.checked_out
+
+    @property
     def client(self) -> Client[Any]:
         """Connections of asyncpg, for statements of the application's own."""
         return self._pool.client

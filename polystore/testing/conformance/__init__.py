@@ -15,15 +15,16 @@ Needs pytest, nothing else.
 
 import pytest
 
-_REWRITTEN = """alias application_tables base cache commit durability epoch expiry facade facade_state facts file_claims
-    filters histories home_facets kept_bodies kept_vectors limits logs objects outbox overwriting records repository
-    retries schema spills state text traversal vectors writes"""
+_REWRITTEN = """alias application_tables base cache cancellation commit durability epoch expiry facade facade_state
+    facts file_claims filters histories home_facets kept_bodies kept_vectors limits logs objects outbox overwriting
+    records repository retries schema spills state text traversal vectors writes"""
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _REWRITTEN.split()))
 
 from polystore.testing.conformance.alias import AliasConformance  # noqa: E402
 from polystore.testing.conformance.application_tables import ApplicationTablesConformance  # noqa: E402
 from polystore.testing.conformance.base import Conformance, Connect, MovableEnv  # noqa: E402
 from polystore.testing.conformance.cache import CacheConformance, InlineCacheConformance  # noqa: E402
+from polystore.testing.conformance.cancellation import CancellationConformance  # noqa: E402
 from polystore.testing.conformance.commit import CommitConformance  # noqa: E402
 from polystore.testing.conformance.counts import CountsConformance  # noqa: E402
 from polystore.testing.conformance.durability import DurabilityConformance, HomeDurabilityConformance  # noqa: E402
@@ -60,6 +61,7 @@ __all__ = [
     "AliasConformance",
     "ApplicationTablesConformance",
     "CacheConformance",
+    "CancellationConformance",
     "ChannelConformance",
     "CommitConformance",
     "Conformance",

@@ -69,6 +69,12 @@ class InItsOwnLoop:
     neither a task nor a thread may be left then."""
 
     opened: list[Closable]
+    given_back_s: float = 5.0
+    """So long a connection may still be in use after the last call."""
+
+    def in_use(self, one: Any) -> int:
+        """How many connections of what was opened are in use. Override it where the repository itself does not say."""
+        return int(getattr(one, "checked_out", 0))
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -181,7 +187,7 @@ async def _whole(self: InItsOwnLoop, test: Callable[..., Coroutine[Any, Any, Non
         assert not limit.expired(), f"no end after {TEST_LIMIT_S} s"
         raise
     else:
-        await _given_back(self.opened)
+        await _given_back(self)
     finally:
         for one in reversed(self.opened):
             await one.aclose()
@@ -191,15 +197,13 @@ async def _whole(self: InItsOwnLoop, test: Callable[..., Coroutine[Any, Any, Non
     assert not left, f"tasks are left after aclose(): {left}"
 
 
-async def _given_back(opened: Iterable[Any]) -> None:
-    """A repository that says how many of its connections are `checked_out` has none, whatever was cancelled."""
-    for one in opened:
-        for _ in range(500):
-            if not getattr(one, "checked_out", 0):
-                break
+async def _given_back(self: InItsOwnLoop) -> None:
+    """None is in use when no call is under way, whatever was cancelled."""
+    until = time.monotonic() + self.given_back_s
+    for one in self.opened:
+        while count := self.in_use(one):
+            assert time.monotonic() < until, f"{count} connections are checked out, and no call is under way"
             await asyncio.sleep(0.01)
-        else:
-            fail(f"{one.checked_out} connections are checked out, and no call is under way")
 
 
 def _soon(true: Callable[[], bool]) -> bool:
@@ -302,8 +306,8 @@ async def live(repository: Repository, key: Key) -> tuple[int, Body]:
 
 
 def turns(most: int, least: int) -> Iterator[int]:
-    """0, 1, 2...: as many as a store takes in two seconds, but `least` and no more than `most`."""
-    until = time.monotonic() + 2
+    """0, 1, 2...: as many as a store takes in a second, but `least` and no more than `most`."""
+    until = time.monotonic() + 1
     for turn in range(most):
         if turn >= least and time.monotonic() > until:
             return

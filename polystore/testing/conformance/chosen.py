@@ -19,8 +19,8 @@ _NO_RECORDS = frozenset(
 """A store that can do nothing else keeps no records."""
 _AS_HOME_TOO = frozenset(
     {
-        *("DurabilityConformance", "FilterConformance", "RecordsConformance", "SchemaConformance", "TextConformance"),
-        *("TraversalConformance", "VectorConformance"),
+        *("CancellationConformance", "DurabilityConformance", "FilterConformance", "RecordsConformance"),
+        *("SchemaConformance", "TextConformance", "TraversalConformance", "VectorConformance"),
     }
 )
 """They run with `home = True` as well, where the store can be a home."""

@@ -48,7 +48,12 @@ class Closing:
     """An architecture among the things that a test has opened."""
 
     def __init__(self, hda: HybridDataArchitecture) -> None:
+        self._hda = hda
         self.aclose = hda.close
+
+    @property
+    def checked_out(self) -> int:
+        return sum(getattr(one.repository, "checked_out", 0) for one in self._hda.stores.values())
 
 
 class FacadeConformance(InItsOwnLoop):

@@ -39,7 +39,7 @@ def _shaped(repository: Any, env: Env) -> Repository:
         answers = await asyncio.gather(*map(store.commit, commits), return_exceptions=True)
         return [_an_answer(answer) for answer in answers]
 
-    shape = SimpleNamespace(capabilities=repository.capabilities, limits=repository.limits)
+    shape = _Shape(capabilities=repository.capabilities, limits=repository.limits, under=repository)
     for protocol in (Repository, *repository.capabilities):
         for verb, method in vars(protocol).items():
             if inspect.iscoroutinefunction(method):
@@ -54,6 +54,14 @@ def _shaped(repository: Any, env: Env) -> Repository:
         if hasattr(repository, name):
             setattr(shape, name, value)
     return cast(Repository, shape)
+
+
+class _Shape(SimpleNamespace):
+    under: Any
+
+    @property
+    def checked_out(self) -> int:
+        return int(getattr(self.under, "checked_out", 0))
 
 
 def _an_answer(answer: Committed | BaseException) -> Committed | Exception:
