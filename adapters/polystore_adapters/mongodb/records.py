@@ -171,7 +171,7 @@ class _Batch(NamedTuple):
                 raise OutcomeUnknown(
                     f"{self.place}: the write is not on enough servers yet; read the records before writing again"
                 ) from None
-            refused = {
+            refused: dict[Key, PolystoreError] = {
                 keys[one["index"]]: by_code(one["code"], self.place, sent=True)
                 for one in single
                 if one["code"] != DUPLICATE
