@@ -190,7 +190,9 @@ class LentBodies:
                 records[i] = one
             away = [i for i in away if self._is_away(keys[i], records, i)]
             if pause_s:
-                away = await self._of_copies(keys, records, [i for i in away if records[i] == before[i]])
+                stood = [i for i in away if records[i] == before[i]]
+                left = await self._of_copies(keys, records, stood)
+                away = [i for i in away if i in left or i not in stood]
             if away and self._env.monotonic() >= deadline:
                 error = self._lost(keys[away[0]], records[away[0]])
                 error.lost = tuple(keys[i] for i in away)
