@@ -54,10 +54,14 @@ class Network:
         """Process -> its worker, once it has had a lease."""
         self.looked: dict[str, float] = {}
         """Process -> when it last saw which copies there are."""
+        self.unseen: dict[str, float] = {}
+        """Process -> how long ago that was when it sent its last search."""
 
     def silent(self, process: str, seconds: float) -> bool:
-        """Whether a process has not looked at the journal for so long."""
-        return self.loop.time() - self.looked.get(process, 0.0) > seconds
+        """Whether a process has not looked at the journal for so long, or had not when it asked its last question: who
+        has stood still asks first, perhaps, and looks before the answer comes."""
+        unseen = self.loop.time() - self.looked.get(process, 0.0)
+        return max(unseen, self.unseen.get(process, 0.0)) > seconds
 
     def heal(self) -> None:
         self.fault = 0.0
@@ -106,6 +110,8 @@ class Link:
         fault = network.draw(verb)
         what = f"{self._process} -> {self._server}.{verb}"
         network.history.note(f"{what} {fault}")
+        if verb == "search":
+            network.unseen[self._process] = network.loop.time() - network.looked.get(self._process, 0.0)
         if fault:
             network.history.covered[f"fault {fault}"] += 1
         slow_there = fault == "slow" and network.random.random() < 0.5
