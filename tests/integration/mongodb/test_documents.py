@@ -14,12 +14,13 @@ from uuid import UUID
 import msgspec
 import pytest
 from bson import DatetimeMS, Decimal128
-from polystore_adapters.mongodb import connect
+from polystore_adapters.mongodb import connect, prepare
+from polystore_adapters.mongodb.prepare import _Preparation  # pyright: ignore[reportPrivateUsage]
 from pymongo import MongoClient
 
 from polystore.entity import EntityType, entity, entity_type
 from polystore.env import Env
-from polystore.errors import DecodeError
+from polystore.errors import DecodeError, Unavailable
 from polystore.facets import FullText, Index
 from polystore.filters import Condition, F
 from polystore.model import EVERYTHING, UNREADABLE, Change, Key
@@ -301,3 +302,51 @@ def test_a_field_that_the_class_has_no_more_stays_when_its_record_is_written_aga
     found, matches = asyncio.run(prepared(note))
     assert (found.version, note.decode(found.body)) == (2, Note(id="a", text="$new", since=BEGUN, owner="me"))
     assert matches == []
+
+
+@entity(name="note", renamed={"words": "text", "at": "since"})
+@dataclass(kw_only=True)
+class Reworded:
+    id: str
+    words: Annotated[str, FullText()]
+    at: datetime | None = None
+    owner: str = "nobody"
+    mood: str = "calm"
+
+
+def test_a_change_of_the_class_that_ends_in_the_middle_is_carried_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    note, reworded = entity_type(Note), entity_type(Reworded)
+    given = [Note(id=id, text=f"학교 {id}", since=BEGUN, owner="me") for id in "abcde"]
+    wanted = [Reworded(id=one.id, words=one.text, at=BEGUN, owner="me") for one in given]
+    replace: Any = _Preparation._replace  # pyright: ignore[reportPrivateUsage]
+    pages: list[int] = []
+
+    async def once(self: _Preparation, page: Mapping[Any, Any]) -> None:
+        pages.append(len(page))
+        if len(pages) == 2:
+            raise Unavailable("lost")
+        await replace(self, page)
+
+    async def main() -> None:
+        mongo = await connect(url, {}, Env())
+        try:
+            await mongo.prepare([Layout(note, False, frozenset({"full_text"}))], create=True)
+            await mongo.apply([change(note, one, 1) for one in given])
+            monkeypatch.setattr(prepare, "PAGE", 2)
+            monkeypatch.setattr(_Preparation, "_replace", once)
+            layout = Layout(reworded, False, frozenset({"full_text"}))
+            with pytest.raises(Unavailable):
+                await mongo.prepare([layout], create=True)
+            there = [one async for one in mongo.client.get_default_database().note.find()]
+            assert (pages, sum("words" in one for one in there), sum("text" in one for one in there)) == ([2, 2], 2, 3)
+            await mongo.prepare([layout], create=True)
+            found = await mongo.get([Key("", "note", one.id) for one in wanted])
+            assert [one and one.body and reworded.decode(one.body) for one in found] == wanted
+            assert [one and one.hash for one in found] == [change(reworded, one, 1).hash for one in wanted]
+            assert not [one async for one in mongo.client.get_default_database().note.find({"text": {"$exists": True}})]
+            matches = await mongo.search("note", "", query("학교"), None, 10, None)
+            assert sorted(one.id for one in matches) == list("abcde")
+        finally:
+            await mongo.aclose()
+
+    asyncio.run(main())
