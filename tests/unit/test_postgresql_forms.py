@@ -9,22 +9,30 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from polystore_adapters.postgresql.dialect import Codec, encode_json, ident
-from polystore_adapters.postgresql.errors import translate
+from polystore_adapters.postgresql.errors import by_state, translate
 from polystore_adapters.postgresql.full_text import FullText, needle
+from polystore_adapters.postgresql.options import Options
 from polystore_adapters.postgresql.placeholders import shifted
+from polystore_adapters.postgresql.pool import Pool
+from polystore_adapters.postgresql.quick import Quick
+from polystore_adapters.postgresql.records import Tables
+from polystore_adapters.postgresql.table import RecordTable
 
+from polystore.env import Env
 from polystore.errors import (
     IntegrityViolation,
     InvalidData,
     OutcomeUnknown,
     PermissionDenied,
+    SchemaMismatch,
     StoreCorrupt,
     StoreError,
     StoreFull,
     Unavailable,
     ValueTooLarge,
 )
-from polystore.testing.conformance.entities import THING
+from polystore.protocols import Layout
+from polystore.testing.conformance.entities import ACCOUNT, THING
 from polystore.text import query
 
 
@@ -99,3 +107,49 @@ def test_a_lost_connection_is_unknown_only_when_something_was_sent() -> None:
         assert type(translate(refused, "p", sent=True)) is Unavailable
     mistake = ValueError("ours")
     assert translate(mistake, "p", sent=True) is mistake
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        ("25P04", Unavailable),  # the server's own limit for transactions, since 17, which the driver has no class for
+        ("57P05", Unavailable),
+        ("57014", Unavailable),
+        ("53300", Unavailable),
+        ("55P03", Unavailable),
+        ("28000", PermissionDenied),
+        ("42704", SchemaMismatch),
+        ("42P01", SchemaMismatch),
+        ("P0001", IntegrityViolation),
+        ("44000", IntegrityViolation),
+        ("22021", InvalidData),
+    ],
+)
+def test_codes_are_told_whichever_driver_says_them(state: str, wanted: type[Exception]) -> None:
+    error = by_state(state, "postgresql db/app")
+    assert type(error) is wanted
+    assert "SQLSTATE" not in str(error), "it is said in words"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://app:secret@db:5432/app?sslmode=require", "postgresql db:5432/app"),
+        ("postgresql://app:sec@ret@db/app", "postgresql db/app"),
+        ("postgresql://db/app?user=a@secret", "postgresql"),
+        ("postgresql://app:sec?ret@db/app", "postgresql"),
+        ("postgresql:///app?host=/run/postgresql&password=secret", "postgresql /app"),
+    ],
+)
+def test_where_a_store_is_never_shows_a_part_of_the_password(url: str, shown: str) -> None:
+    assert Pool(url, Options(), Env()).place == shown
+
+
+def test_the_statement_of_a_table_goes_with_it_and_never_serves_another_type() -> None:
+    """A table that is made when another is gone often lies where that one lay."""
+    tables = Tables()
+    quick = Quick(Pool("postgresql://db/app", Options(), Env()), tables)
+    for etype in (ACCOUNT, THING) * 20:
+        table = tables[etype.name] = RecordTable(Layout(etype, True, frozenset()))
+        assert f"INSERT INTO {table.name} " in quick._statement(table, "put", one=True)  # pyright: ignore[reportPrivateUsage]
+        del tables[etype.name], table

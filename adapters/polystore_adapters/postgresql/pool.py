@@ -6,6 +6,7 @@ nothing here leaves anything behind that would have to be reset: no session sett
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, ClassVar
@@ -21,8 +22,9 @@ from polystore_adapters.postgresql.options import Options
 Row = Any
 """What asyncpg answers: values by position and by name."""
 CLOSE_TIMEOUT_S = 5.0
-_DEAD_STATES = ("25006", "25P03", "57P01", "57P02", "57P03", "0A000")
-"""After these errors a connection is of no use: its server stops, is a standby now, or has tables of another shape."""
+_DEAD_STATES = ("25006", "25P03", "25P04", "57P01", "57P02", "57P03", "57P04", "57P05", "0A000")
+"""After these errors a connection is of no use: its server has ended it, stops, is a standby now, or has tables of
+another shape."""
 
 
 class Session:
@@ -78,8 +80,9 @@ class Pool:
         self._env = env
         self.place = _place(url)
         self._pooled = options.pooler == "transaction"
+        self._ending: dict[Any, asyncio.Task[None]] = {}
         self._connections: Connections[Any] = Connections(
-            self.place, options.pool_size, self._connect, lambda one: one.terminate(), lambda one: not one.is_closed()
+            self.place, options.pool_size, self._connect, self._terminate, lambda one: not one.is_closed()
         )
 
         self.client: Client[Any] = Client(self._connections, lambda one: one.reset())
@@ -110,7 +113,7 @@ class Pool:
             )
         except (asyncpg.ClientConfigurationError, ValueError) as e:
             raise ConfigurationError(
-                f"{self.place}: asyncpg cannot read the URL ({type(e).__name__}); mend it"
+                f"{self.place}: asyncpg cannot use the URL as it is ({type(e).__name__}); mend it"
             ) from None
         except asyncpg.InternalClientError as e:
             raise Unavailable(f"{self.place}: {type(e).__name__}") from e
@@ -125,15 +128,24 @@ class Pool:
         if isinstance(error, Exception) and not lost(error) and state_of(error) not in _DEAD_STATES:
             self._connections.give(connection)
             return
+        if isinstance(error, asyncio.CancelledError):
+            task = self._ending[connection] = asyncio.create_task(_ended(connection), name="polystore cancelled call")
+            task.add_done_callback(lambda _: self._ending.pop(connection, None))
         self._connections.drop(connection)
         if isinstance(error, Exception):
             self._connections.drop_idle()
+
+    def _terminate(self, connection: Any) -> None:
+        if connection not in self._ending:
+            connection.terminate()
 
     async def aclose(self) -> None:
         """Calls under way end with an error. Idempotent."""
         for connection in self._connections.end():
             with contextlib.suppress(Exception):
                 await connection.close(timeout=CLOSE_TIMEOUT_S)
+        if self._ending:
+            await asyncio.wait(list(self._ending.values()))
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -212,12 +224,21 @@ class Pool:
         self._connections.give(connection)
 
 
+async def _ended(connection: Any) -> None:
+    """Of a call that was cancelled the server is told: a statement that waits for a lock would go on waiting there, and
+    one for each that gave up, whatever the bound of the pool."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await connection.close()
+
+
 def _quoted(name: str) -> str:
     """As the driver quotes it: the text must be that of its own statement."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
 def _place(url: str) -> str:
-    """Where the store is, without user, password and options."""
-    rest = url.partition("://")[2].partition("?")[0]
-    return f"postgresql {rest.rpartition('@')[2]}"
+    """Where the store is, without user, password and options. Where a "?" stands in the password, nobody can tell."""
+    before, _, behind = url.partition("://")[2].partition("?")
+    shown = before.rpartition("@")[2] if "@" in before or "@" not in behind else ""
+    return f"postgresql {shown}".rstrip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from polystore.model import Commit, Committed, Key, Write, Written
 from polystore_adapters.postgresql.dialect import ident
@@ -93,7 +94,7 @@ class Quick:
     def __init__(self, pool: Pool, tables: Tables) -> None:
         self._pool = pool
         self._tables = tables
-        self._statements: dict[tuple[int, str, bool], str] = {}
+        self._statements: WeakKeyDictionary[RecordTable, dict[tuple[str, bool], str]] = WeakKeyDictionary()
 
     async def run(self, etype: str, kind: str, commits: Mapping[Key, Commit]) -> dict[Key, Committed]:
         """Carry out some commits of one type and kind; those that are not in the answer were left alone. Raises
@@ -115,10 +116,10 @@ class Quick:
         return Committed([_written(write, found[0])]) if found else None
 
     def _statement(self, table: RecordTable, kind: str, *, one: bool) -> str:
-        form = (id(table), kind, one)
-        sql = self._statements.get(form)
+        of_table = self._statements.setdefault(table, {})
+        sql = of_table.get((kind, one))
         if sql is None:
-            sql = self._statements[form] = statement(table, kind, one=one)
+            sql = of_table[kind, one] = statement(table, kind, one=one)
         return sql
 
     @staticmethod

@@ -32,7 +32,7 @@ CREATE TABLE ps_limit (tenant text COLLATE "C" NOT NULL, name text COLLATE "C" N
 CREATE INDEX ps_limit_expiry ON ps_limit (expires_at);
 """
 PURGE_EVERY = 20
-"""Writes after which expired rows are removed, at most `PURGED` of them: more than were added meanwhile."""
+"""Writes before which expired rows are removed, at most `PURGED` of them: more than were added meanwhile."""
 PURGED = 100
 
 _LIVE = "(expires_at IS NULL OR expires_at > ps_clock_us())"
@@ -106,6 +106,7 @@ class StateCalls:
         return self._env.random.getrandbits(53)
 
     async def _purge(self, table: str) -> None:
+        """Before the write: where this fails, nothing is done yet."""
         self._writes += 1
         if self._writes % PURGE_EVERY == 0:
             await self._pool.run(_PURGE_SQL.format(table))
@@ -119,11 +120,12 @@ class StateCalls:
         return [found.get(key) for key in keys]
 
     async def put_state(self, key: Key, fields: Fields, ttl_us: int | None) -> None:
-        await self._pool.run(_PUT_SQL, *_place(key), _text(key, fields), self._tag(), ttl_us)
         await self._purge("ps_state")
+        await self._pool.run(_PUT_SQL, *_place(key), _text(key, fields), self._tag(), ttl_us)
 
     async def add_state(self, key: Key, fields: Fields, ttl_us: int | None) -> bool:
         given = (*_place(key), _text(key, fields), self._tag(), ttl_us)
+        await self._purge("ps_state")
         return await self._pool.value(_ADD_SQL, *given, writes=True) is not None
 
     async def change_state(self, key: Key, fields: Fields, tag: int | None, ttl_us: int | None) -> Changed:
@@ -154,6 +156,7 @@ class StateCalls:
     async def increment(
         self, key: Key, field: str, by: Number, base: Number, start: Fields | None, ttl_us: int | None
     ) -> Number | None:
+        await self._purge("ps_state")
         while True:
             async with self._pool.transaction() as db:
                 row = await self._locked(db, key)
@@ -189,6 +192,7 @@ class StateCalls:
 
     async def take_allowance(self, key: Key, rate: Rate, cost: int) -> Allowance:
         where = (*_place(key), rate.kind)
+        await self._purge("ps_limit")
         while True:
             async with self._pool.transaction() as db:
                 text: str | None = await db.value(f"{_PAST_SQL} FOR UPDATE", *where)
@@ -199,7 +203,6 @@ class StateCalls:
                     await db.run(_TAKE_SQL, *given)
                 elif await db.value(_FIRST_SQL, *given) is None:
                     continue
-            await self._purge("ps_limit")
             return taken.allowance
 
     async def peek_allowance(self, key: Key, rate: Rate) -> Allowance:

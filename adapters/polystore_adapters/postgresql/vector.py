@@ -80,8 +80,9 @@ class _Search:
         )
         best: list[Match] = []
         seen = 0
-        cursor = await self._db.connection.cursor(sql, self._tenant, *self._where[1])
-        while rows := await cursor.fetch(CHUNK):
+        # The driver's own cursor leaves a prepared statement behind, on which another process stumbles behind a pooler.
+        await self._db.run(f"DECLARE ps_vectors NO SCROLL CURSOR FOR {sql}", self._tenant, *self._where[1])
+        while rows := await self._db.fetch(f"FETCH {CHUNK:d} FROM ps_vectors"):
             seen += len(rows)
             if seen > exact_max:
                 raise WorkLimitExceeded(
