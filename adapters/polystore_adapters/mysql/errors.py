@@ -53,6 +53,7 @@ _BY_CODE: Mapping[int, tuple[type[PolystoreError], str]] = {
     **dict.fromkeys((1142, 1143, 1227, 1370), _DENIED),
     **dict.fromkeys((1044, 1045, 1130, 1251, 1698, 1820, 1862, 3118, 4151), _REFUSED),
     3159: _TLS,
+    1665: (ConfigurationError, "the server logs statements, not rows; set its binlog_format to ROW or MIXED"),
     1049: (ConfigurationError, "the server has no such database; make it, or mend the URL"),
     **dict.fromkeys((1051, 1054, 1146, 1305, 4091), _TABLE),
     **dict.fromkeys((3, 20, 1021, 1026, 1114), _FULL),

@@ -84,27 +84,25 @@ def _columns(value: PointValue) -> tuple[int | None, float | str | None, str | N
 
 async def points(pool: Pool, series: Series, span: Span, limit: int, newest_first: bool) -> list[PointRow]:
     async with pool.session() as db:
-        return await _points(pool, db, series, span, limit, newest_first)
+        rows = await db.fetch(_points_sql(series, newest_first), *_given(pool, series, span), limit)
+    return [_point(series, row) for row in rows]
 
 
-async def _points(
-    pool: Pool, db: Session, series: Series, span: Span, limit: int, newest_first: bool
-) -> list[PointRow]:
-    sql = (
-        f"SELECT at, {_VALUES[series.kind]} FROM ps_point WHERE {_SPAN} "
-        f"ORDER BY at {'DESC' if newest_first else 'ASC'} LIMIT %s"
-    )
-    rows = await db.fetch(sql, *_given(pool, series, span), limit)
-    return [PointRow(series, at, _value(series, value)) for at, value in rows]
+def _points_sql(series: Series, newest_first: bool) -> str:
+    order = "DESC" if newest_first else "ASC"
+    return f"SELECT at, {_VALUES[series.kind]} FROM ps_point WHERE {_SPAN} ORDER BY at {order} LIMIT %s"
+
+
+def _point(series: Series, row: Sequence[Any]) -> PointRow:
+    return PointRow(series, row[0], _value(series, row[1]))
 
 
 async def last_points(pool: Pool, series: Sequence[Series], age_max_us: int | None) -> list[PointRow | None]:
-    found: list[PointRow | None] = []
+    span = Span(-FOR_EVER_US, None, age_max_us)
     async with pool.session() as db:
-        for one in series:
-            newest = await _points(pool, db, one, Span(-FOR_EVER_US, None, age_max_us), 1, True)
-            found.append(newest[0] if newest else None)
-    return found
+        found = [db.later(_points_sql(one, True), *_given(pool, one, span), 1) for one in series]
+        await db.flush()
+    return [_point(one, rows[0]) if rows else None for one, rows in zip(series, found, strict=True)]
 
 
 def _value(series: Series, value: Any) -> PointValue:

@@ -327,24 +327,33 @@ async def put_vectors(pool: Pool, tables: Tables, found: Sequence[StoredVector])
             for row in await db.fetch(table.rows_sql, tenant, table.key_values(ids)):
                 key = Key(tenant, etype, table.id_of(row))
                 texts[key] = table.record(key, row).body or {}
-        for one in sorted(found, key=lambda one: (one.key.tenant, one.key.etype, one.key.id, one.field)):
+        current: list[StoredVector] = []
+        for one in found:
             text = texts.get(one.key, {}).get(one.field)
             if isinstance(text, str) and text_hash(text) == one.text_hash:  # else made of a text that is gone
-                await _put_vector(db, tables, one)
+                current.append(one)
+        await keep(db, current)
+        await _serve(db, tables, current)
 
 
-async def _put_vector(db: Session, tables: Tables, one: StoredVector) -> None:
-    key, table = one.key, tables[one.key.etype]
-    await keep(db, [one])
-    spec = table.layout.vectors.get(one.field) if one.field in table.vectors else None
-    if spec is None or spec.embedder != one.embedder:
+async def _serve(db: Session, tables: Tables, found: Sequence[StoredVector]) -> None:
+    """Have the homes search by those that are of their own embedder, but where the caller has brought one."""
+    mine = {
+        slot_of(one.key.tenant, one.key.etype, one.key.id, one.field, CALLER): one
+        for one in sorted(found, key=lambda one: (one.key.tenant, one.key.etype, one.key.id, one.field))
+        if one.field in tables[one.key.etype].vectors
+        and tables[one.key.etype].layout.vectors[one.field].embedder == one.embedder
+    }
+    if not mine:
         return
-    brought = slot_of(key.tenant, key.etype, key.id, one.field, CALLER)
-    if await db.value("SELECT 1 FROM ps_vector WHERE slot = %s", brought) is None:
-        vector = table.layout.served({one.field: one.vector})[one.field]
-        column = ident(vector_column(one.field))
-        sql = f"UPDATE {table.name} SET {column} = %s WHERE ps_tenant = %s AND {ident(table.key)} = %s"
-        await db.run(sql, vector, key.tenant, table.key_value(key.id))
+    brought = {slot for (slot,) in await db.fetch("SELECT slot FROM ps_vector WHERE slot IN %s", tuple(mine))}
+    for slot, one in mine.items():
+        if slot not in brought:
+            table = tables[one.key.etype]
+            vector = table.layout.served({one.field: one.vector})[one.field]
+            column = ident(vector_column(one.field))
+            sql = f"UPDATE {table.name} SET {column} = %s WHERE ps_tenant = %s AND {ident(table.key)} = %s"
+            db.later(sql, vector, one.key.tenant, table.key_value(one.key.id))
 
 
 async def forget_vectors(pool: Pool, etype: str, but_of: Sequence[str], limit: int) -> int:

@@ -23,7 +23,7 @@ _SETTINGS = (
     "SET NAMES utf8mb4 COLLATE {collation}, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
     "time_zone = '+00:00', max_sort_length = 8192, sql_notes = 0, "
     "sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_safe_updates = 0, "
-    "completion_type = 'NO_CHAIN', innodb_lock_wait_timeout = {lock_timeout_s}{others}"
+    "completion_type = 'NO_CHAIN', autocommit = 1, innodb_lock_wait_timeout = {lock_timeout_s}{others}"
 )
 """Whatever the server's own settings are: some of them change what a statement means."""
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"

@@ -239,7 +239,7 @@ class _Preparation:
         await self._db.run("BEGIN")
         for i, one in enumerate(records):
             values = [columns[name][i] for name in names]
-            await self._db.run(sql, *values, one.key.tenant, table.key_value(one.key.id))
+            self._db.later(sql, *values, one.key.tenant, table.key_value(one.key.id))
         await self._db.run("COMMIT")
 
     # -- facets -----------------------------------------------------------------------------------------------

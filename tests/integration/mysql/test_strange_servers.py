@@ -114,10 +114,12 @@ def test_settings_of_the_server_change_nothing(mine: OwnServer) -> None:
         for word in ("학교", "교에", "만", "school", "학교에서 만나요"):
             assert [one.id for one in await store.search(ARTICLE.name, "", query(word), None, 5, None)] == ["a"], word
         assert await store.bump_epoch() == 2
+        await store.beat("w")  # no transaction is begun behind the last one
 
     on(of_user(mine), test, pool_size=1)
-    (row,) = run(mine.url, "SET NAMES utf8mb4", f"SELECT CAST(at AS CHAR) FROM {_table(mine)} WHERE id = 'key '")
-    assert row == ("2024-12-31 23:59:59.000001",), "written at once, in UTC, in a row of its own"
+    (row,) = run(mine.url, "SET NAMES utf8mb4", f"SELECT CAST(at AS CHAR) FROM {_table(mine)} WHERE id = '열쇠 '")
+    assert row == ("2024-12-31 23:59:59.000001",), "in UTC, in letters that others read, in a row of its own"
+    assert run(mine.url, f"SELECT id FROM {sa.make_url(mine.url).database}.ps_worker") == [("w",)]
 
 
 def _article(id: str, title: str) -> Write:
@@ -198,17 +200,23 @@ def _kill(url: str, statement: str) -> None:
         run(url, statement)
 
 
-def test_more_connections_than_the_server_gives_are_unavailable_not_an_outage(mine: OwnServer) -> None:
-    run(mine.url, "CREATE USER few IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1", "GRANT ALL ON *.* TO few")
-
+def test_more_connections_than_the_server_gives_are_unavailable_until_there_is_room(mine: OwnServer) -> None:
     async def test(store: MysqlRepository) -> None:
-        async with store._pool.session():  # pyright: ignore[reportPrivateUsage]
+        async def too_many(sessions: contextlib.AsyncExitStack) -> None:
+            for _ in range(30):
+                await sessions.enter_async_context(store._pool.session())  # pyright: ignore[reportPrivateUsage]
+
+        async with contextlib.AsyncExitStack() as sessions:
             with pytest.raises(Unavailable, match="no connections"):
-                await store.ping()
+                await too_many(sessions)
         assert (await store.ping()).server
         assert store.checked_out == 0
 
-    on(of_user(mine, "few"), test)
+    run(mine.url, "SET GLOBAL max_connections = 10")
+    try:
+        on(of_user(mine), test, pool_size=30)
+    finally:
+        run(mine.url, "SET GLOBAL max_connections = 300")
 
 
 def test_a_server_that_becomes_read_only_takes_no_writes_and_still_answers(mine: OwnServer) -> None:
@@ -289,7 +297,7 @@ ERRORS: dict[type[PolystoreError], Sequence[int]] = {
     ),
     StoreFull: (3, 1021, 1026, 1114),
     PermissionDenied: (1044, 1045, 1130, 1142, 1227, 1698, 1820, 1862, 3118, 4151),
-    ConfigurationError: (1049, 3159),
+    ConfigurationError: (1049, 1665, 3159),
     SchemaMismatch: (1051, 1054, 1146, 1305),
     ValueTooLarge: (1071, 1118, 1153, 1301),
     InvalidData: (1048, 1264, 1292, 1366, 1406, 1690, 3140),
