@@ -8,7 +8,7 @@ from polystore.env import Env
 from polystore.errors import IntegrityViolation, InvalidData, PolystoreError
 from polystore.model import Commit, Committed, OutboxRow, Settlement, StoredVector
 from polystore.relational.calls import of_pool, of_tables
-from polystore_adapters.postgresql import bodies, commit, epoch, journal, workers
+from polystore_adapters.postgresql import bodies, commit, epoch, journal, stored_vectors, workers
 from polystore_adapters.postgresql.pool import Pool
 from polystore_adapters.postgresql.quick import Quick, is_quick
 from polystore_adapters.postgresql.records import Tables
@@ -74,7 +74,7 @@ class JournalCalls:
         await journal.settle(self._pool, self._tables, settlement, self._env)
 
     async def put_vectors(self, vectors: Sequence[StoredVector]) -> None:
-        await journal.put_vectors(self._pool, self._tables, vectors)
+        await stored_vectors.put_vectors(self._pool, self._tables, vectors)
 
     beat = of_pool(workers.beat)
     retire = of_pool(workers.retire)
@@ -94,8 +94,8 @@ class JournalCalls:
     backfill = of_tables(journal.backfill)
     written_since = of_tables(journal.written_since)
     mark = of_pool(journal.mark)
-    vectors = of_pool(journal.vectors)
-    forget_vectors = of_pool(journal.forget_vectors)
+    vectors = of_pool(stored_vectors.vectors)
+    forget_vectors = of_pool(stored_vectors.forget_vectors)
     expired = of_tables(journal.expired)
     release = of_tables(bodies.release)
     purge = of_pool(journal.purge)

@@ -109,7 +109,8 @@ def test_nothing_stays_behind_in_the_connections_of_a_pooler() -> None:
 
     async def main(url: str) -> None:
         pooled: Any = {"pooler": "transaction", "pool_size": 1}
-        async with opened(url, **pooled) as store, opened(url, **pooled) as other, other.client.acquire() as next_one:
+        other = await connect(url, pooled, Env())
+        async with opened(url, **pooled) as store, other.client.acquire() as next_one:
             backend = await next_one.fetchval("SELECT pg_backend_pid()")
             calls: list[Callable[[], Awaitable[Any]]] = [
                 lambda: put(store, *(f"{i}" for i in range(20))),
@@ -127,6 +128,7 @@ def test_nothing_stays_behind_in_the_connections_of_a_pooler() -> None:
                 assert await next_one.fetch(held, backend) == []
                 changed = "SELECT name FROM pg_settings WHERE name ~ '^(plan_cache|hnsw|lock_t)' AND source = 'session'"
                 assert await next_one.fetch(changed) == []
+        await other.aclose()
 
     with fresh_database() as database:
         asyncio.run(main(f"{url_of('pgbouncer').rpartition('/')[0]}/{database}"))
