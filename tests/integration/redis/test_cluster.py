@@ -8,11 +8,13 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
 from polystore_adapters.redis import RedisRepository, connect
+from redis import Redis
 from redis.crc import key_slot
 
 from compose.native.own import OwnServer
@@ -20,6 +22,7 @@ from polystore.env import SYSTEM_ENV
 from polystore.errors import StoreError, Unavailable
 from polystore.model import Key
 from polystore.protocols import Fill, Invalidation
+from tests import tls
 from tests.stack import own_server
 
 T = TypeVar("T")
@@ -175,7 +178,11 @@ def test_a_channel_does_not_end_with_the_node_that_it_comes_by(
 ) -> None:
     async def main() -> None:
         listener, other = await opened(cluster), await opened(cluster)
-        node = driver_of(listener).get_replicas()[0]
+        client = driver_of(listener)
+        async with asyncio.timeout(20):
+            while not client.get_replicas():  # a node that has just come back knows of none yet
+                await client.nodes_manager.initialize()
+        node = client.get_replicas()[0]
         got: list[bytes | None] = []
 
         def chosen(_: object) -> Any:
@@ -194,3 +201,34 @@ def test_a_channel_does_not_end_with_the_node_that_it_comes_by(
         await other.aclose()
 
     asyncio.run(main())
+
+
+def test_tls_is_spoken_to_the_nodes_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With certificates of both sides; nobody falls back to less."""
+    alone = tls.OPTIONS["redis"]
+
+    def given(*files: Path) -> list[str]:
+        return [*alone(*files), "--cluster-enabled", "yes", "--tls-cluster", "yes"]
+
+    monkeypatch.setitem(tls.OPTIONS, "redis", given)
+    authority = tls.Authority(tmp_path)
+    pem, key = authority.issue("client")
+    shown = {"ssl_certfile": str(pem), "ssl_keyfile": str(key), "ssl_ca_certs": str(authority.ca)}
+
+    def form(url: str) -> None:
+        made: Any = Redis  # says no types
+        with made.from_url(url, **shown) as node:
+            node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+            while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.02)
+
+    async def main(url: str) -> None:
+        repository = await connect(url, shown, SYSTEM_ENV)
+        assert await count(repository) == [1] * len(KEYS)
+        await repository.aclose()
+        with pytest.raises(Unavailable):
+            await connect(url, {"ssl_ca_certs": str(authority.ca)}, SYSTEM_ENV)
+
+    with tls.tls_server("redis", authority) as mine:
+        form(mine.url.replace("redis:", "rediss:"))
+        asyncio.run(main(mine.url.replace("redis:", "rediss+cluster:").removesuffix("/0")))
