@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import math
 import os
 import tempfile
 import time
@@ -87,6 +89,12 @@ def classes(claims: Collection[type], made: Places, *, layers: bool, kit: Collec
     return {f"Test{i:02}{cls.__name__}": cls for i, cls in enumerate(out) if not kit or cls.__name__ in kit}
 
 
+def count(cls: type[Any]) -> int:
+    """How many tests pytest makes of a class of the kit."""
+    tests = [getattr(cls, name) for name in dir(cls) if name.startswith("test_")]
+    return sum(math.prod(len(mark.args[1]) for mark in getattr(test, "pytestmark", ())) for test in tests)
+
+
 def _of_the_store(one: Chosen, made: Places, way: str) -> type[Any]:
     @pytest.fixture
     def place(self: Any) -> Generator[Place]:
@@ -156,9 +164,13 @@ class Runner:
 
 
 def _why(report: pytest.TestReport) -> str:
-    """The last line of the error that a test ended with."""
+    """The error that a test ended with, and the line of the kit or the adapter that raised it: an assertion often says
+    nothing by itself."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message if crash is not None else report.longreprtext).strip()
+    if crash is None:
+        return str(report.longreprtext).strip()
+    line = linecache.getline(crash.path, crash.lineno).strip()
+    return f"{crash.message.strip()}\n  {Path(crash.path).name}:{crash.lineno}: {line}"
 
 
 def run(

@@ -19,8 +19,9 @@ from polystore_adapters.s3 import S3Repository
 from polystore_adapters.sqlite.repository import SqliteRepository
 
 from docs.stores import PAGE, READMES, REPORTS, ROOT, page, readme, reports
+from polystore import protocols
 from polystore.testing.places import places
-from polystore.testing.report import classes
+from polystore.testing.report import classes, count
 
 ADAPTERS: dict[str, Any] = {
     "memory": MemoryRepository,
@@ -57,8 +58,14 @@ def test_a_report_tells_of_the_adapter_and_the_kit_as_they_are(name: str) -> Non
     report, claims = reports()[name], ADAPTERS[name].capabilities
     assert report.claims == sorted(one.__name__ for one in claims), AGAIN
     made: Any = classes(claims, places("memory:{}"), layers=False).values()
-    assert [(row.name, row.way) for row in report.rows] == [(one.__name__, one.way) for one in made], AGAIN
+    told = [(row.name, row.way, row.passed) for row in report.rows]
+    assert told == [(one.__name__, one.way, count(one)) for one in made], AGAIN
 
 
 def test_every_adapter_has_a_report() -> None:
     assert ADAPTERS.keys() == reports().keys()
+
+
+def test_who_writes_an_adapter_is_told_of_every_protocol() -> None:
+    text = (ROOT / "docs/how-to/write-an-adapter.md").read_text(encoding="utf-8")
+    assert [name for name in vars(protocols) if name.startswith("Supports") and f"`{name}`" not in text] == []
