@@ -94,6 +94,8 @@ def translate(error: Exception, place: str, *, sent: bool) -> Exception:
             return by_code(error.code, place, sent=sent)
         case driver.InvalidOperation():
             return Unavailable(f"{place}: closed; connect again")
+        case driver.ConfigurationError() if type(error.__cause__).__module__.startswith("dns."):  # of mongodb+srv
+            return Unavailable(f"{place}: the names of the servers cannot be looked up")
         case driver.ConfigurationError():
             return ConfigurationError(f"{place}: the driver refuses the URL or an option; see PyMongo's MongoClient")
         case InvalidBSON():

@@ -294,6 +294,7 @@ def test_what_is_refused_is_told_and_never_shows_the_password(url: str) -> None:
     async def main() -> None:
         assert isinstance(await refused(url.replace(":polystore-test@", ":wrong@")), PermissionDenied)
         assert isinstance(await refused("mongodb://polystore:polystore-test@127.0.0.1:1/x"), Unavailable)
+        assert isinstance(await refused("mongodb+srv://polystore:polystore-test@a.b.invalid/x"), Unavailable)
         async with store(url) as mongo:
             with pytest.raises(UnsupportedOperation, match="no facts or state"):
                 await mongo.prepare([Layout(THING, True, frozenset(), kind="fact")], create=True)
