@@ -38,7 +38,8 @@ STATEMENT_BYTES = 1 << 20
 
 class Clock:
     """The server's clock: asked for by each new connection, and carried on by this machine's monotonic one, so that no
-    statement has to ask, and a clock that is set here moves nothing."""
+    statement has to ask, and a clock that is set here moves nothing. It is as late as the answer came, so never ahead:
+    what is made due now is due."""
 
     def __init__(self, env: Env) -> None:
         self._env = env
@@ -217,11 +218,9 @@ class Pool:
     async def _begin(self, connection: Connection) -> None:
         """Learn what the server is, and have its session as the statements here are meant."""
         session = Session(connection, self._flavour, self._packet_max)
-        asked = self._env.monotonic()
         version, self._packet_max, server_us = (await session.fetch(_SERVER))[0]
-        half_way = int((self._env.monotonic() - asked) * 5e5)
         self._flavour = flavour = flavour_of(version, self.place)
-        self.clock.set(server_us + half_way)
+        self.clock.set(server_us)
         wait_s = self._options.lock_timeout_s
         session.later(_SETTINGS.format(collation=flavour.collation, lock_timeout_s=wait_s, others=flavour.settings))
         await session.run(_ISOLATION)
