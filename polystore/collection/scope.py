@@ -105,8 +105,8 @@ class Wiring:
         return one
 
     def store(self, name: str) -> Store:
-        """Raises Unavailable while a store does not answer since `open`, which only optional stores may do, or was taken
-        out of the configuration and serves until what takes its place is filled."""
+        """Raises Unavailable while a store does not answer since `open`, which only optional stores may do, or was
+        taken out of the configuration and serves until what takes its place is filled."""
         store = self.stores.get(name)
         if store is None:
             raise Unavailable(

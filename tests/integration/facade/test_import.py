@@ -241,7 +241,7 @@ def test_an_import_goes_no_faster_than_the_copies() -> None:
             home.commit, words.apply = watched, stuck
             source = (Memory(id=str(min(i, 2490)), text="x") for i in range(2500))
             task = asyncio.create_task(hda.collection(Memory).import_many(source))
-            while len(keys) < 2:
+            while len(keys) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             for _ in range(2000):  # as many turns as a third commit would need
                 await asyncio.sleep(0)
