@@ -64,7 +64,8 @@ class Progress:
         return table
 
     def say(self, name: str, text: str) -> None:
-        again = text.split()[:1] == self.said.get(name, "").split()[:1] == ["downloading"]
+        began = text.split()[0].rstrip(":")
+        again = began in ("downloading", "building") and self.said.get(name, "").startswith(began)
         self.said[name] = text
         if not self.console.is_terminal and not again:
             self.console.print(

@@ -1,9 +1,12 @@
 """What is downloaded and built once for each version: a folder that is complete when its marker is there."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ from compose.native import place
 
 Say = Callable[[str], None]  # tells the progress, a line at a time
 MARKER = "complete.json"
+TELL_S = 2
 MORTAL = ("setpriv", "--pdeathsig", "KILL")  # before a command: it ends with the process that called it
 
 
@@ -69,8 +73,31 @@ def digest(*parts: object) -> str:
 
 
 def megabytes(where: Path) -> int:
-    sizes = (one.lstat().st_size for one in where.rglob("*") if one.exists() and not one.is_symlink())
-    return round(sum(sizes) / 1_000_000)
+    """Also while others write there."""
+    total = 0
+    for folder, _, names in os.walk(where):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                total += os.lstat(f"{folder}/{name}").st_size
+    return round(total / 1_000_000)
+
+
+@contextmanager
+def told(say: Say, progress: Callable[[], str]) -> Generator[None]:
+    """What `progress` returns is said every two seconds, until the block ends."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(TELL_S):
+            say(progress())
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    try:
+        yield
+    finally:
+        done.set()
+        telling.join()
 
 
 @contextmanager

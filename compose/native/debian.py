@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,20 +146,9 @@ def download(config: Path, packages: Sequence[str], into: Path, say: Say) -> Non
     lines = apt(config, "install", "-y", "--print-uris", *packages).splitlines()  # of what is not there
     missing = sum(int(match[1]) for match in (re.match(r"'[^']+' \S+\.deb (\d+) ", line) for line in lines) if match)
     total = cache.megabytes(into) + round(missing / 1_000_000)
-    done = threading.Event()
-
-    def tell() -> None:
-        while not done.wait(2):
-            say(f"downloading {cache.megabytes(into)} of {total} MB")
-
-    telling = threading.Thread(target=tell)
     say(f"downloading {total} MB")
-    telling.start()
-    try:
+    with cache.told(say, lambda: f"downloading {cache.megabytes(into)} of {total} MB"):
         apt(config, "install", "-y", "--download-only", *packages)
-    finally:
-        done.set()
-        telling.join()
 
 
 def unpack(archives: Sequence[Path], tree: Path) -> None:

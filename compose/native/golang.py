@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +30,30 @@ class GoProgram:
         shutil.rmtree(built, ignore_errors=True)
         say(f"building {self.name} {self.version}")
         settings = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0"}
-        command = [*cache.MORTAL, compiler, "install", "-trimpath", f"{self.package}@v{self.version}"]
-        environment = os.environ | settings | {"GOBIN": str(built)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StackError(f"go install {self.package} failed: {done.stderr.strip()[-1000:]}")
+        environment = settings | {"GOBIN": str(built)}
+        go(folder, environment, say, "install", "-v", "-trimpath", f"{self.package}@v{self.version}")
         (folder / "bin").mkdir(exist_ok=True)
         (program,) = built.iterdir()
         program.chmod(0o755)
         program.rename(folder / "bin" / self.name)
         built.rmdir()
         return self.version
+
+
+def go(work: Path, more: Mapping[str, str], say: Say, *words: str | Path) -> None:
+    """Run Go's command in `work`; with `-v` it names each module that it downloads and each package that it compiles,
+    and how many those are is told."""
+    named = work / "go.log"
+    command = [*cache.MORTAL, "go", *words]
+    with named.open("wb") as log, cache.told(say, lambda: f"building: {count(named)} modules and packages"):
+        done = subprocess.run(command, cwd=work, env=os.environ | more, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise StackError(f"go {words[0]} {words[-1]} failed: {named.read_text(errors='replace').strip()[-1000:]}")
+    named.unlink()
+
+
+def count(named: Path) -> int:
+    return named.read_bytes().count(b"\n")
 
 
 def go_version(compiler: str) -> tuple[int, ...]:

@@ -2,16 +2,13 @@
 language Flux, is Rust.
 """
 
-import os
 import shutil
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compose.native import cache
 from compose.native.cache import Say
-from compose.native.golang import go_version
+from compose.native.golang import go, go_version
 from compose.native.place import StackError
 
 NEEDS_GO = (1, 23)
@@ -43,10 +40,10 @@ class Influxd:
         say(f"building {self.name} {self.version}, which takes minutes")
         if not (work / "go.sum").exists():  # the last step that downloads writes it
             cache.removed(work).mkdir()
-            go(work, environment, "mod", "init", "run")
-            go(work, environment, "mod", "edit", "-replace", f"{NATS}={REPLACED}")
-            go(work, environment, "get", "-tool", f"{COMMAND}@v{self.version}", f"{PKG_CONFIG}@v0.2.14")
-        go(work, environment, "build", "-o", work / "pkg-config", PKG_CONFIG)
+            go(work, environment, say, "mod", "init", "run")
+            go(work, environment, say, "mod", "edit", "-replace", f"{NATS}={REPLACED}")
+            go(work, environment, say, "get", "-v", "-tool", f"{COMMAND}@v{self.version}", f"{PKG_CONFIG}@v0.2.14")
+        go(work, environment, say, "build", "-v", "-o", work / "pkg-config", PKG_CONFIG)
         capped = work / "capped"
         capped.write_text(CAPPED)
         capped.chmod(0o755)
@@ -54,15 +51,8 @@ class Influxd:
         rust["RUSTUP_TOOLCHAIN"] = "stable"  # where there is rustup: Flux asks for an old compiler
         linked = ["-ldflags", f"-s -w -X main.version=v{self.version}", "-tags", "sqlite_foreign_keys,sqlite_json"]
         program = folder / "bin" / "influxd"
-        go(work, environment | rust, "build", "-trimpath", *linked, "-o", program, COMMAND)
+        go(work, environment | rust, say, "build", "-v", "-trimpath", *linked, "-o", program, COMMAND)
         program.parent.chmod(0o755)
         program.chmod(0o755)
         cache.removed(work)
         return self.version
-
-
-def go(work: Path, more: Mapping[str, str], *words: str | Path) -> None:
-    command = [*cache.MORTAL, "go", *words]
-    done = subprocess.run(command, cwd=work, env=os.environ | more, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"go {words[0]} failed: {done.stderr.strip()[-1000:]}")

@@ -32,7 +32,15 @@ class Jars:
         pom = folder / "pom.xml"
         pom.write_text(POM.format("".join(DEPENDENCY.format(*one.split(":")) for one in self.artifacts)))
         jars = cache.removed(folder / "lib")
-        maven(folder, "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}")
+        maven(
+            folder,
+            say,
+            "-f",
+            pom,
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+            f"-DoutputDirectory={jars}",
+        )
         return self.version
 
 
@@ -47,7 +55,7 @@ class Unzipped:
     def build(self, folder: Path, say: Say) -> str:
         say(f"downloading {self.name} {self.version}")
         archives = cache.removed(folder / "archives")
-        maven(folder, "dependency:copy", f"-Dartifact={self.artifact}", f"-DoutputDirectory={archives}")
+        maven(folder, say, "dependency:copy", f"-Dartifact={self.artifact}", f"-DoutputDirectory={archives}")
         (archive,) = archives.iterdir()
         unpacked = cache.removed(folder / "unpacked")
         with zipfile.ZipFile(archive) as content:
@@ -61,7 +69,7 @@ class Unzipped:
         return self.version
 
 
-def maven(folder: Path, *words: str | Path) -> None:
+def maven(folder: Path, say: Say, *words: str | Path) -> None:
     """Run Maven with a repository of its own, kept until the build is complete."""
     java()
     program = shutil.which("mvn")
@@ -69,7 +77,8 @@ def maven(folder: Path, *words: str | Path) -> None:
         raise StackError("needs Maven to download it: install it, or use Docker (compose/compose.yaml)")
     repository = folder / "repository"
     command = [*cache.MORTAL, program, "-B", "-q", "-C", f"-Dmaven.repo.local={repository}", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with cache.told(say, lambda: f"downloading {cache.megabytes(repository)} MB"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StackError(f"mvn failed: {(done.stdout + done.stderr).strip()[-1000:]}")
     cache.removed(repository)

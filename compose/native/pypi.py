@@ -1,5 +1,6 @@
 """A program out of Python packages, for a Python that the user of the servers may run."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -28,9 +29,14 @@ class Packages:
         given: list[str | Path] = ["--target", packages, "-r", self.pins]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command = [*cache.MORTAL, *pip, "--python-version", "3.11", *given]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        parts = cache.removed(folder / "parts")  # where pip downloads to, and unpacks
+        parts.mkdir()
+        with cache.told(say, lambda: f"downloading and unpacking {cache.megabytes(folder)} MB"):
+            environment = os.environ | {"TMPDIR": str(parts)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StackError(f"pip install {self.name} failed: {done.stderr.strip()[-1000:]}")
+        cache.removed(parts)
         return self.version
 
 

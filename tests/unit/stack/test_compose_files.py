@@ -127,7 +127,8 @@ def named_in(configuration: str) -> set[str]:
     """The servers whose addresses a configuration names."""
     known = {urlsplit(one.url(one.port)).netloc: one.name for one in stack.RECIPES.values()}
     stores = tomllib.loads((place.COMPOSE / configuration).read_text())["stores"]
-    return {known[urlsplit(store["url"]).netloc] for store in stores.values()}
+    urls: list[str] = [store["url"] for store in stores.values()]
+    return {known[urlsplit(url).netloc] for url in urls}
 
 
 def test_the_configurations_of_the_demo_name_the_servers_of_their_profiles() -> None:

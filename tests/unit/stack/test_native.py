@@ -135,6 +135,49 @@ def test_machine_without_go_is_told_what_to_install(monkeypatch: pytest.MonkeyPa
         cache.obtain(program, quiet)
 
 
+def test_build_tells_how_far_it_is_and_what_it_failed_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A go that compiles two packages, and goes on once that was told."""
+    told, said = tmp_path / "told", list[str]()
+    compiler = tmp_path / "go"
+    compiler.write_text(f"""#!/bin/sh
+[ "$1" = env ] && echo go1.26 && exit
+echo example.invalid/x >&2; echo example.invalid/y >&2
+until [ -e {told} ]; do sleep 0.02; done
+[ "$4" = example.invalid/x@v1.0.0 ] || exit 1
+mkdir -p "$GOBIN" && touch "$GOBIN/server"
+""")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(cache, "TELL_S", 0.02)
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "2 modules and packages" in text:
+            told.touch()
+
+    one = golang.GoProgram(name="x", version="1.0.0", package="example.invalid/x", needs_go=(1, 24))
+    assert (cache.obtain(one, say) / "bin" / "x").exists()
+    assert said[0] == "building x 1.0.0"
+    assert "building: 2 modules and packages" in said
+    other = golang.GoProgram(name="z", version="1.0.0", package="example.invalid/z", needs_go=(1, 24))
+    with pytest.raises(StackError, match=r"(?s)go install example\.invalid/z@v1\.0\.0 failed: .*invalid/y"):
+        cache.obtain(other, say)
+
+
+def test_megabytes_are_counted_while_files_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "kept").write_bytes(bytes(3_000_000))
+    (tmp_path / "gone").write_bytes(bytes(3_000_000))
+    lstat = os.lstat
+
+    def renamed_before(path: str) -> os.stat_result:
+        (tmp_path / "gone").unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", renamed_before)
+    assert cache.megabytes(tmp_path) == 3
+
+
 def test_machine_without_apt_is_told_to_use_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(StackError, match="needs apt and dpkg and util-linux"):
