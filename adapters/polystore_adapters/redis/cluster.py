@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from redis import exceptions as driver
 from redis.asyncio import RedisCluster
@@ -30,9 +30,9 @@ class _Looked(Connection):
     _reader: asyncio.StreamReader | None
 
     def should_reconnect(self) -> bool:
-        reader = self._reader
+        reader, inherited = self._reader, cast(Any, super())  # says no types
         closed = reader is not None and (reader.at_eof() or reader.exception() is not None)
-        return closed or bool(super().should_reconnect())
+        return closed or bool(inherited.should_reconnect())
 
 
 class _LookedSecured(_Looked, SSLConnection):
