@@ -85,7 +85,7 @@ async def placed(
             remembered[etype] = reconcile_alone(text, one, candidates, config.pins.get(etype, {}))
             continue
         wanted = place(one, candidates, config.pins.get(etype, {}))
-        owed = await _owed(None if text is None else stores.get(stored(text).authority))
+        owed = await _owed(None if text is None else stores.get(stored(text).authority), etype)
         makings = _made_of(one, stored(text or ""), embedders) if one.embeddings else ()
         remembered[etype] = reconcile(text, wanted, candidates, owed, *makings)
     return remembered | with_caches({etype: remembered[etype] for etype in records}, types, candidates, config.pins)
@@ -119,10 +119,11 @@ def _candidate(name: str, config: StoreConfig, store: Store | None, journals: Ma
     return Candidate(name, scheme, frozenset(kept) | ({"cache"} & {*(config.roles or ())}))
 
 
-async def _owed(home: Store | None) -> Mapping[str, int]:
+async def _owed(home: Store | None, etype: str) -> Mapping[str, int]:
+    """How much of a type is owed to each copy; what is parked, which `dlq drop` takes away, of all types together."""
     backlog = Backlog(0, None, {}, {}) if home is None else await home.call(SupportsJournal.backlog)
-    names = {*backlog.retry, *backlog.parked}
-    return {name: backlog.retry.get(name, 0) + backlog.parked.get(name, 0) for name in names}
+    of_type = {name: rows for (one, name), rows in backlog.owed.items() if one == etype}
+    return {name: of_type.get(name, 0) + backlog.parked.get(name, 0) for name in {*of_type, *backlog.parked}}
 
 
 async def remember(

@@ -64,7 +64,7 @@ def moved(before: Placement, wanted: Placement, stores: Mapping[str, Candidate],
     leaving = {
         facet: name
         for facet, name in before.leaving.items()
-        if facet in facets and name not in (facets[facet], upcoming.get(facet)) and origin(name) in stores
+        if facet in facets and name not in (facets[facet], upcoming.get(facet))
     }
     previous = {
         facet: name

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from polystore import Collection, ConfigurationError, Embedding, FullText, HybridDataArchitecture, Relation, entity
 from polystore.errors import StoreError, Unavailable
-from polystore.model import Key
+from polystore.model import Backlog, Key
 from polystore.protocols import SupportsJournal
 from tests.growing import SETTINGS, Tree, busy, differences, found, gone_over, opening, over, stores, until
 
@@ -314,6 +314,34 @@ def test_a_process_that_was_held_up_while_all_others_went_over_follows_when_it_i
             assert set(there["root"].facets.values()) == {"main"}
             assert await ask(two.collection(Root)) == ["a"]
             assert there["root"].facets == moved
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_taken_out_for_good_is_owed_nothing_in_the_end_whenever_the_application_is_restarted(
+    tmp_path: Path,
+) -> None:
+    """It was said that deliveries to it were not done, which nobody could do."""
+    old = stores(tmp_path, main=["home", "vector"], words=["full_text"])
+    new = stores(tmp_path, main=["home", "vector"], other=["full_text"])
+
+    async def main() -> None:
+        async with opening(old) as hda:
+            await hda.collection(Tree).put_many([Tree(id=f"t{i}", text="나무") for i in range(50)])
+            await hda.settle(30)
+        async with opening(new, replace(SETTINGS, worker_dead_s=30.0)) as hda:
+            await hda.collection(Tree).put(Tree(id="x", text="나무"))
+            await gone_over(hda, "other")
+            backlog: Backlog = await hda.stores["main"].call(SupportsJournal.backlog)
+            assert backlog.owed == {("tree", "words"): 1}
+        async with opening(new) as hda:
+            await over(hda)
+            assert len((await found(hda))[0]) == 51
+            backlog = await hda.stores["main"].call(SupportsJournal.backlog)
+            assert backlog.retry == {}
+        async with opening(old) as hda:
+            await gone_over(hda, "words")
+            assert await differences(hda) == []
 
     asyncio.run(main())
 
