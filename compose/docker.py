@@ -59,7 +59,7 @@ def down(names: Sequence[str], *, data: bool) -> None:
 
 
 def volumes(names: Sequence[str]) -> list[str]:
-    """The names that the engine knows the servers' volumes by: `down --volumes` would take those of what a server
+    """The names that Docker knows the servers' volumes by: `down --volumes` would take those of what a server
     depends on too."""
     model = json.loads(compose("config", "--format", "json"))
     mounted = [one for name in names for one in model["services"][name].get("volumes", [])]
@@ -68,7 +68,7 @@ def volumes(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Service:
-    """What the engine says of a server that is there."""
+    """What Docker says of a server that is there."""
 
     state: str
     version: str

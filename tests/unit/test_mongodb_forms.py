@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import bson
 import pytest
 from bson.errors import InvalidBSON, InvalidDocument
 from bson.raw_bson import RawBSONDocument
+from polystore_adapters.mongodb import records
 from polystore_adapters.mongodb.conditions import query, sorting
 from polystore_adapters.mongodb.documents import Codec, whole_and_rest
 from polystore_adapters.mongodb.driver import PLAIN, RAW, packed, unpacked
@@ -35,6 +38,7 @@ from polystore.errors import (
     ValueTooLarge,
 )
 from polystore.filters import Condition, F
+from polystore.model import Key
 from polystore.testing.conformance.base import change
 from polystore.testing.conformance.entities import THING, TIMES, Thing
 
@@ -190,3 +194,17 @@ def test_what_is_not_ours_is_the_driver_s() -> None:
     ):
         with pytest.raises(ConfigurationError, match="options of a mongodb: store"):
             parse(wrong)
+
+
+def test_of_a_batch_whose_parts_fail_differently_the_unknown_outcome_is_told() -> None:
+    """Unavailable would say that nothing of it was done."""
+
+    async def refused(writes: object, ordered: bool) -> None:
+        errors = [{"index": i, "code": code, "errmsg": "secret"} for i, code in enumerate((112, 11602))]
+        raise driver.BulkWriteError({"writeErrors": errors})
+
+    batch: Any = vars(records)["_Batch"]
+    held = SimpleNamespace(documents=SimpleNamespace(bulk_write=refused))
+    keys = [Key("", "thing", id) for id in "ab"]
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(batch("mongodb", held, {}, {})._send(dict.fromkeys(keys, object())))

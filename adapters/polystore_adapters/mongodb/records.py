@@ -176,9 +176,10 @@ class _Batch(NamedTuple):
                 for one in single
                 if one["code"] != DUPLICATE
             }
-            for one in refused.values():
-                if isinstance(one, Unavailable | OutcomeUnknown):
-                    raise one from None  # the others are written: to write them again changes nothing
+            for kind in (OutcomeUnknown, Unavailable):  # the others are written: to write them again changes nothing
+                for one in refused.values():
+                    if isinstance(one, kind):
+                        raise one from None
             return [keys[one["index"]] for one in single if one["code"] == DUPLICATE], refused
         return [], {}
 

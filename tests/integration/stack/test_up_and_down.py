@@ -1,5 +1,5 @@
 """`make up`, `make stack-status`, `make down` as they are typed, in a checkout of their own, with real Redis: without
-Docker, and by Docker where an engine answers."""
+Docker, and by Docker where it answers."""
 
 import os
 import shutil
@@ -110,7 +110,7 @@ def test_data_stay_until_they_are_removed(checkout: Checkout) -> None:
 def by_docker(tmp_path: Path) -> Iterator[Checkout]:
     """A project of its own, with the volumes of its own."""
     if not docker.answers():
-        pytest.skip("docker: no engine answers, or it has no Compose; where one does, it is up and down for real")
+        pytest.skip("docker: it does not answer, or has no Compose; where it does, it is up and down for real")
     port = own.free_ports(1)
     folder = tmp_path / f"checkout-{port}"
     folder.mkdir()
