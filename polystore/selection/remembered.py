@@ -7,7 +7,7 @@ off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -116,12 +116,8 @@ def reconcile(
     stood = msgspec.structs.replace(stood, made={**stood.made, **made})
     kept = with_made(moved(stood, kept, by_name, anew), made_of.get("vector"))
     dropped = stood.targets().keys() - kept.targets().keys()
-    for name in sorted(name for name in dropped if origin(name) not in by_name):
-        if owed.get(name):
-            raise ConfigurationError(
-                f"{wanted.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not "
-                "done; configure it again and let them end, or drop them (`polystore dlq drop`), then remove it"
-            )
+    gone = {name for name in dropped if origin(name) not in by_name}
+    _check_owed(kept, {name: stood.targets()[name] for name in gone}, owed)
     text = _json(kept, made_of)
     fresh = {facet: store for facet, store in kept.facets.items() if facet in anew or before.facets.get(facet) != store}
     begun = {store for facet, store in kept.upcoming.items() if facet in anew or stood.upcoming.get(facet) != store}
@@ -134,6 +130,18 @@ def reconcile(
         dropped=frozenset(dropped),
         advice=_advice(before, wanted),
     )
+
+
+def _check_owed(kept: Placement, gone: Mapping[str, Collection[str]], owed: Mapping[str, int]) -> None:
+    """Of the facets of stores that are configured no more. Raises ConfigurationError for one that is owed something."""
+    for name, facets in sorted(gone.items()):
+        if owed.get(name):
+            pins = " and ".join(f'{facet} = "{kept.facets[facet]}"' for facet in sorted({*facets} & kept.facets.keys()))
+            raise ConfigurationError(
+                f"{kept.etype}: the store {name!r} is not configured, but {owed[name]} deliveries to it are not done; "
+                "configure it again and let them end. If it never answers again, configure it with `required = false`, "
+                f"pin what it served ([pins.{kept.etype}]: {pins}) and open once; then remove both"
+            )
 
 
 def reconcile_alone(

@@ -346,6 +346,29 @@ def test_a_store_that_is_taken_out_for_good_is_owed_nothing_in_the_end_whenever_
     asyncio.run(main())
 
 
+def test_a_store_that_never_answers_again_can_be_taken_out_as_the_error_says(tmp_path: Path) -> None:
+    stores = {"main": {"url": f"sqlite:{tmp_path}/main.db", "roles": ["home", "vector"]}}
+    lost = {"words": {"url": "elasticsearch://127.0.0.1:1", "roles": ["full_text"], "required": False}}
+    before = {"stores": stores | {"words": {"url": f"sqlite:{tmp_path}/words.db", "roles": ["full_text"]}}}
+    alone = {"stores": {"main": {"url": f"sqlite:{tmp_path}/main.db"}}}
+
+    async def main() -> None:
+        async with opening(before) as hda:
+            await hda.collection(Tree).put(Tree(id="a", text="나무"))
+            await hda.settle(30)
+        async with opening({"stores": stores | lost}) as hda:
+            await hda.collection(Tree).put(Tree(id="b", text="나무"))
+        with pytest.raises(ConfigurationError, match=r"'words' is not configured.*\[pins.tree\]: full_text = \"main\""):
+            await opening(alone)
+        async with opening({"stores": alone["stores"] | lost, "pins": {"tree": {"full_text": "main"}}}) as hda:
+            assert await found(hda) == ({"a", "b"}, "main")
+        async with opening(alone) as hda:
+            assert await found(hda) == ({"a", "b"}, "main")
+            assert (await hda.stores["main"].call(SupportsJournal.backlog)).retry == {}
+
+    asyncio.run(main())
+
+
 @entity()
 @dataclass(kw_only=True)
 class Spot:

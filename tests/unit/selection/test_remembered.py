@@ -317,7 +317,8 @@ def test_a_removed_store_that_is_owed_deliveries_is_an_error() -> None:
         reconcile(before, wanted, [POSTGRES], {"es": 3})
     assert str(caught.value) == (
         "memory: the store 'es' is not configured, but 3 deliveries to it are not done; configure it again and let "
-        "them end, or drop them (`polystore dlq drop`), then remove it"
+        "them end. If it never answers again, configure it with `required = false`, pin what it served "
+        '([pins.memory]: full_text = "pg") and open once; then remove both'
     )
     assert reconcile(before, wanted, [POSTGRES], {"es": 0, "other": 9}).dropped == {"es"}
 
