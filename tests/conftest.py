@@ -14,8 +14,8 @@ os.environ.pop("POLYSTORE_CONFIG", None)  # a developer's own configuration
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: one more than there are cores, for tests wait for servers, too."""
-    return (os.cpu_count() or 1) + 1
+    """`-n auto`: two more than there are cores, for tests wait for servers, too."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_report_header() -> list[str]:

@@ -9,18 +9,14 @@ from msgspec.structs import replace
 from polystore.consistency.detach import Detach
 from polystore.consistency.embedding import Embedders
 from polystore.consistency.line import Line
-from polystore.consistency.targets import EMBED, STAGES
+from polystore.consistency.targets import EMBED
 from polystore.errors import ConfigurationError, StoreCorrupt, Unavailable
-from polystore.model import Done, Placement, Settlement, TargetRow
+from polystore.model import Placement, TargetRow
 from polystore.protocols import Repository, SupportsEpoch, SupportsJournal
 from polystore.store import Store
 
 TARGETS_MAX = 62
 """Bits of the outbox mask, a signed 64-bit integer in every commit store."""
-DAY_US = 86_400_000_000
-"""No retry waits for longer."""
-FORGOTTEN = 1000
-"""Rows at a time."""
 
 
 async def register(
@@ -63,17 +59,8 @@ async def register(
     while ending := [one for one in rows.values() if one.name in stood - wanted - left and one.status != "off"]:
         for row in ending:
             await journal.call(SupportsJournal.set_target, replace(row, status="off", cursor=None), row)
-            if row.name not in stores and not row.name.startswith(STAGES):
-                await _forget(journal, row, line.context.env.now_us())
         await line.targets.refresh()
         rows = {row.name: row for row in line.targets.rows(etype)}
-
-
-async def _forget(journal: Store, row: TargetRow, now_us: int) -> None:
-    """What a copy is owed that nobody here can bring: if it is configured again, it is filled anew."""
-    while rows := await journal.call(SupportsJournal.due, row.name, [row.etype], now_us + DAY_US, FORGOTTEN):
-        done = [Done(row.name, one.key, one.version) for one in rows]
-        await journal.call(SupportsJournal.settle, Settlement(done=done))
 
 
 def check_readable(

@@ -52,10 +52,6 @@ class Runs:
         self._seen: dict[tuple[str, str], Seen] = {}
         """(entity type, copy) -> what is remembered of it."""
         self._noted: dict[str, deque[tuple[float, Floors]]] = {}
-        self._cursors: dict[tuple[str, str], str | None] = {}
-        """(entity type, copy) -> how far its filling was at the last look."""
-        self._filled: set[tuple[str, str]] = set()
-        """(entity type, copy) of fillings since the copy was compared."""
         self._next = 0.0
 
     async def look(self) -> None:
@@ -66,7 +62,6 @@ class Runs:
         self._next = context.env.monotonic() + context.settings.look_s
         cached = set(context.caches.values())
         newest, backlog = await self._standing()
-        self._look_at_fillings()
         for name in line.targets.all_names():
             store = context.stores.get(name)
             if store is None or name in cached or name.startswith(STAGES):
@@ -79,24 +74,12 @@ class Runs:
                 for etype in self._etypes(name)
                 if etype in newest
             }
-            floors |= {etype: 0 for etype in floors if (etype, name) in self._filled}
             try:
                 await self._compare(store, await store.call(Repository.ping), floors)
-                self._filled -= {(etype, name) for etype in floors}
             except PolystoreError as e:
                 context.report(f"what {name} may have lost is looked for later: {e}")
                 continue
             self.sure.add(name)
-
-    def _look_at_fillings(self) -> None:
-        """They go by key: what is owed next may be older than all that was owed before."""
-        rows = {(row.etype, row.name): row for row in self._line.targets.rows()}
-        before, self._cursors = self._cursors, {place: row.cursor for place, row in rows.items()}
-        self._filled = {
-            place
-            for place, row in rows.items()
-            if place in self._filled or row.status == "backfilling" or before.get(place, row.cursor) != row.cursor
-        }
 
     def _etypes(self, name: str) -> list[str]:
         """The types that a copy has, but for those that only other processes know: these see to them."""
@@ -127,7 +110,7 @@ class Runs:
                 self._seen[etype, name] = seen
                 first[etype] = seen.floor
                 if seen.run_id != instance.run_id:
-                    lost[etype] = min(seen.floor, floors[etype])
+                    lost[etype] = seen.floor
         noted = self._noted.setdefault(name, deque())
         if lost:
             await self._owe_again(store, lost)
@@ -141,18 +124,14 @@ class Runs:
         self._seen |= now
 
     def _since(self, noted: deque[tuple[float, Floors]], first: Floors, floors: Floors) -> Floors:
-        """For each type the smallest version that was noted in the last `kept_s`, which may fall: what is tried again
-        or found missing is older than what was written last. `first` until so much time has passed here."""
+        """What was noted `kept_s` ago; `first` until so much time has passed here."""
         settings, now = self._line.context.settings, self._line.context.env.monotonic()
         if not noted:
             noted.append((now, first))
         noted.append((now, floors))
         while noted[1][0] <= now - settings.kept_s:
             noted.popleft()
-        known = [one for _, one in noted]
-        if not floors.keys() <= known[0].keys():  # a type that came later
-            known.append(first)
-        return {etype: min(one[etype] for one in known if etype in one) for etype in floors}
+        return {**floors, **noted[0][1]}
 
     async def _owe_again(self, store: Store, floors: Floors) -> None:
         context, journal, name = self._line.context, self._line.home, store.name

@@ -129,13 +129,18 @@ class Server:
                 raise translated(error) from error
 
     async def run(self, cypher: str, **given: Any) -> None:
-        """A statement that makes indexes and constraints, in a transaction of its own."""
+        """A statement that makes an index or a constraint where there is none, in a transaction of its own."""
         async with self._writing:
             try:
                 async with self._session() as session:
                     await (await session.run(_module.Query(cypher), given)).consume()
             except (Neo4jError, DriverError, OSError) as error:
-                raise translated(error) from error
+                if getattr(error, "code", "") != _MADE:
+                    raise translated(error) from error
+
+
+_MADE = "Neo.ClientError.Schema.EquivalentSchemaRuleAlreadyExists"
+"""Somebody else has made it at the same moment: the server looks for it first and makes it then."""
 
 
 async def rows(tx: Any, cypher: str, **given: Any) -> list[Row]:

@@ -10,23 +10,23 @@ from polystore.consistency import DataConsistencyManager, Settings
 from polystore.entity import entity_types
 from polystore.model import Commit, Instance, Placement, TargetRow
 from polystore.protocols import Layout
-from tests.unit.consistency.test_filling import SEARCH_ONLY, Word
+from tests.unit.consistency.test_filling import Word
 from tests.unit.consistency.world import World, simulated, until
 
 KEPT_S = 20.0
 
 
-def restarts(world: World, *lost: str, copy: str = "search") -> None:
-    """A copy begins a new run, without some of the records that it held."""
-    faulty, server = world.copies[copy], world.servers[copy]
+def restarts(world: World, *lost: str) -> None:
+    """`search` begins a new run, without some of the records that it held."""
+    copy, server = world.copies["search"], world.servers["search"]
     for id in lost:
         del server.part("note", "").rows[id]
-    ping = faulty.inner.ping
+    ping = copy.inner.ping
 
     async def pinged() -> Instance:
         return replace(await ping(), run_id="another run")
 
-    vars(faulty)["ping"] = pinged
+    vars(copy)["ping"] = pinged
 
 
 def test_a_record_that_lay_in_the_outbox_for_longer_than_is_looked_back_is_brought_again() -> None:
@@ -80,26 +80,5 @@ def test_what_one_process_has_seen_to_hides_no_type_that_another_one_knows() -> 
         await until(lambda: world.held("search", "a") is not None)
         assert any("search was restarted" in problem for problem in other.problems)
         await other.stop()
-
-    simulated(test)
-
-
-def test_what_a_filling_brought_last_is_brought_again_however_old_it_is() -> None:
-    """A filling goes by key: what it brings next may be older than all that was brought before."""
-
-    async def test(world: World) -> None:
-        writer = await world.manager(placement=SEARCH_ONLY, reconcile_s=0.0)
-        for i in reversed(range(30)):
-            await world.put(writer, f"n{i:02}", f"글 {i}")
-        await writer.settle(60)
-        await writer.stop()
-        manager = await world.manager(backfill_chunk=10, batch_max=10, reconcile_s=0.0, kept_s=KEPT_S, look_s=1.0)
-        line = manager.line("note")
-        line.filling.rates = {("note", "vectors"): 10.0}
-        held = world.servers["vectors"].part("note", "").rows
-        await until(lambda: [row.status for row in line.targets.rows("note") if row.name == "vectors"] == ["active"])
-        assert len(held) == 30
-        restarts(world, *list(held)[-10:], copy="vectors")
-        await until(lambda: len(held) == 30)
 
     simulated(test)
